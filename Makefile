@@ -1,0 +1,41 @@
+# make setup   a virtual environment in .venv with the core and all plugins, editable
+# make demo    the main job, start to finish, on the embedded corpus
+# make test    lint, types and tests; make test-slow adds the slow ones
+PYTHON ?= python3
+BIN := .venv/bin
+DONE := .venv/.set-up
+PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/*/pyproject.toml)))
+EDITABLE := --editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
+
+.PHONY: setup demo test test-slow lint clean
+.DELETE_ON_ERROR:
+
+setup: $(DONE)
+
+# The pins hold for what builds need as well: DeepSpeed comes as source and is built here.
+$(DONE): export PIP_CONSTRAINT := constraints.txt
+$(DONE): export PIP_BUILD_CONSTRAINT := constraints.txt
+$(DONE): export PIP_DISABLE_PIP_VERSION_CHECK := 1
+$(DONE): constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(None if ok else f"error: $(PYTHON) is Python {v}; xlm-plugins needs 3.11, 3.12 or 3.13\n  way out: make PYTHON=python3.12 $(or $(MAKECMDGOALS),setup)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(EDITABLE)
+	@touch $@
+
+demo: setup
+	$(BIN)/xlm demo
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build
+	find . \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +

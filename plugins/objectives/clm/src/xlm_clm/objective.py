@@ -1,0 +1,40 @@
+"""Causal language modelling: predict each token from those before it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xlm_plugins import Batch, Layout, LossOutput, Model, Objective, Samples, Step, join_pair, pack
+
+
+class CausalLanguageModelling(Objective):
+    """CLM (XLM, arXiv 1901.07291, section 3.2): the sum over i of -log p(w_i | w_1 .. w_i-1).
+
+    A language gives windows of running text; a pair is read as one text, the second sentence
+    behind the first, with the layout of TLM.  The decoder is trained where there is one, else
+    the encoder with causal attention.
+    """
+
+    name = "clm"
+    n_languages = (1, 2)
+
+    def layout(self, step: Step) -> Layout:
+        return Layout.STREAM if len(step.languages) == 1 else Layout.PAIR
+
+    def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
+        """Every token with one behind it predicts that one, but the first ``context_size``."""
+        languages = tuple(self.languages[code] for code in step.languages)
+        if self.layout(step) is Layout.STREAM:
+            (rows,) = samples.sides
+            positions, language_ids = rows.positions(), rows.filled(languages[0])
+        else:
+            eos = self.vocabulary.roles["eos"]
+            rows, positions, language_ids = join_pair(samples.sides, languages, eos)
+        predicts = rows.positions().values >= self.options.context_size
+        predicts[rows.offsets[1:] - 1] = False
+        predicted = np.flatnonzero(predicts)
+        targets = rows.values[predicted + 1]
+        return pack(rows, positions, language_ids, predicted, targets, samples.ids)
+
+    def loss(self, model: Model, batch: Batch) -> LossOutput:
+        return model.causal_stack.predict(batch, causal=True)

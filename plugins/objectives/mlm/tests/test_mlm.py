@@ -1,0 +1,134 @@
+"""Masked language modelling: what is hidden and predicted, and that it can be learnt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from xlm_mlm.objective import MaskedLanguageModelling
+
+from xlm_plugins import (
+    Batch,
+    Layout,
+    MaskingOptions,
+    Model,
+    OptionError,
+    Ragged,
+    Samples,
+    Step,
+    Vocabulary,
+)
+from xlm_plugins.model.config import ModelOptions
+
+ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "mask": 5, "sep": 4}
+VOCABULARY = Vocabulary(40, ROLES, tuple(range(6)), np.arange(1, 41) ** 2)
+FR = Step(("fr",))
+
+
+def mlm(**options: float) -> MaskedLanguageModelling:
+    return MaskedLanguageModelling(MaskingOptions(**options), VOCABULARY, {"en": 0, "fr": 1})
+
+
+def windows(n: int, length: int = 32) -> Samples:
+    rng = np.random.default_rng(0)
+    rows = Ragged.of(list(rng.integers(6, VOCABULARY.size, size=(n, length))))
+    return Samples(np.arange(n) * length, (rows,))
+
+
+def batch_of(objective: MaskedLanguageModelling, samples: Samples, seed: int = 0) -> Batch:
+    return objective.make_batch(samples, FR, np.random.default_rng(seed))
+
+
+def test_layout_and_steps() -> None:
+    assert mlm().layout(FR) is Layout.STREAM
+    assert mlm().steps(["en", "fr"], [("en", "fr")]) == [Step(("en",)), FR]
+    with pytest.raises(OptionError, match="2 language"):
+        mlm().parse_step("en-fr")
+
+
+def test_training_hides_tokens_and_predicts_what_they_were() -> None:
+    samples = windows(200)
+    batch = batch_of(mlm(mask_prob=0.2), samples)
+    clean = torch.from_numpy(samples.sides[0].values)
+    assert torch.equal(batch.targets, clean[batch.predicted])
+    (changed,) = torch.nonzero(batch.tokens != clean, as_tuple=True)
+    assert set(changed.tolist()) < set(batch.predicted.tolist())
+    assert len(batch.predicted) / (200 * 31) == pytest.approx(0.2, abs=0.02)
+    assert (batch.tokens[batch.predicted] == ROLES["mask"]).double().mean() == pytest.approx(
+        0.8, abs=0.03
+    )
+    assert set(batch.languages.tolist()) == {1}
+    assert batch.positions.tolist() == list(range(32)) * 200
+    assert batch.sample_ids.tolist() == samples.ids.tolist()
+
+
+def test_the_generator_decides_what_is_hidden() -> None:
+    one, same, other = (batch_of(mlm(), windows(4), seed) for seed in (1, 1, 2))
+    assert torch.equal(one.tokens, same.tokens)
+    assert not torch.equal(one.predicted, other.predicted)
+
+
+def test_evaluation_shows_nothing_but_mask() -> None:
+    samples = windows(50)
+    rng = np.random.default_rng(0)
+    (batch,) = mlm().evaluation_batches(samples, FR, rng).values()
+    assert (batch.tokens[batch.predicted] == ROLES["mask"]).all()
+    assert not {0, 31} & {int(place) % 32 for place in batch.predicted}
+    assert torch.equal(batch.targets, torch.from_numpy(samples.sides[0].values)[batch.predicted])
+
+
+def test_sample_alpha_hides_rare_tokens_first() -> None:
+    usual, rare = (batch_of(mlm(sample_alpha=alpha), windows(200)) for alpha in (0.0, 1.0))
+    assert rare.targets.double().mean() < usual.targets.double().mean() - 5
+
+
+@pytest.mark.parametrize("n_windows", [1, 3])
+def test_a_batch_without_predictions_has_no_loss(n_windows: int) -> None:
+    samples = windows(n_windows, length=1)
+    batch = batch_of(mlm(), samples)
+    output = tiny_model()(mlm(), batch)
+    assert (output.loss.item(), int(output.n_targets)) == (0.0, 0)
+    output.loss.backward()
+
+
+def test_batching_does_not_change_the_loss() -> None:
+    model, objective, samples = tiny_model(), mlm(mask_prob=0.5), windows(6)
+    whole = batch_of(objective, samples)
+    total = model(objective, whole).loss
+    parts = [
+        model(objective, one_sequence(whole, row)).loss for row in range(len(whole.offsets) - 1)
+    ]
+    assert torch.stack(parts).sum().item() == pytest.approx(total.item(), rel=1e-5)
+
+
+def one_sequence(batch: Batch, row: int) -> Batch:
+    begin, end = batch.offsets[row : row + 2].tolist()
+    inside = (batch.predicted >= begin) & (batch.predicted < end)
+    return Batch(
+        batch.tokens[begin:end],
+        batch.positions[begin:end],
+        batch.languages[begin:end],
+        torch.tensor([0, end - begin]),
+        batch.predicted[inside] - begin,
+        batch.targets[inside],
+        batch.sample_ids[row : row + 1],
+    )
+
+
+def test_one_batch_can_be_learnt_by_heart() -> None:
+    torch.manual_seed(0)
+    model, objective = tiny_model(), mlm()
+    batch = batch_of(objective, windows(4))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(60):
+        loss, n_targets, n_correct = model(objective, batch)
+        optimizer.zero_grad()
+        (loss / n_targets).backward()
+        optimizer.step()
+    assert int(n_correct) == int(n_targets) > 8
+    assert float(loss.detach() / n_targets) < 0.2
+
+
+def tiny_model() -> Model:
+    options = ModelOptions(dim=16, n_layers=1, n_heads=2, max_positions=32, dropout=0.0)
+    return Model(options, VOCABULARY.size, 2, ["encoder"], ROLES["pad"])

@@ -1,0 +1,232 @@
+"""SentencePiece behind the `Tokenizer` contract.
+
+Ids are laid out as XLM lays them out: ``<s> </s> <pad> <unk>``, ten reserved specials, of which
+the first is the separator and the second the mask, then the pieces.  The reserved ones are
+SentencePiece control symbols: text that spells ``<special1>`` out never encodes to the mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from xlm_plugins import BundleError, DataError, Ragged, Tokenizer
+from xlm_sentencepiece import SentencePieceOptions
+
+MODEL_NAME = "sentencepiece.model"
+SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
+ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}
+# Expectation maximisation adds up one partial sum a thread, and float sums depend on their
+# order: only a fixed number of threads learns one and the same vocabulary on every machine.
+N_TRAINING_THREADS = 8
+# Protobuf merges messages that are laid end to end.  This one, behind a model, is
+# ``normalizer_spec { add_dummy_prefix: false }``: the same model for text in mid-line.
+NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """A trained SentencePiece model.
+
+    :param model: the serialised model, as ``sentencepiece.model`` holds it.
+    :raises BundleError: the bytes are no such model, or one with ids laid out otherwise.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self._model = model
+        self._at_start = _processor(model)
+        self._in_line = _processor(model + NO_DUMMY_PREFIX)
+        found = [self._at_start.id_to_piece(i) for i in range(min(len(self._at_start), 14))]
+        if found != list(SPECIALS):
+            raise BundleError(
+                f"the SentencePiece model begins with the pieces {' '.join(found[:6])} ...",
+                expected=f"{' '.join(SPECIALS[:6])} ..., as `xlm tokenizer train` lays ids out",
+            )
+        all_ids = range(len(self._at_start))
+        self._tokens: list[str] = [self._at_start.id_to_piece(i) for i in all_ids]
+        never_unknown = any(self._at_start.is_byte(i) for i in all_ids)
+        self._reserved = tuple(
+            i
+            for i in range(len(SPECIALS))
+            if i != ROLES["unk"] or never_unknown  # without bytes, text does encode to <unk>
+        )
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocabulary_size: int,
+        options: SentencePieceOptions,
+        folder: Path,
+        workers: int,
+    ) -> SentencePieceTokenizer:
+        """Learn a vocabulary: the same text gives the same one, whatever the workers.
+
+        SentencePiece holds all texts in memory while it learns, hence the caller's sample.
+
+        :param vocabulary_size: number of ids, special ones and bytes included.
+        :param workers: not used: the vocabulary would depend on their number.
+        :raises DataError: the text cannot give that vocabulary; says which size it can give.
+        """
+        sentences = _Sentences(texts)
+        written = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(sentences),
+                model_writer=written,
+                **_training_arguments(vocabulary_size, options),
+            )
+        except RuntimeError as error:
+            if sentences.error is not None:
+                raise sentences.error from None
+            raise _explained(str(error), vocabulary_size) from error
+        tokenizer = cls(written.getvalue())
+        tokenizer.save(folder)
+        return tokenizer
+
+    @classmethod
+    def load(cls, folder: Path) -> SentencePieceTokenizer:
+        path = folder / MODEL_NAME
+        try:
+            return cls(path.read_bytes())
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{folder} holds no SentencePiece tokenizer: it has no {MODEL_NAME}",
+                remedy=f"train one: xlm tokenizer train TEXT --out {folder}",
+            ) from error
+        except BundleError as error:
+            raise BundleError(
+                f"{path} cannot be used: {error.problem}",
+                expected=error.expected,
+                remedy="take the file from where it was trained, or train it again",
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        partial = folder / f".{MODEL_NAME}.partial"
+        partial.write_bytes(self._model)
+        partial.replace(folder / MODEL_NAME)
+
+    def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> Ragged:
+        """Encode sentences; see `Tokenizer.encode_batch`.
+
+        A text that continues a line and begins with a space begins a word: it encodes as a
+        line's beginning does, ``▁and`` for `` and``, since SentencePiece drops outer spaces.
+        """
+        if continues:
+            return Ragged.of([self._encode_continuation(text) for text in texts])
+        # Many ids come back as one small array a text: no Python object is made for an id.
+        rows = self._at_start.encode(list(texts), return_type="numpy")
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        values = np.concatenate(rows) if rows else np.empty(0, np.int32)
+        return Ragged(values, offsets)
+
+    def _encode_continuation(self, text: str) -> list[int]:
+        processor = self._at_start if text[:1].isspace() else self._in_line
+        ids: list[int] = processor.encode(text)
+        return ids
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Decode rows of ids; special ids leave nothing, and bytes that are no UTF-8 leave ``�``.
+
+        :raises DataError: an id is outside the vocabulary.
+        """
+        if not rows:
+            return []  # SentencePiece would take this for one text
+        plain = [[int(i) for i in row] for row in rows]
+        for row in plain:
+            if row and not 0 <= min(row) <= max(row) < len(self._tokens):
+                wrong = min(row) if min(row) < 0 else max(row)
+                raise DataError(f"id {wrong}", expected=f"an id from 0 to {len(self._tokens) - 1}")
+        decoded: list[str] = self._at_start.decode(plain)
+        return decoded
+
+    def tokens(self) -> list[str]:
+        return list(self._tokens)
+
+    def special(self, role: str) -> int:
+        return ROLES[role]
+
+    def reserved(self) -> tuple[int, ...]:
+        return self._reserved
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self._model).hexdigest()[:16]
+
+    def __reduce__(self) -> tuple[type[SentencePieceTokenizer], tuple[bytes]]:
+        return type(self), (self._model,)
+
+
+class _Sentences:
+    """The training text; keeps an error of its source, which would come out as a RuntimeError."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = texts
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            yield from self._texts
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _processor(model: bytes) -> Any:
+    try:
+        # One thread: whoever has many texts splits them over processes.
+        return sentencepiece.SentencePieceProcessor(model_proto=model, num_threads=1)
+    except RuntimeError as error:
+        raise BundleError(f"not a SentencePiece model: {error}") from error
+
+
+def _training_arguments(vocabulary_size: int, options: SentencePieceOptions) -> dict[str, Any]:
+    return {
+        "model_type": options.model,
+        "vocab_size": vocabulary_size,
+        "byte_fallback": options.byte_fallback,
+        "character_coverage": options.character_coverage,
+        "normalization_rule_name": options.normalisation,
+        "bos_id": ROLES["bos"],
+        "eos_id": ROLES["eos"],
+        "pad_id": ROLES["pad"],
+        "unk_id": ROLES["unk"],
+        "unk_surface": "",
+        "control_symbols": list(SPECIALS[4:]),
+        "max_sentence_length": 65536,  # bytes; longer lines are left out of the training
+        "num_threads": N_TRAINING_THREADS,
+        "minloglevel": 2,
+    }
+
+
+def _explained(message: str, vocabulary_size: int) -> DataError:
+    """What SentencePiece says, with the number that works."""
+    said = message.rpartition("] ")[2].strip()
+    too_large = re.search(r"Vocabulary size too high \(\d+\).* <= (\d+)", said)
+    if too_large:
+        return DataError(
+            f"the text cannot give a vocabulary of {vocabulary_size}; SentencePiece says: {said}",
+            expected=f"at most {too_large[1]}",
+            remedy=f"--vocab-size {too_large[1]}, or more text",
+        )
+    too_small = re.search(r"smaller than required_chars. \d+ vs (\d+)", said)
+    if too_small:
+        return DataError(
+            f"a vocabulary of {vocabulary_size} cannot hold the special ids, bytes and single "
+            f"characters of the text; SentencePiece says: {said}",
+            expected=f"at least {too_small[1]}",
+            remedy=f"--vocab-size {too_small[1]} or, better, several times that",
+        )
+    if "sentences_.empty()" in message or "all_chars_count" in message:
+        return DataError(
+            "there is no text to learn a vocabulary from: every line is empty or over 65536 bytes",
+            remedy="give text, one sentence a line",
+        )
+    return DataError(f"SentencePiece cannot learn a vocabulary from this text: {message}")

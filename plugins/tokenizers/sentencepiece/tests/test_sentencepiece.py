@@ -1,0 +1,213 @@
+# ruff: noqa: RUF001 (text in several scripts)
+"""The SentencePiece tokenizer: ids, round trips, errors, and what may not depend on chance."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from xlm_sentencepiece import SentencePieceOptions, xlm_tokenizers
+from xlm_sentencepiece.tokenizer import MODEL_NAME, SPECIALS, SentencePieceTokenizer
+
+from xlm_plugins import BundleError, DataError
+
+SENTENCES = [
+    "In the beginning was the word, and the word was short.",
+    "Am Anfang war das Wort, und das Wort war kürzer als gedacht.",
+    "Au début était le mot, et l'été fut très léger.",
+    "В начале было слово, и слово было коротким.",
+    "في البدء كان الكلمة",
+    "आदि में वचन था",
+    "太初有道，道與神同在。",
+    "ในปฐมกาลพระวาทะทรงดำรงอยู่",
+]
+UNSEEN = ["Ξένος λόγος", "🐢 and 𓀀", "ଓଡ଼ିଆ"]
+
+
+def trained(folder: Path, size: int = 380, **options: object) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer.train(
+        SENTENCES * 3, size, SentencePieceOptions(**options), folder, workers=1
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> SentencePieceTokenizer:
+    return trained(tmp_path_factory.mktemp("tokenizer"))
+
+
+def pieces(tokenizer: SentencePieceTokenizer, text: str, **how: bool) -> list[str]:
+    tokens = tokenizer.tokens()
+    return [tokens[i] for i in tokenizer.encode_batch([text], **how).values]
+
+
+def test_ids_are_laid_out_as_xlm_lays_them_out(tokenizer: SentencePieceTokenizer) -> None:
+    assert tuple(tokenizer.tokens()[:14]) == SPECIALS
+    assert len(tokenizer.tokens()) == 380
+    roles = tokenizer.vocabulary().roles
+    assert roles == {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}
+    assert tokenizer.reserved() == tuple(range(14))
+    with pytest.raises(KeyError):
+        tokenizer.special("cls")
+
+
+def test_the_component_names_the_class() -> None:
+    (component,) = xlm_tokenizers()
+    assert component.load() is SentencePieceTokenizer
+    assert component.options_from({"byte-fallback": False}) == SentencePieceOptions(
+        byte_fallback=False
+    )
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+def test_text_in_any_script_survives(tmp_path: Path, model: str) -> None:
+    tokenizer = trained(tmp_path, model=model, normalisation="identity")
+    rows = tokenizer.encode_batch(SENTENCES + UNSEEN)
+    assert tokenizer.decode_batch(rows.rows) == SENTENCES + UNSEEN
+    assert rows.n_rows == len(SENTENCES + UNSEEN)
+    assert rows.values.min() >= len(SPECIALS)
+
+
+def test_without_bytes_text_can_be_unknown(tmp_path: Path) -> None:
+    tokenizer = trained(tmp_path, 125, byte_fallback=False)
+    unknown = tokenizer.special("unk")
+    assert unknown in tokenizer.encode_batch(["🐢"]).values
+    assert unknown not in tokenizer.reserved()
+
+
+def test_normalisation_is_the_chosen_one(tmp_path: Path) -> None:
+    for name, expected in (("nmt_nfkc_cf", "wort fi"), ("nmt_nfkc", "Wort fi")):
+        (tmp_path / name).mkdir()
+        tokenizer = trained(tmp_path / name, normalisation=name)
+        assert tokenizer.decode_batch(tokenizer.encode_batch(["Wort ﬁ"]).rows) == [expected]
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+def test_special_tokens_spelt_out_in_text_stay_text(tmp_path: Path, model: str) -> None:
+    texts = ["<special1>", "a </s> b", "<pad><unk>", "<s>", "<0x41>", "<special0> <special1>"]
+    tokenizer = SentencePieceTokenizer.train(
+        (SENTENCES + texts) * 9, 380, SentencePieceOptions(model=model), tmp_path, 1
+    )
+    rows = tokenizer.encode_batch(texts)
+    assert not set(rows.values.tolist()) & set(tokenizer.reserved())
+    assert tokenizer.decode_batch(rows.rows) == texts
+
+
+def test_special_ids_decode_to_nothing(tokenizer: SentencePieceTokenizer) -> None:
+    row = tokenizer.encode_batch([SENTENCES[0]]).values.tolist()
+    framed = [1, *row[:3], 5, 3, *row[3:], 1, 2, 2]
+    assert tokenizer.decode_batch([framed, [], list(range(14))]) == [SENTENCES[0], "", ""]
+    assert tokenizer.decode_batch([]) == []
+    assert tokenizer.decode_batch([np.array(framed)]) == [SENTENCES[0]]
+    with pytest.raises(DataError, match="380"):
+        tokenizer.decode_batch([[380]])
+
+
+def test_a_continuation_gets_no_word_boundary_of_its_own(
+    tokenizer: SentencePieceTokenizer,
+) -> None:
+    assert pieces(tokenizer, "word")[0].startswith("▁")
+    assert not pieces(tokenizer, "word", continues=True)[0].startswith("▁")
+    assert pieces(tokenizer, " word", continues=True) == pieces(tokenizer, "word")
+    for begin, rest in (("In the beg", "inning was"), ("In the", " beginning was")):
+        first = tokenizer.encode_batch([begin]).values
+        second = tokenizer.encode_batch([rest], continues=True).values
+        joined = [*first.tolist(), *second.tolist()]
+        assert tokenizer.decode_batch([joined]) == [begin + rest]
+
+
+def test_empty_texts_keep_their_rows(tokenizer: SentencePieceTokenizer) -> None:
+    rows = tokenizer.encode_batch(["", "word", "  "])
+    assert rows.lengths[[0, 2]].tolist() == [0, 0]
+    assert rows.lengths[1] > 0
+    assert tokenizer.encode_batch([]).n_rows == 0
+
+
+def test_the_same_text_gives_the_same_model_whatever_the_workers(tmp_path: Path) -> None:
+    models = set()
+    for workers in (1, 2, 7):
+        options = SentencePieceOptions()
+        SentencePieceTokenizer.train(SENTENCES * 3, 380, options, tmp_path, workers)
+        models.add((tmp_path / MODEL_NAME).read_bytes())
+    assert len(models) == 1
+
+
+def test_saved_and_pickled_it_is_the_same(
+    tokenizer: SentencePieceTokenizer, tmp_path: Path
+) -> None:
+    tokenizer.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [MODEL_NAME]
+    for copy in (SentencePieceTokenizer.load(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
+        assert copy.fingerprint == tokenizer.fingerprint
+        assert copy.tokens() == tokenizer.tokens()
+        rows = copy.encode_batch(SENTENCES)
+        np.testing.assert_array_equal(rows.values, tokenizer.encode_batch(SENTENCES).values)
+
+
+def test_another_vocabulary_has_another_fingerprint(
+    tokenizer: SentencePieceTokenizer, tmp_path: Path
+) -> None:
+    assert len(tokenizer.fingerprint) == 16
+    assert trained(tmp_path, 379).fingerprint != tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "noise", "empty"])
+def test_a_damaged_model_is_refused(
+    tokenizer: SentencePieceTokenizer, tmp_path: Path, damage: str
+) -> None:
+    tokenizer.save(tmp_path)
+    path = tmp_path / MODEL_NAME
+    whole = path.read_bytes()
+    content = {"truncated": whole[: len(whole) // 2], "noise": b"x" * 99, "empty": b""}
+    path.unlink() if damage == "missing" else path.write_bytes(content[damage])
+    with pytest.raises(BundleError, match=r"sentencepiece\.model") as error:
+        SentencePieceTokenizer.load(tmp_path)
+    assert error.value.remedy
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+@pytest.mark.parametrize("size", [20, 8000])
+def test_a_size_that_cannot_be_names_one_that_can(tmp_path: Path, model: str, size: int) -> None:
+    with pytest.raises(DataError, match="SentencePiece says") as error:
+        trained(tmp_path, size, model=model)
+    assert list(tmp_path.iterdir()) == []
+    works = error.value.remedy.split()[1].strip(",")
+    assert error.value.remedy.startswith("--vocab-size ")
+    assert len(trained(tmp_path, int(works), model=model).tokens()) == int(works)
+
+
+@pytest.mark.parametrize("texts", [[], ["", " "]])
+def test_no_text_is_told(tmp_path: Path, texts: list[str]) -> None:
+    with pytest.raises(DataError, match="no text"):
+        SentencePieceTokenizer.train(texts, 380, SentencePieceOptions(), tmp_path, 1)
+
+
+def test_an_error_of_the_text_source_comes_through(tmp_path: Path) -> None:
+    def broken() -> Iterator[str]:
+        yield "fine"
+        raise DataError("line 2 is not UTF-8")
+
+    with pytest.raises(DataError, match="line 2"):
+        SentencePieceTokenizer.train(broken(), 380, SentencePieceOptions(), tmp_path, 1)
+
+
+def test_training_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    trained(tmp_path)
+    with pytest.raises(DataError):
+        trained(tmp_path, 8000)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_real_text_survives(shared: Path, tmp_path: Path) -> None:
+    texts = []
+    for language in ("en", "fr", "de"):
+        path = shared / "data" / "sample" / f"valid.{language}"
+        texts += path.read_text(encoding="utf-8").splitlines()
+    tokenizer = SentencePieceTokenizer.train(
+        texts, 1500, SentencePieceOptions(normalisation="nfkc"), tmp_path, 1
+    )
+    rows = tokenizer.encode_batch(texts)
+    assert tokenizer.decode_batch(rows.rows) == [" ".join(text.split()) for text in texts]
+    assert 2.5 < sum(map(len, texts)) / len(rows.values) < 6  # characters a piece

@@ -1,0 +1,147 @@
+"""The program: its commands, its errors and its exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from xlm_plugins import __version__
+from xlm_plugins.cli import main as cli
+from xlm_plugins.core.plugins import Plugins, new_manager
+
+Install = Callable[..., Path]
+
+COMMAND = """
+import click
+from xlm_plugins import OptionError, hookimpl
+
+@hookimpl
+def xlm_commands(cli):
+    @cli.command()
+    @click.argument("what")
+    def greet(what):
+        "Greet somebody."
+        if what == "nobody":
+            raise OptionError("nobody is there", expected="a name", remedy="xlm greet you")
+        if what == "interrupt":
+            raise KeyboardInterrupt
+        if what == "file":
+            open("/no/such/file")
+        if what == "bug":
+            raise ZeroDivisionError
+        click.echo(f"hello {what}")
+        return 3 if what == "three" else None
+"""
+
+
+@pytest.fixture
+def greet(install: Install) -> None:
+    install("xlm-greet", COMMAND)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_table_of_commands_tells_the_truth(name: str) -> None:
+    module, _, attribute = cli.COMMANDS[name][0].partition(":")
+    command = getattr(importlib.import_module(f"xlm_plugins.cli.{module}"), attribute)
+    assert isinstance(command, click.Command)
+    assert command.name == name
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, (_, text) in cli.COMMANDS.items():
+        assert f"  {name} " in shown
+        assert text in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["trian"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+
+
+def test_clicks_own_usage_errors_have_the_same_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plugins", "--jsn"]) == 2
+    assert "--json" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("greet")
+@pytest.mark.parametrize("before", [["--local_rank=1"], ["--local-rank", "1"], []])
+def test_a_plugins_command_runs_and_a_launchers_rank_is_ignored(
+    before: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*before, "greet", "you"]) == 0
+    assert capsys.readouterr().out == "hello you\n"
+
+
+@pytest.mark.usefixtures("greet")
+def test_a_plugins_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--help"])
+    assert "greet  Greet somebody." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("greet")
+@pytest.mark.parametrize(("what", "status"), [("three", 3), ("interrupt", 130), ("file", 2)])
+def test_exit_status(what: str, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["greet", what]) == status
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("greet")
+def test_a_users_error_prints_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["greet", "nobody"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == ("error: nobody is there\n  expected: a name\n  way out: xlm greet you\n")
+
+
+@pytest.mark.usefixtures("greet")
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--debug", "greet", "nobody"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("greet")
+def test_a_fault_of_the_program_is_not_dressed_up() -> None:
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["greet", "bug"])
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        (COMMAND.replace("@cli.command()", '@cli.command("train")'), "'train' exists already"),
+        (COMMAND + "    raise RuntimeError('half-way')\n", "RuntimeError: half-way"),
+    ],
+)
+def test_a_plugin_whose_commands_fail_adds_none_and_breaks_nothing(
+    source: str, cause: str, install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("xlm-greet", source)
+    assert cli.main(["plugins"]) == 0
+    printed = capsys.readouterr()
+    assert cause in printed.out
+    assert printed.err == ""
+    assert cli.main(["greet", "you"]) == 2
+    assert cause in capsys.readouterr().err
+    assert cli.main(["--debug", "plugins"]) == 0
+    assert cause in capsys.readouterr().err
+
+
+def test_each_group_is_made_anew(install: Install) -> None:
+    install("xlm-greet", COMMAND)
+    with_greet = cli.build_group(Plugins.discover())
+    without = cli.build_group(Plugins(new_manager()))
+    assert "greet" in with_greet.commands
+    assert "greet" not in without.commands

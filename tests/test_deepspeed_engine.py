@@ -1,0 +1,256 @@
+"""The DeepSpeed engine does what the torch engine does: every stage, one and two processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.training.checkpoint import load_training_state, save_training_state, write_folder
+from xlm_plugins.training.config import OptimizerOptions, TrainOptions
+from xlm_plugins.training.deepspeed_engine import DeepSpeedEngine, configuration
+from xlm_plugins.training.launch import World
+
+WORKER = Path(__file__).with_name("engine_worker.py")
+SECONDS = 120
+QUICK = ("history", "one_batch", "resume", "skip", "train_only", "buffers", "agree", "json")
+QUICK += ("from_torch",)
+
+
+def _worker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("engine_worker", WORKER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+worker = _worker()
+
+
+def launch(folder: Path, n_processes: int, scenarios: list[str]) -> dict[str, Any]:
+    """Run scenarios in processes of their own, as a launcher would, within a time limit."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out = folder / "out.json"
+    processes = []
+    for rank in range(n_processes):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(n_processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(WORKER.parents[1]),
+        }
+        with (folder / f"log-{rank}").open("w") as log:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, str(WORKER), str(out), *scenarios],
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+    try:
+        statuses = [process.wait(SECONDS) for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    logs = "\n".join((folder / f"log-{rank}").read_text() for rank in range(n_processes))
+    assert statuses == [0] * n_processes, logs
+    return {**json.loads(out.read_text()), "logs": logs}
+
+
+def reference(scenario: str) -> dict[str, Any]:
+    """The torch engine's own result."""
+    return getattr(worker, f"scenario_{scenario}")(World(), Path(), engine="torch")
+
+
+def difference(a: Any, b: Any) -> float:
+    """The greatest difference between the numbers of two results."""
+    return max(abs(x - y) for x, y in zip(_numbers(a), _numbers(b), strict=True))
+
+
+def _numbers(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [number for key in sorted(value) for number in _numbers(value[key])]
+    if isinstance(value, list):
+        return [number for item in value for number in _numbers(item)]
+    return [value]
+
+
+def torch_start(folder: Path) -> list[list[float]]:
+    """Write a checkpoint of the torch engine, and go on with it: the uninterrupted history."""
+    engine = worker.engine_of(World(), engine="torch")
+    kinds = (worker.Words, worker.Classes)
+    worker.train(engine, 5, kinds=kinds)
+    state = engine.state()
+    write_folder(folder / "torch", lambda where: save_training_state(where, state))
+    return worker.train(engine, 5, 5, kinds=kinds)
+
+
+CASES = [
+    pytest.param((n, stage), marks=[] if stage == 1 else [pytest.mark.slow], id=f"{n}-zero{stage}")
+    for n in (1, 2)
+    for stage in (0, 1, 2, 3)
+]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    n_processes, stage = request.param
+    folder = tmp_path_factory.mktemp("deepspeed")
+    uninterrupted = torch_start(folder)
+    results = launch(folder, n_processes, [f"{name}@{stage}" for name in QUICK])
+    named = {key.partition("@")[0]: value for key, value in results.items()}
+    return {**named, "n": n_processes, "torch": uninterrupted, "folder": folder}
+
+
+def test_alternating_objectives_accumulation_and_evaluation_agree_with_torch(ran):
+    """Losses, norms and weights of 1 x 4 or 2 x 2 micro-batches: a parameter that the other
+    objective does not use, moments that go on, an evaluation in between."""
+    assert difference(ran["history"], reference("history")) < 1e-5
+
+
+def test_shares_of_unequal_size_make_the_same_update(ran):
+    assert difference(ran["one_batch"], reference("one_batch")) < 1e-5
+
+
+def test_accumulation_does_not_change_the_update(ran):
+    many, one = ran["history"], ran["one_batch"]
+    assert difference(many["weights"], one["weights"]) < 1e-5
+
+
+def test_resuming_is_bitwise(ran):
+    resumed = ran["resume"]
+    assert resumed["resumed"] == resumed["uninterrupted"]
+    assert resumed["same"]
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(ran):
+    skipped = ran["skip"]
+    assert [entry[2] for entry in skipped["broken"]] == [1.0]
+    assert skipped["unchanged"]
+    assert skipped["n"] == 4
+    assert difference(skipped["after"], reference("skip")["after"]) < 1e-5
+
+
+def test_frozen_parameters_stay_and_are_saved(ran):
+    assert difference(ran["train_only"]["weights"], reference("train_only")["weights"]) < 1e-5
+    assert ran["train_only"]["names"] == reference("train_only")["names"]
+
+
+def test_ranks_share_buffers(ran):
+    assert ran["buffers"]["mean"] == [0.5] * worker.DIM
+
+
+def test_sums_and_agreement(ran):
+    n = ran["n"]
+    assert ran["agree"] == {
+        "sum": [1.5 * n, 2.0 * n + n // 2],
+        "kept": [1.5, 2.0],
+        "integers": n * (2**40 + 1),
+        "agree": float(n - 1),
+    }
+
+
+def test_goes_on_from_a_torch_checkpoint_and_torch_goes_on_from_its_own(ran):
+    assert difference(ran["from_torch"]["history"], ran["torch"]) < 1e-5
+    state = load_training_state(ran["folder"] / "deepspeed")
+    assert state.n_updates == 10
+    back = worker.engine_of(World(), state, engine="torch")
+    on = worker.engine_of(World(), load_training_state(ran["folder"] / "torch"), engine="torch")
+    kinds = (worker.Words, worker.Classes)
+    worker.train(on, 5, 5, kinds=kinds)
+    assert difference(worker.train(back, 3, 10), worker.train(on, 3, 10)) < 1e-5
+
+
+def test_a_json_may_add(ran):
+    assert len(ran["json"]["history"]) == 2
+
+
+def test_no_warning_and_nothing_compiled(ran):
+    """DeepSpeed's op for shared memory would be compiled with g++ at the first start."""
+    assert "shm_comm" not in ran["logs"]
+    assert "Warning" not in ran["logs"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_bf16_is_the_torch_engine_s(tmp_path, stage):
+    """Autocast over fp32 weights in both, so they round alike and agree closer than bf16 can."""
+    result = launch(tmp_path, 1, [f"bf16@{stage}"])[f"bf16@{stage}"]
+    assert difference(result, reference("bf16")) < 1e-5
+    assert difference(result, reference("one_batch")) > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_processes", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_fp16_scales_the_loss_and_resumes(tmp_path, n_processes, stage):
+    result = launch(tmp_path, n_processes, [f"fp16@{stage}"])[f"fp16@{stage}"]
+    assert result["resumed"] == result["uninterrupted"]
+    assert result["same"]
+    assert result["scale"]["cur_scale"] == 2.0**16
+    assert [entry[2] for entry in result["broken"]] == [1.0, 1.0]
+    assert result["scale_after"]["cur_scale"] == 2.0**15  # the first overflow is forgiven
+    fp32 = worker.train(worker.engine_of(World(), engine="torch"), 6)
+    losses = [[entry[0] for entry in history] for history in (result["history"], fp32)]
+    assert 0 < difference(*losses) < 0.02
+
+
+def test_a_contradicting_json_names_both_values(tmp_path):
+    path = tmp_path / "ds.json"
+    path.write_text('{"zero_optimization": {"stage": 2}}')
+    options = TrainOptions(deepspeed_config=str(path), zero_stage=1)
+    with pytest.raises(OptionError, match=r"stage = 2 contradicts the run, which has 1"):
+        configuration(OptimizerOptions(), options, "fp32", World())
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"optimizer": {"type": "Adam"}}'])
+def test_an_unusable_json_is_told(tmp_path, text):
+    path = tmp_path / "ds.json"
+    path.write_text(text)
+    with pytest.raises(OptionError, match=r"ds\.json"):
+        configuration(OptimizerOptions(), TrainOptions(deepspeed_config=str(path)), "fp32", World())
+
+
+def test_fp16_at_stage_0_is_refused():
+    options = TrainOptions(precision="fp16", zero_stage=0)
+    with pytest.raises(OptionError, match="zero-stage"):
+        DeepSpeedEngine(worker.TinyModel(), OptimizerOptions(), options, World())
+
+
+def test_a_group_outside_zero_is_refused():
+    class Outside(worker.Memory):
+        def parameter_groups(self):
+            return [worker.ParameterGroup((self.values,), outside_zero=True)]
+
+    model = worker.TinyModel()
+    model.memory = Outside()
+    with pytest.raises(OptionError, match=r"memory\.values asks to be left out"):
+        DeepSpeedEngine(model, OptimizerOptions(), TrainOptions(), World())
+
+
+def test_the_module_is_imported_without_deepspeed():
+    code = (
+        "import sys, xlm_plugins.training.deepspeed_engine; assert 'deepspeed' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

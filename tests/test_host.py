@@ -1,0 +1,21 @@
+"""Settings of the process: run in one of its own, for they stay."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+import torch
+from xlm_plugins.model.host import tune_host
+tune_host(1)
+assert torch.get_num_threads() == 1
+assert torch.tensor([1e-39]).mul(1.0).item() == 0.0, "denormals are kept"
+"""
+
+
+def test_threads_and_denormals_are_set() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr

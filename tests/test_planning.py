@@ -1,0 +1,331 @@
+"""Which sentences each lane's batches hold, and how batches are cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from xlm_plugins.core.batch import Layout, Samples, Step
+from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.ragged import Ragged, stack
+from xlm_plugins.data.manifest import Block, Stream
+from xlm_plugins.data.planning import BatchSizes, StreamPlan
+from xlm_plugins.data.pools import BlockTable, cut, stream_languages
+
+EOS = 1
+SIZES = BatchSizes(batch_tokens=320, lanes=4, max_length=20, window=16)
+STREAM, SENTENCE, PAIR = Layout.STREAM, Layout.SENTENCE, Layout.PAIR
+
+
+class Text:
+    """A stream in memory, and the reader of its blocks.
+
+    Every token is a number of its own, so what a batch holds says where it came from.
+    """
+
+    def __init__(
+        self, n_blocks: int, languages: tuple[str, ...] = ("en",), longest: int = 25, rows: int = 30
+    ) -> None:
+        rng = np.random.default_rng(n_blocks)
+        self.blocks: dict[str, tuple[Ragged, ...]] = {}
+        blocks, token = [], 100
+        for number in range(n_blocks):
+            sides = []
+            for _ in languages:
+                lengths = rng.integers(1, longest + 1, size=rows)
+                ends = token + np.cumsum(lengths)
+                sides.append(
+                    Ragged.of([np.arange(e - n, e) for n, e in zip(lengths, ends, strict=True)])
+                )
+                token = int(ends[-1])
+            self.blocks[str(number)] = tuple(sides)
+            both = np.stack([side.lengths for side in sides])
+            table = [
+                (int(at), int((both.max(0) == at).sum()), int(both[:, both.max(0) == at].sum()))
+                for at in np.unique(both.max(0))
+            ]
+            blocks.append(Block(0, str(number), {}, rows, table))
+        self.stream = Stream("train", languages, blocks)
+        self.sides = tuple(
+            stack([self.blocks[b.key][side] for b in blocks]) for side in range(len(languages))
+        )
+
+    def read(self, block: Block) -> tuple[Ragged, ...]:
+        return self.blocks[block.key]
+
+
+def make_plan(
+    text: Text,
+    layout: Layout = SENTENCE,
+    sizes: BatchSizes = SIZES,
+    step: str = "en",
+    seed: int = 1,
+) -> StreamPlan:
+    cutting = sizes.cutting(layout, text.stream, Step.parse(step), EOS)
+    return StreamPlan(text.stream, cutting, sizes.lanes, (seed, "test", step))
+
+
+def epoch_of(plan: StreamPlan, text: Text, lane: int, epoch: int) -> list[Samples]:
+    """All batches of one epoch of one lane."""
+    batches, n = [], 0
+    while (place := plan.place(lane, n)).epoch <= epoch:
+        if place.epoch == epoch:
+            batches.append(plan.samples(text, lane, n))
+        n += 1
+    return batches
+
+
+def same(one: Samples, two: Samples) -> bool:
+    return one.ids.tolist() == two.ids.tolist() and all(
+        a.values.tolist() == b.values.tolist() and a.offsets.tolist() == b.offsets.tolist()
+        for a, b in zip(one.sides, two.sides, strict=True)
+    )
+
+
+# Sentences and pairs
+
+
+@pytest.mark.parametrize("n_blocks", [4, 9, 70])
+def test_the_lanes_of_an_epoch_hold_every_short_sentence_once(n_blocks: int) -> None:
+    text = Text(n_blocks)
+    plan = make_plan(text)
+    for epoch in (0, 1):
+        batches = [b for lane in range(4) for b in epoch_of(plan, text, lane, epoch)]
+        ids = np.concatenate([batch.ids for batch in batches])
+        kept = np.flatnonzero(text.sides[0].lengths <= SIZES.max_length)
+        assert sorted(ids.tolist()) == kept.tolist()
+
+
+def test_a_sample_is_the_sentence_that_its_id_names() -> None:
+    text = Text(9, ("de", "en"))
+    plan = make_plan(text, PAIR, step="en-de")
+    for batch in epoch_of(plan, text, 2, 0):
+        german, english = text.sides
+        assert batch.sides[0].values.tolist() == english.take(batch.ids).values.tolist()
+        assert batch.sides[1].values.tolist() == german.take(batch.ids).values.tolist()
+
+
+def test_a_pair_with_one_long_side_is_left_out() -> None:
+    text = Text(8, ("de", "en"))
+    plan = make_plan(text, PAIR, step="de-en")
+    seen = {i for lane in range(4) for b in epoch_of(plan, text, lane, 0) for i in b.ids.tolist()}
+    longest = np.maximum(*(side.lengths for side in text.sides))
+    assert seen == set(np.flatnonzero(longest <= SIZES.max_length).tolist())
+    assert 0 < len(seen) < len(longest)
+
+
+@pytest.mark.parametrize(("layout", "n_sides"), [(SENTENCE, 1), (PAIR, 2)])
+def test_global_batches_have_the_tokens_that_were_asked_for(layout: Layout, n_sides: int) -> None:
+    text = Text(16, ("de", "en")[-n_sides:])
+    plan = make_plan(text, layout, step="en-de"[: 3 * n_sides - 1])
+    tokens = [
+        sum(len(side.values) + 2 * side.n_rows for side in plan.samples(text, lane, n).sides)
+        for n in range(40)
+        for lane in range(4)
+    ]
+    assert sum(tokens) / 40 == pytest.approx(SIZES.batch_tokens, rel=0.05)
+
+
+def test_no_batch_is_empty_however_small_a_lanes_share_is() -> None:
+    text = Text(8, ("de", "en"))
+    sizes = BatchSizes(batch_tokens=8, lanes=8, max_length=20, window=16)
+    plan = make_plan(text, PAIR, sizes, "de-en")
+    n_samples = [len(plan.samples(text, lane, n).ids) for lane in range(8) for n in range(60)]
+    assert set(n_samples) == {1}
+
+
+# Streams
+
+
+def running_text(text: Text) -> list[int]:
+    return [token for row in text.sides[0].rows for token in [*row.tolist(), EOS]]
+
+
+def test_windows_are_running_text_from_where_their_ids_say() -> None:
+    text = Text(9)
+    plan, whole = make_plan(text, STREAM), running_text(text)
+    block_ends = set(np.cumsum(plan.table.n_tokens).tolist())
+    n_compared = 0
+    for n in range(30):
+        samples = plan.samples(text, 1, n)
+        for start, window in zip(samples.ids.tolist(), samples.sides[0].rows, strict=True):
+            assert len(window) == 16
+            if not block_ends & set(range(start, start + 16)):  # within a block
+                assert window.tolist() == whole[start : start + 16]
+                n_compared += 1
+    assert n_compared > 50
+
+
+def test_an_epoch_of_windows_covers_the_text_but_for_less_than_a_window_a_pool() -> None:
+    text = Text(70)
+    plan = make_plan(text, STREAM)
+    batches = [b for lane in range(4) for b in epoch_of(plan, text, lane, 0)]
+    tokens = Counter(t for b in batches for t in b.sides[0].values.tolist() if t != EOS)
+    assert set(tokens.values()) == {1}
+    n_pools = 4 * plan._n_pools
+    assert len(text.sides[0].values) - len(tokens) < n_pools * 16
+
+
+def test_windows_begin_elsewhere_in_every_epoch() -> None:
+    text = Text(4)
+    plan = make_plan(text, STREAM)
+    starts = [
+        {int(i) % 16 for b in epoch_of(plan, text, lane, epoch) for i in b.ids}
+        for epoch in (0, 1)
+        for lane in range(4)
+    ]
+    assert len({tuple(sorted(s)) for s in starts}) > 4
+
+
+def test_a_lane_with_less_than_a_window_to_itself_has_shorter_windows() -> None:
+    sizes = BatchSizes(batch_tokens=40, lanes=4, max_length=20, window=16)
+    assert sizes.stream_window == 10
+    text = Text(8)
+    plan = make_plan(text, STREAM, sizes)
+    lengths = [plan.samples(text, lane, n).sides[0].lengths for lane in range(4) for n in range(20)]
+    assert {tuple(row.tolist()) for row in lengths} == {(10,)}
+    assert BatchSizes(8, 8, 100, 256).stream_window == 2
+
+
+def test_a_text_shorter_than_a_window_is_one_window() -> None:
+    text = Text(4, longest=3, rows=2)
+    plan = make_plan(text, STREAM)
+    samples = plan.samples(text, 0, 5)
+    assert samples.sides[0].n_rows == 1
+    assert 2 < len(samples.sides[0].values) < 16
+
+
+# The sequence
+
+
+@pytest.mark.parametrize("layout", [STREAM, SENTENCE])
+def test_any_batch_is_found_alone(layout: Layout) -> None:
+    text = Text(20)
+    walked = make_plan(text, layout)
+    batches = [walked.samples(text, 3, n) for n in range(200)]
+    for n in (199, 0, 57, 58, 120):
+        assert same(make_plan(text, layout).samples(text, 3, n), batches[n])
+        assert same(walked.samples(text, 3, n), batches[n])
+
+
+def test_the_place_of_the_millionth_batch_is_found_without_reading() -> None:
+    text = Text(64)
+    plan = make_plan(text)
+    place = plan.place(2, 1_000_000)
+    assert place.epoch > 10_000
+    assert plan.place(2, 1_000_000 - place.batch - 1)[:2] != place[:2]
+    assert plan.place(2, 1_000_000 - place.batch).batch == 0
+
+
+def test_places_count_on_over_pools_and_epochs() -> None:
+    plan = make_plan(Text(70))
+    places = [plan.place(1, n) for n in range(300)]
+    assert places[0][:2] == (0, 0)
+    for before, after in itertools.pairwise(places):
+        if after.batch:
+            assert (after.epoch, after.pool, after.batch - 1) == (*before[:2], before.batch)
+        else:
+            assert (after.epoch, after.pool) > (before.epoch, before.pool)
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"step": "de-en"}])
+def test_seeds_and_steps_give_other_sequences(change: dict) -> None:
+    text = Text(16, ("de", "en"))
+    usual = make_plan(text, PAIR, **{"step": "en-de"})
+    other = make_plan(text, PAIR, **{"step": "en-de", **change})
+    first, second = (
+        [p.samples(text, 0, n).ids.tolist() for n in range(20)] for p in (usual, other)
+    )
+    assert first != second
+
+
+def test_one_pool_a_lane_is_kept_in_memory() -> None:
+    text = Text(70)
+    plan = make_plan(text)
+    for n in range(150):
+        plan.samples(text, n % 4, n)
+    assert set(plan._pools) == {0, 1, 2, 3}
+    assert len(plan._deals) <= 2
+
+
+# Errors
+
+
+def test_fewer_blocks_than_lanes() -> None:
+    with pytest.raises(DataError, match=r"train.en has 3 blocks of text for 4 lanes") as caught:
+        make_plan(Text(3))
+    assert "--lanes 3" in caught.value.remedy
+
+
+def test_only_long_sentences() -> None:
+    text = Text(8)
+    blocks = [dataclasses.replace(b, lengths=[(30, 30, 900)]) for b in text.stream.blocks]
+    text.stream = dataclasses.replace(text.stream, blocks=blocks)
+    with pytest.raises(DataError, match="no sentence of 1 to 20 tokens"):
+        make_plan(text)
+
+
+@pytest.mark.parametrize("layout", [STREAM, SENTENCE])
+def test_blocks_that_do_not_hold_what_the_manifest_says(layout: Layout) -> None:
+    text = Text(8)
+    text.blocks = {key: (side.take(np.arange(29)),) for key, (side,) in text.blocks.items()}
+    with pytest.raises(DataError, match="where the manifest says"):
+        make_plan(text, layout).samples(text, 0, 0)
+
+
+# Cutting
+
+
+@pytest.mark.parametrize(
+    ("lengths", "n_batches", "bounds"),
+    [
+        ([5, 5, 5, 5], 2, [0, 2, 4]),
+        ([5, 5, 5, 5], 4, [0, 1, 2, 3, 4]),
+        ([1, 1, 1, 9], 2, [0, 3, 4]),
+        ([9, 1, 1, 1], 2, [0, 1, 4]),
+        ([30, 1, 1, 1], 4, [0, 1, 2, 3, 4]),
+        ([1, 1, 1, 30], 4, [0, 1, 2, 3, 4]),
+        ([7], 1, [0, 1]),
+    ],
+)
+def test_cut(lengths: list[int], n_batches: int, bounds: list[int]) -> None:
+    assert cut(np.array(lengths), n_batches).tolist() == bounds
+
+
+def test_cut_never_leaves_a_batch_empty_and_keeps_them_even() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        lengths = rng.integers(1, rng.integers(2, 200), size=rng.integers(1, 60))
+        n_batches = int(rng.integers(1, len(lengths) + 1))
+        bounds = cut(lengths, n_batches)
+        assert (bounds[0], bounds[-1], len(bounds)) == (0, len(lengths), n_batches + 1)
+        assert (np.diff(bounds) > 0).all()
+        if n_batches == 1 or lengths.max() >= lengths.sum() / n_batches:
+            continue
+        tokens = np.add.reduceat(lengths, bounds[:-1])
+        assert np.abs(tokens - lengths.sum() / n_batches).max() <= lengths.max()
+
+
+# Evaluation
+
+
+def test_evaluation_windows_lose_nothing() -> None:
+    text = Text(5)
+    cutting = SIZES.cutting(STREAM, text.stream, Step(("en",)), EOS)
+    table = BlockTable.of(text.stream, dataclasses.replace(cutting, whole=True))
+    pool = table.read_pool(text, np.arange(5), None)
+    batches = [pool.batch(i) for i in range(len(pool.bounds) - 1)]
+    windows = [row for batch in batches for row in batch.sides[0].rows]
+    assert np.concatenate(windows).tolist() == running_text(text)
+    assert {len(window) for window in windows[:-1]} == {16}
+    assert 0 < len(windows[-1]) <= 16
+
+
+def test_which_stream_a_step_reads() -> None:
+    assert stream_languages(STREAM, Step(("en",))) == ("en",)
+    assert stream_languages(PAIR, Step(("fr", "en"))) == ("fr", "en")
+    assert stream_languages(SENTENCE, Step(("en", "fr", "en"))) == ("en",)

@@ -1,0 +1,53 @@
+"""What a person sees."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from xlm_plugins.training.progress import Report
+
+RECORD = {"objective": "tlm", "languages": "en-fr", "loss": 2.5, "accuracy": 31.25}
+
+
+def _report(*, terminal: bool) -> tuple[Report, io.StringIO]:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=terminal, width=100)
+    return Report(console, n_updates=100), written
+
+
+def test_plain_lines_without_a_terminal() -> None:
+    report, written = _report(terminal=False)
+    report.start()
+    report.training(50, [RECORD], lr=1e-3, speed=12345.0, left=75.0)
+    report.stop()
+    (line,) = written.getvalue().splitlines()
+    for part in ("step 50/100", "12,345 tokens/s", "lr 1.00e-03", "1:15 left", "tlm:en-fr 2.500"):
+        assert part in line
+    assert "\x1b" not in line
+
+
+def test_plain_lines_do_not_flood_but_the_last_one_comes() -> None:
+    report, written = _report(terminal=False)
+    for update in range(1, 101):
+        report.training(update, [RECORD], lr=1e-3, speed=1.0, left=0.0)
+    assert [line.split()[1] for line in written.getvalue().splitlines()] == ["1/100", "100/100"]
+
+
+def test_a_live_table_on_a_terminal() -> None:
+    report, written = _report(terminal=True)
+    report.start()
+    report.training(50, [RECORD], lr=1e-3, speed=12345.0, left=75.0)
+    report.stop()
+    shown = written.getvalue()
+    assert "en-fr" in shown
+    assert "31.2 %" in shown
+    assert "50%" in shown
+
+
+def test_an_evaluation_shows_perplexities() -> None:
+    report, written = _report(terminal=False)
+    report.evaluation(5, {"valid_en_mlm_ppl": 12.34, "valid_en_mlm_acc": 50.0})
+    assert "valid_en_mlm 12.3" in written.getvalue()
+    assert "50" not in written.getvalue().replace("step 5", "")

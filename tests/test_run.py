@@ -1,0 +1,89 @@
+"""The run folder and how its models are found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xlm_plugins import BundleError, RunError
+from xlm_plugins.core.plugins import Plugins, new_manager
+from xlm_plugins.training.checkpoint import write_folder
+from xlm_plugins.training.run import RunFolder, find_bundle, free_run_path
+
+
+@pytest.fixture
+def plugins() -> Plugins:
+    return Plugins(new_manager())
+
+
+def _bundle(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(folder, lambda inside: (inside / "model.json").write_text("{}") and None)
+    return folder
+
+
+def test_a_new_run_writes_its_config_and_environment(tmp_path: Path, plugins: Plugins) -> None:
+    RunFolder.create(tmp_path / "run", "[train]\n", plugins).close()
+    assert (tmp_path / "run" / "config.toml").read_text() == "[train]\n"
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["libraries"]["torch"]
+
+
+def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, plugins: Plugins) -> None:
+    RunFolder.create(tmp_path, "", plugins).close()
+    with pytest.raises(RunError, match="already holds a run"):
+        RunFolder.create(tmp_path, "", plugins)
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, plugins: Plugins) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunError, match="not empty"):
+        RunFolder.create(tmp_path, "", plugins)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_in_use_is_refused_until_it_is_let_go(tmp_path: Path, plugins: Plugins) -> None:
+    first = RunFolder.create(tmp_path, "", plugins)
+    with pytest.raises(RunError, match="in use"):
+        RunFolder.reopen(tmp_path)
+    first.close()
+    RunFolder.reopen(tmp_path).close()
+
+
+def test_reopening_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        RunFolder.reopen(tmp_path)
+
+
+def test_the_next_free_name(tmp_path: Path) -> None:
+    assert free_run_path("tlm-pkm", tmp_path).name == "tlm-pkm-1"
+    (tmp_path / "tlm-pkm-1").mkdir()
+    assert free_run_path("tlm-pkm", tmp_path).name == "tlm-pkm-2"
+
+
+def test_run_means_the_best_and_else_the_last(tmp_path: Path) -> None:
+    steps = [_bundle(tmp_path / "checkpoints" / f"step-{n}") for n in (5, 10)]
+    assert find_bundle(str(tmp_path)) == steps[1]
+    best = _bundle(tmp_path / "best" / "valid_mlm_ppl")
+    (tmp_path / "best" / "metrics.json").write_text('["valid_mlm_ppl"]')
+    assert find_bundle(str(tmp_path)) == best
+    assert find_bundle(f"{tmp_path}@last") == steps[1]
+    assert find_bundle(f"{tmp_path}@step-5") == steps[0]
+    assert find_bundle(f"{tmp_path}@valid_mlm_ppl") == best
+    assert find_bundle(str(best)) == best
+
+
+def test_a_missing_model_names_those_that_there_are(tmp_path: Path) -> None:
+    _bundle(tmp_path / "checkpoints" / "step-5")
+    with pytest.raises(BundleError, match="step-5"):
+        find_bundle(f"{tmp_path}@step-7")
+    with pytest.raises(BundleError, match="no run or bundle"):
+        find_bundle(str(tmp_path / "nowhere"))
+
+
+def test_last_passes_over_a_damaged_checkpoint(tmp_path: Path) -> None:
+    good, torn = (_bundle(tmp_path / "checkpoints" / f"step-{n}") for n in (5, 10))
+    (torn / "model.json").write_text("[]")
+    assert find_bundle(f"{tmp_path}@last") == good

@@ -1,0 +1,145 @@
+"""A run's settings: what TOML and flags give together, and what is refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlm_plugins import Component, MaskingOptions, OptionError, PluginError
+from xlm_plugins.core.plugins import Plugins, new_manager
+from xlm_plugins.core.registry import NoOptions, Registry, with_origin
+from xlm_plugins.training.settings import Settings, read_toml, resolve, to_toml
+
+
+def component(name: str, kind: str, options: type = MaskingOptions) -> Component:
+    return with_origin(Component(name, "x:Y", options), kind, f"xlm-{kind}-{name}", "1")
+
+
+@pytest.fixture
+def plugins() -> Plugins:
+    components = [
+        component("tlm", "objective"),
+        component("mlm", "objective"),
+        component("pkm", "layer"),
+        component("both", "objective"),
+        component("both", "layer"),
+        component("train", "objective"),
+        component("bare", "objective", NoOptions),
+    ]
+    return Plugins(new_manager(), Registry(components))
+
+
+TLM: dict[str, Any] = {"train": {"objective": ["tlm"]}}
+
+
+def test_flags_win_over_toml_and_toml_over_defaults(plugins: Plugins) -> None:
+    config = TLM | {"optimizer": {"lr": 0.1, "warmup": 3}, "tlm": {"mask-prob": 0.3}}
+    flags = {"optimizer": {"lr": 0.2}, "tlm": {"keep_share": 0.2}}
+    settings = resolve(config, flags, plugins)
+    assert (settings.optimizer.lr, settings.optimizer.warmup) == (0.2, 3)
+    assert settings.optimizer.beta1 == 0.9
+    assert settings.components == {"tlm": MaskingOptions(mask_prob=0.3, keep_share=0.2)}
+
+
+def test_both_spellings_of_a_name_are_one(plugins: Plugins) -> None:
+    config = TLM | {"train": {"objective": "tlm", "batch-tokens": 64}}
+    assert resolve(config, {"train": {"batch_tokens": 32}}, plugins).train.batch_tokens == 32
+    assert resolve(config, {}, plugins).train.batch_tokens == 64
+
+
+def test_the_written_file_repeats_the_run(plugins: Plugins, tmp_path: Path) -> None:
+    flags = {
+        "train": {
+            "objective": ("tlm:en-fr@0:1,10:0.5", "xlm-objective-mlm/mlm"),
+            "layer": ("pkm:1,2+",),
+            "minutes": 0.5,
+            "validation_metrics": ("_valid_mlm_ppl,valid_en_mlm_acc",),
+        },
+        "model": {"language_embeddings": False, "ffn_dim": 100},
+        "xlm-objective-mlm/mlm": {"mask_prob": 0.2},
+    }
+    settings = resolve({}, flags, plugins)
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(settings), encoding="utf-8")
+    assert settings.train.validation_metrics == ("_valid_mlm_ppl", "valid_en_mlm_acc")
+    assert resolve(read_toml(path), {}, plugins) == settings
+
+
+def test_where_one_run_went_and_came_from_is_not_repeated(plugins: Plugins) -> None:
+    flags = {"train": {"objective": ("tlm",), "out": "a", "resume": "auto", "data": "d"}}
+    settings = resolve({}, flags, plugins)
+    assert (settings.train.out, settings.train.resume) == ("a", "auto")
+    written = tomllib.loads(to_toml(settings))["train"]
+    assert not {"out", "resume"} & set(written)
+    assert written["data"] == "d"
+
+
+def test_a_component_without_options_has_a_section_too(plugins: Plugins) -> None:
+    settings = resolve({"train": {"objective": ["bare"]}}, {}, plugins)
+    assert settings.components == {"bare": NoOptions()}
+    assert tomllib.loads(to_toml(settings))["bare"] == {}
+
+
+def test_defaults_need_no_plugins() -> None:
+    assert Settings().train.steps == 2000
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "no objective is selected"),
+        (TLM | {"pkm": {"mask-prob": 0.1}}, "--layer pkm"),
+        (TLM | {"nobody": {}}, "belongs to nothing"),
+        (TLM | {"tlm": {"mask-prop": 0.1}}, "did you mean 'mask-prob'"),
+        (TLM | {"tlm": {"mask-prob": 2.0}}, "at most 1.0"),
+        (TLM | {"model": {"lr": 1.0}}, "model has no option 'lr'"),
+        ({"objective": "tlm"}, "outside of any section"),
+        ({"train": {"objective": ["tlm:"]}}, "cannot be read"),
+    ],
+)
+def test_bad_settings(plugins: Plugins, config: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as error:
+        resolve(config, {}, plugins)
+    assert said in str(error.value)
+
+
+def test_a_plugin_named_as_a_core_section_needs_its_full_name(plugins: Plugins) -> None:
+    with pytest.raises(PluginError, match="xlm-objective-train/train"):
+        resolve({"train": {"objective": ["train"]}}, {}, plugins)
+    full = {"train": {"objective": ["xlm-objective-train/train"]}}
+    assert list(resolve(full, {}, plugins).components) == ["xlm-objective-train/train"]
+
+
+def test_an_objective_and_a_layer_of_one_name_need_a_full_name(plugins: Plugins) -> None:
+    with pytest.raises(PluginError, match="--layer xlm-layer-both/both"):
+        resolve({"train": {"objective": ["both"], "layer": ["both"]}}, {}, plugins)
+    full = {"train": {"objective": ["both"], "layer": ["xlm-layer-both/both"]}}
+    assert set(resolve(full, {}, plugins).components) == {"both", "xlm-layer-both/both"}
+
+
+def test_one_objective_twice_has_one_section(plugins: Plugins) -> None:
+    config = {"train": {"objective": ["tlm:en-fr", "tlm:fr-en@0.5"]}}
+    assert list(resolve(config, {}, plugins).components) == ["tlm"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[train]\nsteps = \n", "line 2"),
+        (b"[train]\nout = '\xff'\n", "line 2: not UTF-8"),
+        (None, "No such file"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(OptionError) as error:
+        read_toml(path)
+    assert str(path) in error.value.problem
+    assert said in error.value.problem

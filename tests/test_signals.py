@@ -1,0 +1,27 @@
+"""Signals that ask a run to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from xlm_plugins.training.signals import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_the_first_signal_is_noted(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert stop.signal == 0
+        os.kill(os.getpid(), number)
+        assert stop.name(stop.signal) == number.name
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_stops_at_once() -> None:
+    with StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,156 @@
+"""Sources and text: what is found, what is read, and what is refused with which words."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+
+import pytest
+import zstandard
+
+from xlm_plugins.core.errors import DataError
+from xlm_plugins.data.sources import Sources
+from xlm_plugins.data.text import count_text, lines, sentences
+
+_PACK = {
+    ".txt": bytes,
+    ".txt.gz": gzip.compress,
+    ".txt.xz": lzma.compress,
+    ".txt.zst": lambda data: zstandard.compress(data[:5]) + zstandard.compress(data[5:]),
+}
+
+
+def _write(folder, **texts):
+    """Files by name, with `__` for a dot and `_to_` for a dash."""
+    for name, text in texts.items():
+        path = folder / (name.replace("__", ".").replace("_to_", "-") + ".txt")
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def _only(folder):
+    (stream,) = Sources.open(folder).streams
+    return stream
+
+
+def test_a_folder_names_its_streams_and_sorts_the_codes_of_a_pair(tmp_path):
+    _write(tmp_path, train__fr_to_en__en="a\n", train__fr_to_en__fr="b\n", valid__zh_Hans="c\n")
+    (tmp_path / "README.md").write_text("not text")
+    (tmp_path / "README.txt").write_text("not text")
+    sources = Sources.open(tmp_path)
+    assert [stream.name for stream in sources.streams] == ["train.en-fr", "valid.zh_Hans"]
+    assert sources.languages == ("en", "fr", "zh_Hans")
+    assert list(sentences(sources.streams[0], "strict")) == [("a", "b")]
+
+
+def test_toml_lists_several_files_a_stream(tmp_path):
+    _write(tmp_path, a="one\n", b="two\n", c="un\ndeux\n")
+    toml = tmp_path / "sources.toml"
+    toml.write_text(
+        '[[text]]\nsplit = "train"\nlanguage = "en"\nfiles = ["a.txt", "b.txt"]\n'
+        '[[parallel]]\nsplit = "train"\nfiles.fr = ["c.txt"]\nfiles.en = ["b.txt", "a.txt"]\n'
+    )
+    mono, pair = Sources.open(toml).streams
+    assert [row[0] for row in sentences(mono, "strict")] == ["one", "two"]
+    assert pair.languages == ("en", "fr")
+    assert list(sentences(pair, "strict")) == [("two", "un"), ("one", "deux")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ('[[text]]\nsplit = "train"\nlanguage = "en"\nfiles = ["no.txt"]', "no.txt"),
+        ('[[text]]\nsplit = "train"\nlang = "en"\nfiles = []', "lang"),
+        ('[[texts]]\nsplit = "train"', r"\[\[texts\]\]"),
+        ('[[parallel]]\nsplit = "train"\nfiles.en = ["a.txt"]', "two languages"),
+        ('[[text]]\nsplit = "train"\nlanguage = "e-n"\nfiles = ["a.txt"]', "'e-n'"),
+        ("[[text]", "not a list of sources"),
+    ],
+)
+def test_toml_that_makes_no_sense_is_refused(tmp_path, entry, told):
+    _write(tmp_path, a="one\n")
+    (tmp_path / "sources.toml").write_text(entry)
+    with pytest.raises(DataError, match=told):
+        Sources.open(tmp_path / "sources.toml")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("train.en-fr.en.txt",), "no fr side"),
+        (("train.en-fr.de.txt",), "makes no sense"),
+        (("train.zh-Hans.txt",), "cannot be read"),
+        (("train.en.txt", "train.en.txt.xz"), "both en"),
+        (("notes",), "holds no text"),
+    ],
+)
+def test_file_names_that_make_no_sense_are_refused(tmp_path, names, told):
+    for name in names:
+        (tmp_path / name).write_text("a\n")
+    with pytest.raises(DataError, match=told):
+        Sources.open(tmp_path)
+
+
+def test_restricting_keeps_streams_wholly_in_the_languages(tmp_path):
+    _write(tmp_path, train__en="a", train__de="a", train__en_to_fr__en="a", train__en_to_fr__fr="b")
+    sources = Sources.open(tmp_path)
+    assert [s.name for s in sources.restricted(["en", "de"]).streams] == ["train.de", "train.en"]
+    with pytest.raises(DataError, match="no text in xx"):
+        sources.restricted(["en", "xx"])
+
+
+@pytest.mark.parametrize("suffix", _PACK)
+def test_plain_and_compressed_text_reads_alike(tmp_path, suffix):
+    path = tmp_path / f"train.en{suffix}"
+    path.write_bytes(_PACK[suffix]("\ufeffone\r\ntwo\u2028half\n\n  \nthrée".encode()))
+    assert list(lines(path, "strict")) == ["one", "two\u2028half", "", "  ", "thrée"]
+    stream = _only(tmp_path)
+    count = count_text(stream, "strict")
+    assert (count.n_lines, count.n_sentences, count.n_blank) == (5, 3, 2)
+    assert count.n_characters == (3 + 8 + 5,)
+    assert len(list(sentences(stream, "strict"))) == 3
+
+
+@pytest.mark.parametrize("suffix", [".txt.gz", ".txt.xz", ".txt.zst"])
+def test_a_cut_archive_is_told_by_name(tmp_path, suffix):
+    path = tmp_path / f"train.en{suffix}"
+    path.write_bytes(_PACK[suffix](b"one\ntwo\n" * 100)[:-5])
+    with pytest.raises(DataError, match="cannot be read beyond line") as error:
+        list(lines(path, "strict"))
+    assert str(path) in error.value.problem
+
+
+def test_bytes_that_are_not_utf8_are_told_by_file_line_and_byte(tmp_path):
+    path = tmp_path / "train.fr.txt"
+    path.write_bytes("où\n".encode() + b"caf\xe9 noir\n")
+    with pytest.raises(DataError, match=r"train\.fr\.txt, line 2: byte 4 .* 0xe9") as error:
+        count_text(_only(tmp_path), "strict")
+    assert "--errors replace" in error.value.remedy
+    assert list(lines(path, "replace")) == ["où", "caf\ufffd noir"]
+
+
+def test_sides_of_different_length_are_told_with_both_counts(tmp_path):
+    _write(tmp_path, train__en_to_fr__en="a\n" * 3, train__en_to_fr__fr="b\n" * 5)
+    with pytest.raises(DataError, match=r"3 lines in .*en\.txt and 5 lines in .*fr\.txt"):
+        count_text(_only(tmp_path), "strict")
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_file_without_text_is_refused(tmp_path, text):
+    _write(tmp_path, train__en=text)
+    with pytest.raises(DataError, match=r"train\.en\.txt is empty"):
+        count_text(_only(tmp_path), "strict")
+
+
+def test_a_pair_with_a_blank_side_is_dropped_and_counted(tmp_path):
+    _write(tmp_path, train__en_to_fr__en="a\n\nc\n", train__en_to_fr__fr="x\ny\nz\n")
+    stream = _only(tmp_path)
+    assert count_text(stream, "strict").n_blank == 1
+    assert list(sentences(stream, "strict")) == [("a", "x"), ("c", "z")]
+
+
+def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("xlm_plugins.data.text.LONGEST_LINE", 100)
+    _write(tmp_path, train__en="a\n" + "b" * 100)
+    with pytest.raises(DataError, match="line 2: longer than 100 bytes"):
+        count_text(_only(tmp_path), "strict")

@@ -1,0 +1,44 @@
+"""Which model is the best, and when to stop."""
+
+from __future__ import annotations
+
+import pytest
+
+from xlm_plugins import OptionError
+from xlm_plugins.training.validation import Validation
+
+
+def test_lower_is_better_with_a_leading_underscore() -> None:
+    validation = Validation(["_valid_ppl", "valid_acc"])
+    assert validation.take({"valid_ppl": 10.0, "valid_acc": 1.0}) == ["valid_ppl", "valid_acc"]
+    assert validation.take({"valid_ppl": 9.0, "valid_acc": 0.5}) == ["valid_ppl"]
+    assert validation.take({"valid_ppl": 9.0, "valid_acc": 0.9}) == []
+    assert validation.best == {"_valid_ppl": 9.0, "valid_acc": 1.0}
+
+
+def test_stops_after_n_evaluations_without_improvement() -> None:
+    validation = Validation([], "_ppl,2")
+    for value, exhausted in ((5.0, False), (6.0, False), (4.0, False), (4.5, False), (4.0, True)):
+        validation.take({"ppl": value})
+        assert validation.exhausted is exhausted
+
+
+def test_goes_on_from_what_was_written() -> None:
+    first = Validation(["_ppl"], "_ppl,2")
+    first.take({"ppl": 3.0})
+    first.take({"ppl": 4.0})
+    second = Validation(["_ppl"], "_ppl,2")
+    second.restore(first.to_json())
+    assert second.take({"ppl": 3.5}) == []
+    assert second.exhausted
+
+
+def test_an_unknown_metric_names_those_that_there_are() -> None:
+    with pytest.raises(OptionError, match="valid_mlm_ppl"):
+        Validation(["_valid_mml_ppl"]).take({"valid_mlm_ppl": 1.0})
+
+
+@pytest.mark.parametrize("text", ["ppl", "ppl,0", "ppl,x", ",3x"])
+def test_a_criterion_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(OptionError, match="METRIC,N"):
+        Validation([], text)

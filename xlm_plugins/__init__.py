@@ -1,0 +1,99 @@
+"""xlm-plugins: cross-lingual language models from plugins.
+
+The public names.  Those that a plugin's entry-point module needs are torch-free and imported
+here; those that need torch are imported on first use, so that ``xlm --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from xlm_plugins.core.errors import (
+    BundleError,
+    DataError,
+    DivergenceError,
+    OptionError,
+    PluginError,
+    RunError,
+    XLMError,
+)
+from xlm_plugins.core.hookspecs import hookimpl
+from xlm_plugins.core.masking_options import MaskingOptions
+from xlm_plugins.core.options import option
+from xlm_plugins.core.registry import Component
+
+if TYPE_CHECKING:
+    from xlm_plugins.core.batch import (
+        Batch,
+        Layout,
+        LossOutput,
+        Samples,
+        Step,
+        Vocabulary,
+        choose_for_evaluation,
+        choose_masked,
+        join_pair,
+        pack,
+    )
+    from xlm_plugins.core.contracts import Layer, Objective, ParameterGroup, Tokenizer
+    from xlm_plugins.core.ragged import Ragged
+    from xlm_plugins.model.root import Model
+
+__version__ = "0.1.0"
+
+_ON_FIRST_USE = {
+    "Batch": "xlm_plugins.core.batch",
+    "Layer": "xlm_plugins.core.contracts",
+    "Layout": "xlm_plugins.core.batch",
+    "LossOutput": "xlm_plugins.core.batch",
+    "Model": "xlm_plugins.model.root",
+    "Objective": "xlm_plugins.core.contracts",
+    "ParameterGroup": "xlm_plugins.core.contracts",
+    "Ragged": "xlm_plugins.core.ragged",
+    "Samples": "xlm_plugins.core.batch",
+    "Step": "xlm_plugins.core.batch",
+    "Tokenizer": "xlm_plugins.core.contracts",
+    "Vocabulary": "xlm_plugins.core.batch",
+    "choose_for_evaluation": "xlm_plugins.core.batch",
+    "choose_masked": "xlm_plugins.core.batch",
+    "join_pair": "xlm_plugins.core.batch",
+    "pack": "xlm_plugins.core.batch",
+}
+
+__all__ = [
+    "Batch",
+    "BundleError",
+    "Component",
+    "DataError",
+    "DivergenceError",
+    "Layer",
+    "Layout",
+    "LossOutput",
+    "MaskingOptions",
+    "Model",
+    "Objective",
+    "OptionError",
+    "ParameterGroup",
+    "PluginError",
+    "Ragged",
+    "RunError",
+    "Samples",
+    "Step",
+    "Tokenizer",
+    "Vocabulary",
+    "XLMError",
+    "__version__",
+    "choose_for_evaluation",
+    "choose_masked",
+    "hookimpl",
+    "join_pair",
+    "option",
+    "pack",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_FIRST_USE:
+        return getattr(importlib.import_module(_ON_FIRST_USE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,204 @@
+"""Command-line flags made from options dataclasses, for commands whose flags depend on plugins.
+
+A command says which sections of options it has, given the plugins and the raw arguments; the
+flags, the help and the checks follow.  The tokenizer of `xlm prepare`, for example::
+
+    def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
+        name = (all_given(arguments, "--tokenizer") or ["sentencepiece"])[-1]
+        return [Section.of(plugins.get("tokenizer", name), name)]
+
+    @click.command(cls=SectionedCommand, sections=sections)
+    @click.argument("source")
+    @click.option("--tokenizer", default="sentencepiece")
+    @click.pass_context
+    def prepare(context: click.Context, source: str, tokenizer: str) -> None:
+        component = context.obj.plugins.get("tokenizer", tokenizer)
+        options = component.options_from(given(context).get(tokenizer, {}))
+
+`given` holds what was really written on the command line and nothing else, so that a TOML file
+can stand between the flags and the defaults.  Limits are checked by `core.options.build`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from xlm_plugins.core.errors import OptionError, XLMError
+from xlm_plugins.core.options import OptionField, fields_of
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.registry import KINDS, Component
+
+_FLAGS = f"{__name__}.flags"
+_GIVEN = f"{__name__}.given"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Options of one owner: one heading of the help, one key of `given`.
+
+    :param key: the owner's key in `given` and in TOML: ``train``, ``tlm``.
+    :param title: the heading.
+    :param options: the options dataclass.
+    :param prefix: what stands before each flag's name: nothing, or ``tlm.``.
+    """
+
+    key: str
+    title: str
+    options: type
+    prefix: str = ""
+
+    @classmethod
+    def of(cls, component: Component, name: str) -> Section:
+        """The section of a component, under the name by which the user selected it."""
+        return cls(name, f"{name} ({component.kind})", component.options, f"{name}.")
+
+
+SectionsOf = Callable[[Plugins, Sequence[str]], Sequence[Section]]
+
+
+def given(context: click.Context) -> dict[str, dict[str, Any]]:
+    """The values written on the command line: by section, then by option name."""
+    values: dict[str, dict[str, Any]] = context.meta.get(_GIVEN, {})
+    return values
+
+
+def all_given(arguments: Sequence[str], flag: str) -> list[str]:
+    """The values of a flag, found before the arguments are parsed (``--x 1`` and ``--x=1``)."""
+    values = []
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == flag and index + 1 < len(arguments):
+            values.append(arguments[index + 1])
+        elif argument.startswith(flag + "="):
+            values.append(argument.removeprefix(flag + "="))
+    return values
+
+
+class SectionedCommand(click.Command):
+    """A command whose flags include those of the sections that ``sections`` names."""
+
+    def __init__(self, *args: Any, sections: SectionsOf, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sections = sections
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with the flags of the sections that these arguments call for."""
+        plugins = ctx.obj.plugins
+        ctx.meta[_GIVEN] = {}
+        ctx.meta[_FLAGS] = [
+            (section.title, [_Flag(section, field) for field in fields_of(section.options)])
+            for section in self._sections(plugins, tuple(args))
+        ]
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            known = [flag for p in self.get_params(ctx) for flag in (*p.opts, *p.secondary_opts)]
+            raise _unknown_flag(error.option_name, known, plugins) from error
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters and those of its sections."""
+        flags = [flag for _, flags in ctx.meta.get(_FLAGS, ()) for flag in flags]
+        return [*super().get_params(ctx), *flags]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one heading a section, the command's own options first."""
+        own = [("Options", super().get_params(ctx))]
+        for title, parameters in [*own, *ctx.meta.get(_FLAGS, ())]:
+            records = [parameter.get_help_record(ctx) for parameter in parameters]
+            rows = [record for record in records if record is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+class _Flag(click.Option):
+    """One field of an options dataclass as a flag; notes its value only where it was given."""
+
+    def __init__(self, section: Section, field: OptionField) -> None:
+        flag = f"--{section.prefix}{field.key}"
+        if field.kind is bool:
+            flag += f"/--{section.prefix}no-{field.key}"
+        self._section = section
+        self._field = field
+        super().__init__(
+            [flag, re.sub(r"\W", "_", f"of_{section.key}__{field.name}")],
+            type=click.BOOL if field.kind is bool else _Value(field),
+            default=None,
+            multiple=field.many,
+            help=f"{field.info.help}{_note(field)}",
+            expose_value=False,
+            callback=self._keep,
+        )
+
+    def _keep(self, ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if ctx.get_parameter_source(str(self.name)) is ParameterSource.COMMANDLINE:
+            value = None if value == "" and self._field.optional else value
+            given(ctx).setdefault(self._section.key, {})[self._field.name] = value
+
+
+class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """Reads one value; its limits are checked later, with those that come from TOML."""
+
+    def __init__(self, field: OptionField) -> None:
+        self._field = field
+        self.name = "|".join(field.info.choices or ()) or _METAVARS[field.kind]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What stands for the value in the help."""
+        return f"[{self.name}]" if self._field.info.choices else self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Turn the written value into a number where the option takes one."""
+        if value == "" and self._field.optional:
+            return value
+        try:
+            return self._field.kind(value)
+        except ValueError:
+            self.fail(f"{value!r} is not {_KINDS[self._field.kind]}", param, ctx)
+
+
+_METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def _note(field: OptionField) -> str:
+    """Default and limits, as the help shows them after the text."""
+    info, default = field.info, field.default
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    parts = [] if default in (None, ()) else [f"default {default}"]
+    low = f"from {info.minimum:g}" if info.minimum is not None else ""
+    low = f"above {info.above:g}" if info.above is not None else low
+    high = f"to {info.maximum:g}" if info.maximum is not None else ""
+    parts += [f"{low} {high}".strip()] if low or high else []
+    return f"  [{'; '.join(parts)}]" if parts else ""
+
+
+def _unknown_flag(flag: str, known: Sequence[str], plugins: Plugins) -> XLMError:
+    """The error that says whom to select, or what was perhaps meant."""
+    owner = flag.lstrip("-").rpartition(".")[0]
+    if owner and not any(name.startswith(f"--{owner}.") for name in known):
+        components = (c for kind in KINDS for c in plugins.registry.of(kind))
+        owners = [c for c in components if owner in (c.name, c.full_name)]
+        useful = [c for c in owners if f"--{c.kind}" in known]
+        if owners:
+            kind = (useful or owners)[0].kind
+            return OptionError(
+                f"{flag} is an option of the {kind} {owner!r}, which is not selected",
+                remedy=f"select it: --{kind} {owner}" if useful else f"leave {flag} out",
+            )
+    close = difflib.get_close_matches(flag, known, n=3)
+    close += [name for name in known if name.endswith("." + flag.lstrip("-"))]
+    return OptionError(
+        f"there is no option {flag}",
+        expected="an option that --help shows; plugins' options once the plugin is selected",
+        remedy=f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "",
+    )

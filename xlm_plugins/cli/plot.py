@@ -1,0 +1,20 @@
+"""``xlm plot``: the curves of runs as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--out", default=Path("curves.png"), type=click.Path(path_type=Path), show_default=True
+)
+def plot(runs: tuple[Path, ...], out: Path) -> None:
+    """Draw the curves of one or several runs: training loss and validation perplexity."""
+    from xlm_plugins.training.plot import plot_runs
+
+    plot_runs(runs, out)
+    click.echo(str(out))

@@ -1,0 +1,204 @@
+"""``xlm prepare``: text to shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
+from xlm_plugins.core.errors import OptionError
+
+if TYPE_CHECKING:
+    from xlm_plugins.core.contracts import Tokenizer
+    from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.core.registry import Component
+    from xlm_plugins.data.manifest import Manifest
+    from xlm_plugins.data.prepare import Progress, TokenizerTraining
+
+EMBEDDED = "embedded"
+DEFAULT_TOKENIZER = "sentencepiece"
+DEFAULT_VOCABULARY = 8000
+_STAGES = {"read": "checking", "tokenizer": "tokenizer:", "encode": "encoding"}
+
+
+def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
+    """The tokenizer's options, unless a tokenizer that exists is taken."""
+    if all_given(arguments, "--tokenizer-from"):
+        return []
+    name = (all_given(arguments, "--tokenizer") or [DEFAULT_TOKENIZER])[-1]
+    if "--help" in arguments and not plugins.registry.of("tokenizer"):
+        return []
+    return [Section.of(plugins.get("tokenizer", name), name)]
+
+
+@click.command(cls=SectionedCommand, sections=_sections)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--tokenizer", help=f"Which kind to train.  [default {DEFAULT_TOKENIZER}]")
+@click.option(
+    "--vocab-size",
+    type=click.IntRange(min=1),
+    help=f"Ids of the tokenizer to train.  [default {DEFAULT_VOCABULARY}]",
+)
+@click.option(
+    "--tokenizer-from",
+    type=click.Path(path_type=Path),
+    help="Take the tokenizer of a data set, a run, a bundle, or a tokenizer folder.",
+)
+@click.option("--languages", help="Only these, such as en,fr.  [default all]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes.  [default one a CPU, if worth it]"
+)
+@click.option(
+    "--errors",
+    type=click.Choice(["strict", "replace"]),
+    default="strict",
+    help="What to do about bytes that are not UTF-8: refuse, or put U+FFFD there.",
+)
+@click.pass_context
+def prepare(
+    context: click.Context,
+    source: Path,
+    out: Path,
+    tokenizer: str | None,
+    vocab_size: int | None,
+    tokenizer_from: Path | None,
+    languages: str | None,
+    workers: int | None,
+    errors: str,
+) -> None:
+    """Turn the text of SOURCE into a data set OUT: tokenizer, shards and manifest.
+
+    SOURCE is a folder of SPLIT.LANG.txt and SPLIT.L1-L2.LANG.txt (train.en.txt, valid.en.txt,
+    train.en-fr.en.txt with train.en-fr.fr.txt), one sentence a line, plain or .gz, .xz, .zst;
+    or a TOML file with paths relative to itself:
+
+    \b
+      [[text]]
+      split = "train"
+      language = "en"
+      files = ["news.txt.xz", "books.txt"]
+    \b
+      [[parallel]]
+      split = "train"
+      files.en = ["talks.en.txt"]
+      files.fr = ["talks.fr.txt"]
+
+    The word `embedded` stands for the corpus that comes with the program.
+
+    All text is checked before anything is written.  After an interruption the same command
+    goes on where it was.
+    """
+    from xlm_plugins.data.embedded import embedded_source
+    from xlm_plugins.data.prepare import prepare as prepare_data
+    from xlm_plugins.data.sources import Sources
+
+    if tokenizer_from and (tokenizer or vocab_size):
+        raise OptionError(
+            "--tokenizer-from takes a tokenizer as it is, so --tokenizer and --vocab-size are idle",
+            remedy="leave them out, or leave --tokenizer-from out to train a tokenizer",
+        )
+    is_embedded = source == Path(EMBEDDED) and not source.exists()
+    sources = embedded_source() if is_embedded else Sources.open(source)
+    if languages:
+        sources = sources.restricted(languages.split(","))
+    plugins = context.obj.plugins
+    chosen: Tokenizer | TokenizerTraining
+    if tokenizer_from:
+        component, chosen = _existing(plugins, tokenizer_from)
+    else:
+        component, chosen = _to_train(context, tokenizer or DEFAULT_TOKENIZER, vocab_size)
+    with progress_report() as report:
+        manifest = prepare_data(
+            sources, out, component, chosen, workers=workers, errors=errors, report=report
+        )
+    _summarise(manifest, out)
+
+
+def _existing(plugins: Plugins, path: Path) -> tuple[Component, Tokenizer]:
+    from xlm_plugins.core.tokenizers import find_tokenizer, load_tokenizer, saved_component
+
+    folder = find_tokenizer(path)
+    return saved_component(plugins, folder), load_tokenizer(plugins, folder)
+
+
+def _to_train(
+    context: click.Context, name: str, vocabulary_size: int | None
+) -> tuple[Component, TokenizerTraining]:
+    from xlm_plugins.data.prepare import TokenizerTraining
+
+    component = context.obj.plugins.get("tokenizer", name)
+    options = component.options_from(given(context).get(name, {}))
+    return component, TokenizerTraining(vocabulary_size or DEFAULT_VOCABULARY, options)
+
+
+@contextmanager
+def progress_report() -> Iterator[Callable[[Progress], None]]:
+    """Show progress on standard error: a bar on a terminal, else a line a stream."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _plain_report()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(progress: Progress) -> None:
+            if progress.stage == "tokenizer":
+                console.print(f"tokenizer: {progress.subject}")
+            bar.update(
+                task,
+                description=f"{_STAGES[progress.stage]} {progress.subject}"[:50],
+                completed=progress.done,
+                total=progress.total or None,
+            )
+
+        yield show
+
+
+def _plain_report() -> Callable[[Progress], None]:
+    shown: set[tuple[str, str]] = set()
+
+    def show(progress: Progress) -> None:
+        if (progress.stage, progress.subject) not in shown:
+            shown.add((progress.stage, progress.subject))
+            total = f" ({progress.total:,} sentences)" if progress.total else ""
+            click.echo(f"{_STAGES[progress.stage]} {progress.subject}{total}", err=True)
+
+    return show
+
+
+def _summarise(manifest: Manifest, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stream", title=str(out))
+    for heading in ("sentences", "tokens", "tokens a sentence", "dropped", "blocks"):
+        table.add_column(heading, justify="right")
+    for stream in manifest.streams:
+        read = manifest.source["streams"][stream.name]["n_lines"]
+        table.add_row(
+            stream.name,
+            f"{stream.n_sentences:,}",
+            f"{stream.n_tokens:,}",
+            f"{stream.n_tokens / stream.n_sentences:.1f}",
+            f"{read - stream.n_sentences:,}",
+            f"{len(stream.blocks):,}",
+        )
+    Console().print(table)
+    objectives = "mlm --objective tlm" if manifest.pairs("train") else "mlm"
+    click.echo(
+        f"tokenizer: {manifest.tokenizer.name}, {manifest.tokenizer.size:,} ids, "
+        f"fingerprint {manifest.tokenizer.fingerprint}\n\n"
+        f"Next: xlm data {out}\n"
+        f"      xlm train --data {out} --objective {objectives} --layer pkm"
+    )

@@ -1,0 +1,193 @@
+"""``xlm tokenizer``: train one, and put text through one by pipe."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
+from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY
+from xlm_plugins.core.errors import DataError
+
+if TYPE_CHECKING:
+    from xlm_plugins.core.contracts import Tokenizer
+    from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.data.sources import Sources
+
+LINES_AT_ONCE = 1000
+
+
+@click.group()
+def tokenizer() -> None:
+    """Train a tokenizer; encode and decode text.
+
+    `xlm prepare` trains one by itself; this is for a tokenizer that several data sets share.
+    """
+
+
+def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
+    name = (all_given(arguments, "--tokenizer") or [DEFAULT_TOKENIZER])[-1]
+    if "--help" in arguments and not plugins.registry.of("tokenizer"):
+        return []
+    return [Section.of(plugins.get("tokenizer", name), name)]
+
+
+@tokenizer.command(cls=SectionedCommand, sections=_sections)
+@click.argument(
+    "texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT..."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--tokenizer", "name", default=DEFAULT_TOKENIZER, show_default=True, help="Kind.")
+@click.option(
+    "--vocab-size",
+    type=click.IntRange(min=1),
+    default=DEFAULT_VOCABULARY,
+    show_default=True,
+    help="Number of ids, special ones included.",
+)
+@click.option(
+    "--errors",
+    type=click.Choice(["strict", "replace"]),
+    default="strict",
+    help="What to do about bytes that are not UTF-8: refuse, or put U+FFFD there.",
+)
+@click.pass_context
+def train(
+    context: click.Context,
+    texts: tuple[Path, ...],
+    out: Path,
+    name: str,
+    vocab_size: int,
+    errors: str,
+) -> None:
+    """Learn a vocabulary from TEXT and save it in a folder.
+
+    TEXT is one or more text files, one sentence a line, plain or .gz, .xz, .zst; or one SOURCE
+    as `xlm prepare` takes it.  A bounded sample is read, in which small files (or languages)
+    are favoured.
+    """
+    from xlm_plugins.core.tokenizers import mark_tokenizer
+    from xlm_plugins.data.partial import check_free
+    from xlm_plugins.data.text import count_text
+    from xlm_plugins.data.tokenizer_training import describe_sample, plan_sample, sampled_texts
+
+    component = context.obj.plugins.get("tokenizer", name)
+    options = component.options_from(given(context).get(name, {}))
+    check_free(out)
+    sources = _training_text(texts)
+    plan = plan_sample(sources, {s.name: count_text(s, errors) for s in sources.streams})
+    click.echo(f"{component.name} learns from {describe_sample(plan)}", err=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
+        folder = Path(work) / "tokenizer"
+        folder.mkdir()
+        learnt = component.load().train(
+            sampled_texts(plan, errors), vocab_size, options, folder, os.cpu_count() or 1
+        )
+        saved = mark_tokenizer(component, learnt, folder)
+        folder.rename(out)
+    click.echo(
+        f"{out}: {saved.name}, {len(learnt.tokens()):,} ids, fingerprint {saved.fingerprint}\n"
+        f"Next: xlm prepare SOURCE OUT --tokenizer-from {out}",
+        err=True,
+    )
+
+
+def _training_text(texts: tuple[Path, ...]) -> Sources:
+    """Files as streams of their own, or the training streams of one source."""
+    from xlm_plugins.data.sources import TRAIN, Sources, StreamSource
+
+    if len(texts) == 1 and (texts[0].is_dir() or texts[0].suffix == ".toml"):
+        found = Sources.open(texts[0])
+        return Sources(found.origin, tuple(s for s in found.streams if s.split == TRAIN))
+    for path in texts:
+        if not path.is_file():
+            raise DataError(
+                f"{path} is a folder, and not the only TEXT"
+                if path.is_dir()
+                else f"the text {path} does not exist",
+                expected="text files, or one folder as `xlm prepare` takes it",
+            )
+    # A file stands for a language here: the sample favours small ones.
+    files = dict.fromkeys(texts)
+    streams = tuple(StreamSource(TRAIN, (str(path),), ((path,),)) for path in files)
+    return Sources(texts[0], streams)
+
+
+@tokenizer.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--ids", is_flag=True, help="Write ids in place of pieces.")
+@click.pass_context
+def encode(context: click.Context, path: Path, ids: bool) -> None:
+    """Read text from standard input, write each line's pieces, separated by spaces.
+
+    PATH is a tokenizer, a data set, a run or a model bundle.
+    """
+    encoder = _load(context, path)
+    tokens = [str(i) if ids else token for i, token in enumerate(encoder.tokens())]
+
+    def pieces(lines: list[str]) -> Iterator[str]:
+        for row in encoder.encode_batch(lines).rows:
+            yield " ".join([tokens[i] for i in row])
+
+    _pipe(pieces)
+
+
+@tokenizer.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.pass_context
+def decode(context: click.Context, path: Path) -> None:
+    """Read ids from standard input, as `encode --ids` writes them, and write text.
+
+    PATH is a tokenizer, a data set, a run or a model bundle.
+    """
+    decoder = _load(context, path)
+    n_ids = len(decoder.tokens())
+
+    def text(lines: list[str]) -> list[str]:
+        return decoder.decode_batch([_ids(line, n_ids) for line in lines])
+
+    _pipe(text)
+
+
+def _load(context: click.Context, path: Path) -> Tokenizer:
+    from xlm_plugins.core.tokenizers import find_tokenizer, load_tokenizer
+
+    return load_tokenizer(context.obj.plugins, find_tokenizer(path))
+
+
+def _ids(line: str, n_ids: int) -> list[int]:
+    for word in line.split():
+        if not (word.isascii() and word.isdigit() and int(word) < n_ids):
+            raise DataError(
+                f"{word!r} is not an id of this tokenizer",
+                expected=f"whole numbers from 0 to {n_ids - 1}, separated by spaces",
+                remedy="xlm tokenizer encode --ids writes such lines",
+            )
+    return [int(word) for word in line.split()]
+
+
+def _pipe(work: Callable[[list[str]], Iterable[str]]) -> None:
+    """Standard input to standard output, line for line and many at once; one at a terminal."""
+    stream = sys.stdin.buffer
+    lines = _lines(stream)
+    while batch := list(itertools.islice(lines, 1 if stream.isatty() else LINES_AT_ONCE)):
+        click.echo("\n".join(work(batch)))
+
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(stream, 1):
+        try:
+            yield line.rstrip(b"\r\n").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"standard input, line {number}: byte {error.start + 1} is not UTF-8",
+                remedy="convert the text: iconv -f latin1 -t utf-8",
+            ) from error

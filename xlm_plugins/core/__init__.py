@@ -1,0 +1,1 @@
+"""Contracts, hook specifications and plugin discovery: the part that plugins build on."""

@@ -1,0 +1,254 @@
+"""The contracts: what an objective, a layer and a tokenizer must offer, and may rely on.
+
+Plugin authors subclass these; nothing else of the runtime is theirs to know.  Where they get a
+``model``, it is the root module (`xlm_plugins.model.root.Model`) that holds every stack.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from xlm_plugins.core.batch import Batch, Layout, LossOutput, Samples, Step, Vocabulary
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.ragged import Ragged
+
+if TYPE_CHECKING:
+    from xlm_plugins.model.config import ModelOptions
+    from xlm_plugins.model.root import Model
+
+StackName = Literal["encoder", "decoder"]
+
+
+class Objective(ABC):
+    """One way to train: how samples become a batch, and how a batch becomes a loss.
+
+    An instance lives in the trainer and in every loader worker, so it must be picklable and
+    must hold no tensors; parameters of its own come from `modules`.
+
+    :param options: the component's options object.
+    :param vocabulary: sizes and special ids of the data's tokenizer.
+    :param languages: id of each language that the model knows.
+    """
+
+    name: str = ""
+    stacks: frozenset[StackName] = frozenset({"encoder"})
+    n_languages: tuple[int, ...] = (1,)
+    """How many languages a step may name: 1 for ``en``, 2 for ``en-fr``, 3 for ``en-fr-en``."""
+
+    def __init__(self, options: Any, vocabulary: Vocabulary, languages: Mapping[str, int]) -> None:
+        self.options = options
+        self.vocabulary = vocabulary
+        self.languages = dict(languages)
+
+    @abstractmethod
+    def layout(self, step: Step) -> Layout:
+        """How the samples of a step are cut out of the text."""
+
+    @abstractmethod
+    def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
+        """Turn one lane's samples into a packed batch.
+
+        Called in loader workers.  All randomness must come from ``rng``, which is keyed by
+        (seed, step, lane): the same call gives the same batch on any number of processes.
+        """
+
+    @abstractmethod
+    def loss(self, model: Model, batch: Batch) -> LossOutput:
+        """The summed loss of a batch.  No collectives and no I/O in here."""
+
+    def steps(self, languages: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Step]:
+        """The steps when the user names none: every language, or both orders of every pair."""
+        found = []
+        if 1 in self.n_languages:
+            found += [Step((language,)) for language in languages]
+        elif 2 in self.n_languages:
+            found += [Step(order) for pair in pairs for order in (pair, pair[::-1])]
+        return found
+
+    def parse_step(self, text: str) -> Step:
+        """Read a step as the user wrote it.
+
+        :raises OptionError: the objective cannot train on that many languages.
+        """
+        step = Step.parse(text)
+        if len(step.languages) not in self.n_languages:
+            forms = {1: "a language such as en", 2: "a pair such as en-fr", 3: "a loop en-fr-en"}
+            raise OptionError(
+                f"{self.name}:{text} names {len(step.languages)} language(s)",
+                expected=" or ".join(forms[n] for n in self.n_languages),
+            )
+        return step
+
+    def evaluation_batches(
+        self, samples: Samples, step: Step, rng: np.random.Generator
+    ) -> dict[str, Batch]:
+        """The batches that evaluation measures; ``rng`` is the same at every evaluation.
+
+        The key ``""`` gives the objective's own metric, ``valid_en_mlm_ppl``; another key is
+        part of the name: ``alone`` gives ``valid_en-fr_tlm_alone_ppl``.
+        """
+        return {"": self.make_batch(samples, step, rng)}
+
+    def modules(self, options: ModelOptions) -> dict[str, nn.Module]:
+        """Parameters of the objective's own, such as a classifier's head, by name.
+
+        The root module takes them in; ``model.head(self.name, key)`` gives them back.
+        """
+        return {}
+
+    def prepare(self, model: Model, batch: Batch) -> Batch:
+        """Complete a batch with the model, without gradient; back-translation generates here."""
+        return batch
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are optimised otherwise than the rest; None means as the run does.
+
+    :param parameters: the layer's own parameters.
+    :param lr: the peak learning rate of the group.
+    :param schedule: ``constant`` keeps the rate at ``lr`` from the first update on.
+    :param betas: Adam's decay rates.
+    :param weight_decay: decoupled weight decay.
+    :param outside_zero: left out of ZeRO; the engine reduces the gradient itself.
+    """
+
+    parameters: tuple[nn.Parameter, ...]
+    lr: float | None = None
+    schedule: Literal["constant"] | None = None
+    betas: tuple[float, float] | None = None
+    weight_decay: float | None = None
+    outside_zero: bool = False
+
+
+class Layer(nn.Module):
+    """A module put into a transformer stack, in place of a layer's FFN or after a layer.
+
+    Either way the stack adds the result to its input: ``x + layer(x)``; in place of an FFN the
+    layer's LayerNorm and dropout follow as they do for an FFN.
+
+    :param options: the component's options object.
+    :param dim: width of the model.
+    """
+
+    name: str = ""
+
+    def __init__(self, options: Any, dim: int) -> None:
+        super().__init__()
+        self.options = options
+        self.dim = dim
+
+    @classmethod
+    def default_position(cls, n_layers: int) -> str:
+        """Where the layer goes when the user says nothing, in the flag's own notation."""
+        return str(n_layers // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map packed states to packed states; rows do not see each other.
+
+        :param x: shape (n_tokens, dim).
+        :returns: shape (n_tokens, dim).
+        """
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Parameters that want a rate of their own; those not named are the run's."""
+        return []
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Counters gathered in eval mode since `reset_statistics`; sums, so ranks add up."""
+        return {}
+
+    def reset_statistics(self) -> None:
+        """Set the counters to zero; the runtime calls it before each evaluation."""
+
+    def metrics(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Turn counters, summed over all ranks, into named numbers."""
+        return {}
+
+
+class Tokenizer(ABC):
+    """Text to ids and back.  Special ids go by role, and no number is assumed anywhere."""
+
+    ROLES = ("bos", "eos", "pad", "unk", "mask", "sep")
+
+    @classmethod
+    @abstractmethod
+    def train(
+        cls, texts: Iterable[str], vocabulary_size: int, options: Any, folder: Path, workers: int
+    ) -> Tokenizer:
+        """Learn a vocabulary and save it into an empty folder.
+
+        :param texts: sentences, already sampled to a bounded amount.
+        :raises DataError: the text cannot give the vocabulary that was asked for.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read what `save` or `train` wrote.
+
+        :raises BundleError: the folder holds no such tokenizer, or a damaged one.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything that `load` needs into a folder that exists."""
+
+    @abstractmethod
+    def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> Ragged:
+        """Encode sentences, one row each, without any frame of special tokens.
+
+        :param continues: the texts go on in the middle of a line, so nothing that marks a
+            line's beginning is put before them.
+        """
+
+    @abstractmethod
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Decode rows of ids to text; special tokens leave nothing behind."""
+
+    @abstractmethod
+    def tokens(self) -> list[str]:
+        """The written form of every id, in order of id."""
+
+    @abstractmethod
+    def special(self, role: str) -> int:
+        """The id of a role (see ROLES).
+
+        :raises KeyError: no such role.
+        """
+
+    @abstractmethod
+    def reserved(self) -> tuple[int, ...]:
+        """Every id that text never encodes to, in rising order."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of everything that decides what text encodes to."""
+
+    def vocabulary(self) -> Vocabulary:
+        """What objectives and models need to know of this tokenizer."""
+        roles = {role: self.special(role) for role in self.ROLES}
+        return Vocabulary(len(self.tokens()), roles, self.reserved())
+
+
+__all__ = [
+    "Batch",
+    "Layer",
+    "Layout",
+    "LossOutput",
+    "Objective",
+    "ParameterGroup",
+    "Samples",
+    "Step",
+    "Tokenizer",
+    "Vocabulary",
+]

@@ -1,0 +1,180 @@
+"""Options: plain dataclasses whose fields carry their own help and limits.
+
+A plugin (and each part of the core) declares what can be set as a frozen dataclass of
+``option(...)`` fields.  The same declaration becomes command-line flags, TOML keys, the checks
+and the documentation, so each help text lives in one place.  Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from xlm_plugins.core.errors import OptionError
+
+OptionsT = TypeVar("OptionsT")
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """What a field's declaration says beyond its type and default."""
+
+    help: str
+    choices: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    comma: bool = False
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """One option, resolved: its name, the types it takes, its default and its limits.
+
+    ``kind`` is bool, int, float or str; ``optional`` says that None is allowed (an empty flag
+    value means None); ``many`` says that the value is a tuple of ``kind``.
+    """
+
+    name: str
+    kind: type
+    optional: bool
+    many: bool
+    default: Any
+    info: OptionInfo
+
+    @property
+    def key(self) -> str:
+        """The name as flags and TOML spell it: ``mask-prob``."""
+        return self.name.replace("_", "-")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    comma: bool = False,
+) -> Any:
+    """Declare one option of an options dataclass.
+
+    :param default: the value when nothing is given.
+    :param help: one sentence for ``--help`` and the docs; say the unit.
+    :param choices: the strings that are allowed.
+    :param minimum: the least value allowed.
+    :param maximum: the greatest value allowed.
+    :param above: the value must be strictly greater than this.
+    :param comma: many values may also be written as one, with commas between them.
+    """
+    info = OptionInfo(help, tuple(choices) if choices else None, minimum, maximum, above, comma)
+    return dataclasses.field(default=default, metadata={"xlm": info})
+
+
+def fields_of(options: type) -> list[OptionField]:
+    """The options that a dataclass declares, in order.
+
+    :raises TypeError: a field has a type that flags and TOML cannot carry (a fault of the
+        plugin's author, not of the user).
+    """
+    hints = typing.get_type_hints(options)
+    found = []
+    for field in dataclasses.fields(options):
+        info = field.metadata.get("xlm")
+        if not isinstance(info, OptionInfo):
+            raise TypeError(f"{options.__name__}.{field.name} must be declared with option(...)")
+        kind, optional, many = _resolve(hints[field.name], f"{options.__name__}.{field.name}")
+        found.append(OptionField(field.name, kind, optional, many, field.default, info))
+    return found
+
+
+def build(options: type[OptionsT], values: Mapping[str, Any], owner: str) -> OptionsT:
+    """Make an options object of TOML or flag values, each checked.
+
+    :param values: by option name, with dashes or underscores.
+    :param owner: what error messages call the whole, such as ``tlm`` or ``train``.
+    :raises OptionError: an unknown key, a wrong type or a value outside its limits.
+    """
+    by_name = {field.name: field for field in fields_of(options)}
+    checked = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in by_name:
+            close = difflib.get_close_matches(name, by_name, n=1)
+            raise OptionError(
+                f"{owner} has no option {key!r}",
+                expected="one of " + ", ".join(sorted(f.key for f in by_name.values())),
+                remedy=f"did you mean {by_name[close[0]].key!r}?" if close else "",
+            )
+        checked[name] = _checked(by_name[name], value, owner)
+    return options(**checked)
+
+
+def to_mapping(options: Any) -> dict[str, Any]:
+    """The TOML form of an options object: dashes in names, tuples as lists, None left out."""
+    mapping = {}
+    for field in fields_of(type(options)):
+        value = getattr(options, field.name)
+        if value is not None:
+            mapping[field.key] = list(value) if field.many else value
+    return mapping
+
+
+def _resolve(hint: Any, where: str) -> tuple[type, bool, bool]:
+    optional = many = False
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        optional = len(members) < len(typing.get_args(hint))
+        hint = members[0] if len(members) == 1 else None
+    if typing.get_origin(hint) is tuple:
+        many = True
+        hint = typing.get_args(hint)[0]
+    if hint not in (bool, int, float, str):
+        raise TypeError(f"{where}: an option is a bool, int, float, str, or a tuple of them")
+    return hint, optional, many
+
+
+def _checked(field: OptionField, value: Any, owner: str) -> Any:
+    if value is None and field.optional:
+        return None
+    if field.many:
+        items = value if isinstance(value, list | tuple) else [value]
+        if field.info.comma:
+            items = [part for item in items for part in str(item).split(",") if part]
+        return tuple(_checked_one(field, item, owner) for item in items)
+    return _checked_one(field, value, owner)
+
+
+def _checked_one(field: OptionField, value: Any, owner: str) -> Any:
+    name = f"{owner}.{field.key}"
+    if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not field.kind:
+        raise OptionError(f"{name} = {value!r}", expected=f"a value of type {field.kind.__name__}")
+    info = field.info
+    if info.choices is not None and value not in info.choices:
+        close = difflib.get_close_matches(str(value), info.choices, n=1)
+        raise OptionError(
+            f"{name} = {value!r}",
+            expected="one of " + ", ".join(info.choices),
+            remedy=f"did you mean {close[0]!r}?" if close else "",
+        )
+    number: Any = value
+    if field.kind is float and not math.isfinite(number):
+        raise OptionError(f"{name} = {value!r}", expected="a finite number")
+    limits = (
+        (info.minimum is not None and number < info.minimum, f"at least {info.minimum}"),
+        (info.maximum is not None and number > info.maximum, f"at most {info.maximum}"),
+        (info.above is not None and number <= info.above, f"more than {info.above}"),
+    )
+    for broken, expected in limits:
+        if broken:
+            raise OptionError(f"{name} = {value!r}", expected=expected)
+    return value

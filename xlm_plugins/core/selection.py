@@ -1,0 +1,134 @@
+"""What users write to select components: ``tlm:en-fr@0.5`` and ``pkm:4,7+``."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+
+from xlm_plugins.core.errors import OptionError
+
+_POSITION = re.compile(r"(?:(enc|dec)\.)?(\d+)(\+?)")
+_STACKS = {"enc": "encoder", "dec": "decoder"}
+
+
+@dataclass(frozen=True)
+class LossWeight:
+    """A piecewise-linear weight over iterations: ``0:1,100000:0.1,300000:0``.
+
+    :param points: (iteration, weight), iterations rising; constant before and after.
+    """
+
+    points: tuple[tuple[int, float], ...] = ((0, 1.0),)
+
+    def at(self, iteration: int) -> float:
+        """The weight at an iteration."""
+        (left, value), *rest = self.points
+        if iteration <= left:
+            return value
+        for right, target in rest:
+            if iteration < right:
+                return value + (target - value) * (iteration - left) / (right - left)
+            left, value = right, target
+        return value
+
+
+@dataclass(frozen=True)
+class ObjectiveSelection:
+    """``NAME[:STEPS][@WEIGHT]``, read.
+
+    :param steps: as written; empty means all that the data offers.
+    """
+
+    text: str
+    name: str
+    steps: tuple[str, ...] = ()
+    weight: LossWeight = LossWeight()
+
+    @classmethod
+    def parse(cls, text: str) -> ObjectiveSelection:
+        """Read one ``--objective``.
+
+        :raises OptionError: not of the form.
+        """
+        match = re.fullmatch(r"([\w./-]+?)(?::([\w,-]+))?(?:@([\d.:,]+))?", text)
+        if not match:
+            raise OptionError(
+                f"--objective {text!r} cannot be read",
+                expected="NAME[:STEPS][@WEIGHT], such as tlm, mlm:en,fr or 'ae@0:1,100000:0.1'",
+            )
+        name, steps, weight = match.groups()
+        return cls(text, name, tuple(steps.split(",")) if steps else (), _weight(text, weight))
+
+
+@dataclass(frozen=True)
+class Position:
+    """One place in a stack: in layer ``index`` in place of its FFN, or after that layer."""
+
+    stack: str
+    index: int
+    after: bool
+
+    def __str__(self) -> str:
+        return f"{self.stack[:3]}.{self.index}{'+' if self.after else ''}"
+
+
+@dataclass(frozen=True)
+class LayerSelection:
+    """``NAME[:POSITIONS]``, read; without positions the layer's own default is taken."""
+
+    text: str
+    name: str
+    positions: tuple[Position, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> LayerSelection:
+        """Read one ``--layer``.
+
+        :raises OptionError: not of the form, or a position twice.
+        """
+        name, colon, where = text.partition(":")
+        if not re.fullmatch(r"[\w./-]+", name) or (colon and not where):
+            raise OptionError(
+                f"--layer {text!r} cannot be read",
+                expected="NAME[:POSITIONS], such as pkm, pkm:2 or pkm:4,7+",
+            )
+        return cls(text, name, parse_positions(where) if where else ())
+
+
+def parse_positions(text: str) -> tuple[Position, ...]:
+    """Read ``4,7+,dec.2``: in layer 4, after layer 7, in layer 2 of the decoder.
+
+    :raises OptionError: not of the form, or a position twice.
+    """
+    positions = []
+    for part in text.split(","):
+        match = _POSITION.fullmatch(part)
+        if not match:
+            raise OptionError(
+                f"layer position {part!r} cannot be read",
+                expected="4 (in place of layer 4's FFN), 4+ (after layer 4), enc.4 or dec.4+",
+            )
+        stack, index, plus = match.groups()
+        positions.append(Position(_STACKS[stack or "enc"], int(index), bool(plus)))
+    if len(set(positions)) < len(positions):
+        raise OptionError(f"layer positions {text!r} name one place twice")
+    return tuple(positions)
+
+
+def _weight(text: str, written: str | None) -> LossWeight:
+    if written is None:
+        return LossWeight()
+    try:
+        if ":" not in written:
+            return LossWeight(((0, float(written)),))
+        pairs = (point.split(":") for point in written.split(","))
+        points = tuple((int(iteration), float(weight)) for iteration, weight in pairs)
+    except ValueError:
+        points = ()
+    if not points or any(a[0] >= b[0] for a, b in itertools.pairwise(points)):
+        raise OptionError(
+            f"the weight in --objective {text!r} cannot be read",
+            expected="a number, or ITERATION:WEIGHT,... with rising iterations",
+        )
+    return LossWeight(points)

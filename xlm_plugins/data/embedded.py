@@ -1,0 +1,82 @@
+"""The embedded corpus: a little real text in three languages, prepared when it is first needed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xlm_plugins import __version__
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.data.manifest import FORMAT, MANIFEST_NAME
+from xlm_plugins.data.prepare import Progress, TokenizerTraining, prepare
+from xlm_plugins.data.sources import Sources
+from xlm_plugins.data.text import sentences
+
+CACHE_VARIABLE = "XLM_CACHE"
+VOCABULARY = 8000
+_FOLDER = Path(__file__).parent / "embedded"
+
+
+def embedded_source() -> Sources:
+    """English, French and German, alone and in every pair; train, valid and test."""
+    return Sources.open(_FOLDER / "sources.toml")
+
+
+def embedded_sentences(split: str, language: str) -> list[str]:
+    """The corpus's sentences in one language; those of one split are parallel line by line."""
+    (stream,) = (s for s in embedded_source().streams if s.name == f"{split}.{language}")
+    return [text for (text,) in sentences(stream, "strict")]
+
+
+def cache_folder() -> Path:
+    """Where prepared data is kept between runs: $XLM_CACHE, else the user's cache folder."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "xlm-plugins"
+
+
+def embedded_data_set(
+    plugins: Plugins,
+    vocabulary_size: int = VOCABULARY,
+    *,
+    tokenizer: str = "sentencepiece",
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """The embedded corpus as a data set, in the cache folder; prepared on first use.
+
+    Processes that start together wait for the first one.
+
+    :param vocabulary_size: ids of its tokenizer.
+    :param tokenizer: the tokenizer's component.
+    :raises PluginError: the tokenizer's plugin is not installed.
+    """
+    component = plugins.get("tokenizer", tokenizer)
+    content = [component.full_name, component.version, __version__, str(FORMAT)]
+    content += [checksum for _, checksum in sorted(_checksums().items())]
+    key = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
+    folder = cache_folder() / f"embedded-{vocabulary_size}-{key}"
+    if not (folder / MANIFEST_NAME).is_file():
+        with _alone(folder.with_suffix(".lock")):
+            if not (folder / MANIFEST_NAME).is_file():
+                training = TokenizerTraining(vocabulary_size, component.options())
+                prepare(embedded_source(), folder, component, training, report=report)
+    return folder
+
+
+def _checksums() -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _FOLDER.glob("*.*")
+    }
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, however that happens
+        yield

@@ -1,0 +1,207 @@
+"""The manifest: what a data set holds, and where each block of it lies.
+
+A data set is a folder of webdataset tar shards, ``manifest.json``, ``token_counts.npy`` and
+``tokenizer/``.  A *stream* is the text of one language, or of one pair, in one split; it is cut
+in *blocks* of many sentences, the unit of reading.  Block members are plain ``.npy`` files, so
+that any webdataset pipeline can read the shards too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xlm_plugins.core.batch import Vocabulary
+from xlm_plugins.core.errors import DataError
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+COUNTS_NAME = "token_counts.npy"
+TOKENIZER_NAME = "tokenizer"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Many sentences (or pairs) in one webdataset sample.
+
+    :param shard: index into `Manifest.shards`.
+    :param key: the sample's key in the shard.
+    :param members: where each member's bytes lie in the shard: name to (offset, size).  The
+        names are ``LANG.tokens.npy`` and ``LANG.offsets.npy``.
+    :param n_sentences: sentences, or pairs.
+    :param lengths: rows (longest side in tokens, sentences of that length, their tokens on all
+        sides), by rising length: enough to plan batches without reading the block.
+    """
+
+    shard: int
+    key: str
+    members: dict[str, tuple[int, int]]
+    n_sentences: int
+    lengths: list[tuple[int, int, int]]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(tokens for _, _, tokens in self.lengths)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The text of one language (or pair, codes in sorted order) in one split."""
+
+    split: str
+    languages: tuple[str, ...]
+    blocks: list[Block]
+
+    @property
+    def name(self) -> str:
+        """``train.en`` or ``train.en-fr``."""
+        return f"{self.split}.{'-'.join(self.languages)}"
+
+    @property
+    def n_sentences(self) -> int:
+        return sum(block.n_sentences for block in self.blocks)
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(block.n_tokens for block in self.blocks)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file, by its path relative to the data set."""
+
+    path: str
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """The tokenizer that the text was encoded with."""
+
+    name: str
+    distribution: str
+    version: str
+    fingerprint: str
+    size: int
+    roles: dict[str, int]
+    reserved: list[int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that can be known of a data set without reading a shard."""
+
+    tokenizer: TokenizerRecord
+    streams: list[Stream]
+    shards: list[Shard]
+    source: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Every language of the data, sorted."""
+        return tuple(sorted({lang for stream in self.streams for lang in stream.languages}))
+
+    def monolingual(self, split: str) -> list[str]:
+        """Languages with text of their own in a split, sorted."""
+        return sorted(s.languages[0] for s in self._of(split, 1))
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        """Pairs with parallel text in a split, sorted."""
+        return sorted((s.languages[0], s.languages[1]) for s in self._of(split, 2))
+
+    def _of(self, split: str, n_languages: int) -> list[Stream]:
+        return [s for s in self.streams if s.split == split and len(s.languages) == n_languages]
+
+    def stream(self, split: str, languages: tuple[str, ...]) -> Stream:
+        """The stream of a language, or of a pair in either order.
+
+        :raises DataError: there is none; says what there is.
+        """
+        wanted = tuple(sorted(languages))
+        for stream in self.streams:
+            if stream.split == split and tuple(sorted(stream.languages)) == wanted:
+                return stream
+        have = [s.name for s in self.streams if len(s.languages) == len(wanted)]
+        raise DataError(
+            f"the data has no {split}.{'-'.join(languages)}",
+            expected=f"one of {', '.join(sorted(have))}" if have else "",
+            remedy="add the text to the source and prepare again, or choose other steps",
+        )
+
+    def vocabulary(self, counts: npt.NDArray[np.int64] | None = None) -> Vocabulary:
+        """What objectives need to know of the tokenizer."""
+        record = self.tokenizer
+        return Vocabulary(record.size, record.roles, tuple(record.reserved), counts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the content: tokenizer, streams and shards."""
+        content = {k: v for k, v in asdict(self).items() if k != "source"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def dumps(self) -> str:
+        """The manifest as JSON, a block a line."""
+        return json.dumps(asdict(self), separators=(",", ":")).replace('{"shard"', '\n{"shard"')
+
+    @classmethod
+    def loads(cls, text: str, origin: str) -> Manifest:
+        """Read a manifest's JSON.
+
+        :param origin: what error messages call the file.
+        :raises DataError: not a manifest, or of another format.
+        """
+        try:
+            tree = json.loads(text)
+            if tree["format"] != FORMAT:
+                raise DataError(
+                    f"{origin} has data format {tree['format']}",
+                    expected=f"format {FORMAT}",
+                    remedy="prepare the text again with this version: xlm prepare SOURCE OUT",
+                )
+            return cls(
+                TokenizerRecord(**tree["tokenizer"]),
+                [_stream(item) for item in tree["streams"]],
+                [Shard(**item) for item in tree["shards"]],
+                tree["source"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{origin} is not a manifest of a data set: {type(error).__name__}: {error}",
+                remedy="prepare the text again: xlm prepare SOURCE OUT",
+            ) from error
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """The manifest of a data set folder.
+
+        :raises DataError: the folder holds none.
+        """
+        path = folder / MANIFEST_NAME
+        if not path.is_file():
+            raise DataError(
+                f"{folder} is not a data set: it has no {MANIFEST_NAME}",
+                remedy="make one of your text: xlm prepare SOURCE " + str(folder),
+            )
+        return cls.loads(path.read_text(encoding="utf-8"), str(path))
+
+
+def _stream(item: dict[str, Any]) -> Stream:
+    blocks = [
+        Block(
+            block["shard"],
+            block["key"],
+            {name: (offset, size) for name, (offset, size) in block["members"].items()},
+            block["n_sentences"],
+            [(longest, n, tokens) for longest, n, tokens in block["lengths"]],
+        )
+        for block in item["blocks"]
+    ]
+    return Stream(item["split"], tuple(item["languages"]), blocks)

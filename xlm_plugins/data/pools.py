@@ -1,0 +1,221 @@
+"""Pools: a few blocks at a time, cut into samples, and the samples into batches.
+
+How many batches a pool gives follows from the manifest alone (`Cutting.n_batches`), so a plan
+can count them without reading a block; `read_pool` then reads the blocks and cuts them so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from xlm_plugins.core.batch import Layout, Samples, Step
+from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.ragged import IntArray, Ragged, offsets_of, stack
+from xlm_plugins.data.manifest import Block, Stream
+
+
+class BlockReader(Protocol):
+    """What a pool needs of `xlm_plugins.data.shards.ShardReader`."""
+
+    def read(self, block: Block) -> tuple[Ragged, ...]:
+        """One `Ragged` for each language of the block's stream, in the stream's order."""
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How one stream is cut into samples and batches for one step.
+
+    Sentences and pairs: those of 1 to ``max_length`` tokens (a pair: its longer side) are
+    kept.  A sample counts with the EOS on both ends of each side that objectives add.
+
+    Streams: all sentences, each followed by EOS, end to end, in windows of ``window`` tokens.
+
+    Batches: the samples are laid end to end and cut at equal distances, the nearest number of
+    batches to one per ``batch_tokens``, and a sample goes where its first token lies.  Each
+    batch gets one sample at least, so none is ever empty.
+
+    :param sides: for each side of a sample, the index of its language in the stream.
+    :param whole: keep the stream's last, shorter window; training drops it, evaluation does not.
+    """
+
+    layout: Layout
+    sides: tuple[int, ...]
+    eos: int
+    max_length: int
+    window: int
+    batch_tokens: float
+    whole: bool = False
+
+    def count(self, block: Block) -> tuple[int, int]:
+        """Sentences kept of a block, and their tokens with those that are added to them."""
+        if self.layout is Layout.STREAM:
+            return block.n_sentences, block.n_tokens + block.n_sentences
+        kept = [(n, tokens) for longest, n, tokens in block.lengths if self.keeps(longest)]
+        n_sentences = sum(n for n, _ in kept)
+        return n_sentences, sum(tokens for _, tokens in kept) + 2 * len(self.sides) * n_sentences
+
+    def keeps(self, longest: int) -> bool:
+        """Whether a sentence, or a pair by its longer side, has a length that is trained on."""
+        return 0 < longest <= self.max_length
+
+    def n_batches(self, n_sentences: IntArray, n_tokens: IntArray) -> IntArray:
+        """Batches of pools with so many sentences and tokens as `count` counts them.
+
+        :param n_sentences, n_tokens: one entry a pool; any shape, the result has the same.
+        """
+        streaming = self.layout is Layout.STREAM
+        n_samples = self.n_windows(n_tokens) if streaming else n_sentences
+        wanted = np.rint(n_tokens / self.batch_tokens).astype(np.int64)
+        return np.where(n_tokens > 0, np.clip(wanted, 1, np.maximum(n_samples, 1)), 0)
+
+    def n_windows(self, n_tokens: IntArray) -> IntArray:
+        """Windows of so many tokens; a text shorter than a window is one window."""
+        spare = self.window - 1 if self.whole else 0
+        return np.maximum((n_tokens + spare) // self.window, 1)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The samples of some blocks, and the batches that they are cut in.
+
+    :param ids: number of each sample in its stream. Shape: (n_samples,)
+    :param sides: the samples, one row each.
+    :param order: samples, batch after batch. Shape: (n_kept,)
+    :param bounds: where batches begin in ``order``, and its end. Shape: (n_batches + 1,)
+    """
+
+    ids: IntArray
+    sides: tuple[Ragged, ...]
+    order: IntArray
+    bounds: IntArray
+
+    def batch(self, index: int) -> Samples:
+        """One batch's samples."""
+        rows = self.order[self.bounds[index] : self.bounds[index + 1]]
+        return Samples(self.ids[rows], tuple(side.take(rows) for side in self.sides))
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """Per block of a stream, what `Cutting.count` gives, and the number of its first sample.
+
+    The arrays have one more entry, all 0, for a block that is not there. Shape: (n_blocks + 1,)
+    """
+
+    stream: Stream
+    cutting: Cutting
+    n_sentences: IntArray
+    n_tokens: IntArray
+    first: IntArray
+
+    @classmethod
+    def of(cls, stream: Stream, cutting: Cutting) -> BlockTable:
+        """Count every block of a stream."""
+        counts = np.array([*map(cutting.count, stream.blocks), (0, 0)], np.int64)
+        streaming = cutting.layout is Layout.STREAM
+        sizes = counts[:-1, 1] if streaming else [block.n_sentences for block in stream.blocks]
+        return cls(stream, cutting, counts[:, 0], counts[:, 1], offsets_of(np.asarray(sizes)))
+
+    def n_batches(self, blocks: IntArray) -> IntArray:
+        """Batches of each pool. Shape: (..., pool_size) block numbers -> (...)"""
+        cutting = self.cutting
+        return cutting.n_batches(
+            self.n_sentences[blocks].sum(axis=-1), self.n_tokens[blocks].sum(axis=-1)
+        )
+
+    def read_pool(
+        self, reader: BlockReader, blocks: IntArray, rng: np.random.Generator | None
+    ) -> Pool:
+        """Read some blocks and cut them.
+
+        :param blocks: their numbers.
+        :param rng: shuffles the samples, and draws where a stream's first window begins; None
+            keeps the text's own order.
+        :raises DataError: the blocks do not hold what the manifest says.
+        """
+        cutting = self.cutting
+        parts = [reader.read(self.stream.blocks[block]) for block in blocks]
+        sides = tuple(stack([part[side] for part in parts]) for side in cutting.sides)
+        if cutting.layout is Layout.STREAM:
+            ends = sides[0].offsets[1:].astype(np.int64)
+            values = np.insert(sides[0].values, ends, cutting.eos)
+            self._check(blocks, sides[0].n_rows, len(values))
+            return self._windows(blocks, values, rng)
+        return self._sentences(blocks, sides, rng)
+
+    def _windows(self, blocks: IntArray, values: IntArray, rng: np.random.Generator | None) -> Pool:
+        """Windows of a text that is closed to a ring and opened anew at a random place."""
+        n_tokens = len(values)
+        opening = int(rng.integers(n_tokens)) if rng else 0
+        n_windows = int(self.cutting.n_windows(np.asarray(n_tokens)))
+        offsets = np.minimum(np.arange(n_windows + 1) * self.cutting.window, n_tokens)
+        windows = Ragged(np.roll(values, -opening)[: offsets[-1]], offsets)
+        order = rng.permutation(windows.n_rows) if rng else np.arange(windows.n_rows)
+        ids = self._numbers(blocks, (offsets[:-1] + opening) % n_tokens, self.n_tokens)
+        return self._pool(blocks, ids, (windows,), order, windows.lengths[order])
+
+    def _sentences(
+        self, blocks: IntArray, sides: tuple[Ragged, ...], rng: np.random.Generator | None
+    ) -> Pool:
+        lengths = np.stack([side.lengths.astype(np.int64) for side in sides])
+        longest = lengths.max(axis=0)
+        kept = np.flatnonzero((longest > 0) & (longest <= self.cutting.max_length))
+        order = rng.permutation(kept) if rng else kept
+        framed = lengths.sum(axis=0) + 2 * len(sides)
+        self._check(blocks, len(kept), int(framed[kept].sum()))
+        sizes = np.diff(self.first, append=self.first[-1])
+        ids = self._numbers(blocks, np.arange(sides[0].n_rows), sizes)
+        return self._pool(blocks, ids, sides, order, framed[order])
+
+    def _numbers(self, blocks: IntArray, places: IntArray, sizes: IntArray) -> IntArray:
+        """Numbers within the stream for places within the pool, all blocks end to end."""
+        begins = offsets_of(sizes[blocks])
+        block = np.searchsorted(begins, places, side="right") - 1
+        numbers: IntArray = self.first[blocks][block] + places - begins[block]
+        return numbers
+
+    def _pool(
+        self,
+        blocks: IntArray,
+        ids: IntArray,
+        sides: tuple[Ragged, ...],
+        order: IntArray,
+        lengths: IntArray,
+    ) -> Pool:
+        n_batches = int(self.n_batches(np.asarray(blocks)))
+        return Pool(ids, sides, order, cut(lengths, n_batches))
+
+    def _check(self, blocks: IntArray, n_sentences: int, n_tokens: int) -> None:
+        expected = (int(self.n_sentences[blocks].sum()), int(self.n_tokens[blocks].sum()))
+        if expected != (n_sentences, n_tokens):
+            keys = ", ".join(self.stream.blocks[block].key for block in blocks)
+            raise DataError(
+                f"{self.stream.name}: blocks {keys} hold {n_sentences} sentences and {n_tokens} "
+                f"tokens to train on, where the manifest says {expected[0]} and {expected[1]}",
+                remedy="check the shards with `xlm data DIR --verify`, or prepare again",
+            )
+
+
+def stream_languages(layout: Layout, step: Step) -> tuple[str, ...]:
+    """The languages of the stream that a step reads: its pair, or its first language."""
+    return step.languages[:2] if layout is Layout.PAIR else step.languages[:1]
+
+
+def cut(lengths: IntArray, n_batches: int) -> IntArray:
+    """Cut samples, end to end, into batches of about equal length, none of them empty.
+
+    A sample belongs to the batch in whose equal share of the whole its first token lies; where
+    that would leave a batch without a sample, the cut moves on to the next sample.
+
+    :param lengths: of the samples, in order. Shape: (n_samples,)
+    :param n_batches: at most n_samples.
+    :returns: the first sample of each batch, and n_samples. Shape: (n_batches + 1,)
+    """
+    offsets = offsets_of(lengths)
+    index = np.arange(n_batches)
+    wanted = np.searchsorted(offsets[:-1], index * (offsets[-1] / max(n_batches, 1)))
+    rising = np.maximum.accumulate(wanted - index) + index
+    return np.append(np.minimum(rising, len(lengths) - n_batches + index), len(lengths))

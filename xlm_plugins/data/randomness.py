@@ -1,0 +1,21 @@
+"""Random numbers by name: every draw of the data path is a pure function of what it is for.
+
+No generator lives from one update to the next.  A draw is keyed by what it decides, such as
+(seed, objective, step, epoch, lane), so any process can make any part of any batch, in any
+order, and a resumed run needs no random state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def generator(*key: int | str) -> np.random.Generator:
+    """The generator of one purpose: equal keys give equal numbers, on every machine.
+
+    :param key: the run's seed, then what the numbers are for.
+    """
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

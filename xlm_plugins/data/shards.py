@@ -1,0 +1,199 @@
+"""Shards: webdataset tar files of packed blocks, written once and read in place.
+
+One webdataset sample holds one block: for each language ``LANG.tokens.npy``, all token ids end
+to end, and ``LANG.offsets.npy``, where sentences begin.  The tar is not compressed, so a block
+is read through a memory map at the offsets that the manifest records, without a copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from webdataset.writer import TarWriter
+
+from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.ragged import IntArray, Ragged
+from xlm_plugins.data.manifest import Block, Manifest, Shard
+
+_HEADER_BYTES = 256
+_MOST_OPEN_SHARDS = 64
+
+
+def token_type(vocabulary_size: int) -> npt.DTypeLike:
+    """The narrowest type that holds every id."""
+    return np.uint16 if vocabulary_size < 2**16 else np.uint32
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A finished shard and the blocks in it."""
+
+    shard: Shard
+    blocks: list[Block]
+
+
+class ShardWriter:
+    """Writes the blocks of one shard, then tells where everything lies; a context manager.
+
+    :param path: the tar file to write.
+    :param index: the shard's place in `Manifest.shards`.
+    """
+
+    def __init__(self, path: Path, index: int) -> None:
+        self._path = path
+        self._index = index
+        self._file = path.open("wb")
+        # One fixed time, so that the same text always gives the same bytes.
+        self._tar = TarWriter(self._file, mtime=0)
+        self._blocks: list[Block] = []
+        self.n_bytes = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tar.close()
+        self._file.close()
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self._blocks)
+
+    def add(self, key: str, languages: tuple[str, ...], sides: tuple[Ragged, ...]) -> None:
+        """Write one block: a `Ragged` for each language, all with the same number of rows."""
+        sample: dict[str, Any] = {"__key__": key}
+        for language, side in zip(languages, sides, strict=True):
+            sample[f"{language}.tokens.npy"] = side.values
+            sample[f"{language}.offsets.npy"] = side.offsets.astype(np.int32)
+        self.n_bytes += self._tar.write(sample)
+        self._blocks.append(Block(self._index, key, {}, sides[0].n_rows, length_table(sides)))
+
+    def finish(self) -> WrittenShard:
+        """Complete the file and flush it to the disk."""
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        members: dict[str, dict[str, tuple[int, int]]] = {b.key: {} for b in self._blocks}
+        with tarfile.open(self._path) as tar:
+            for item in tar:
+                key, _, member = item.name.partition(".")
+                members[key][member] = (item.offset_data, item.size)
+        blocks = [
+            Block(b.shard, b.key, members[b.key], b.n_sentences, b.lengths) for b in self._blocks
+        ]
+        shard = Shard(self._path.name, self._path.stat().st_size, checksum(self._path))
+        return WrittenShard(shard, blocks)
+
+
+def length_table(sides: tuple[Ragged, ...]) -> list[tuple[int, int, int]]:
+    """`Block.lengths`: (longest side, sentences of that length, their tokens), rising."""
+    lengths = np.stack([side.lengths for side in sides])
+    longest, row = np.unique(lengths.max(axis=0), return_inverse=True)
+    n_sentences = np.bincount(row, minlength=len(longest))
+    n_tokens = np.zeros(len(longest), np.int64)
+    np.add.at(n_tokens, row, lengths.sum(axis=0))
+    table = zip(longest.tolist(), n_sentences.tolist(), n_tokens.tolist(), strict=True)
+    return [(length, sentences, tokens) for length, sentences, tokens in table]
+
+
+class ShardReader:
+    """Reads blocks in place.  Picklable: each process maps the shards anew, when it needs them.
+
+    :param folder: the data set.
+    :param manifest: its manifest.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder = folder
+        self._shards = manifest.shards
+        self._maps: dict[int, mmap.mmap] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}
+
+    def read(self, block: Block) -> tuple[Ragged, ...]:
+        """The block's rows, one `Ragged` for each language in sorted order; read-only views.
+
+        :raises DataError: the shard is missing, truncated or damaged.
+        """
+        shard = self._mapped(block.shard)
+        languages = sorted({member.partition(".")[0] for member in block.members})
+        return tuple(
+            Ragged(
+                self._array(shard, block, f"{language}.tokens.npy"),
+                self._array(shard, block, f"{language}.offsets.npy"),
+            )
+            for language in languages
+        )
+
+    def _mapped(self, index: int) -> mmap.mmap:
+        if index not in self._maps:
+            if len(self._maps) >= _MOST_OPEN_SHARDS:  # a map holds a file descriptor
+                del self._maps[next(iter(self._maps))]
+            path = self._folder / self._shards[index].path
+            check_size(self._folder, self._shards[index])
+            with path.open("rb") as file:
+                self._maps[index] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._maps[index]
+
+    def _array(self, shard: mmap.mmap, block: Block, member: str) -> IntArray:
+        offset, size = block.members[member]
+        header = io.BytesIO(shard[offset : offset + min(size, _HEADER_BYTES)])
+        try:
+            np.lib.format.read_magic(header)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+            return np.frombuffer(shard, dtype, shape[0], offset + header.tell())
+        except ValueError as error:
+            path = self._folder / self._shards[block.shard].path
+            raise DataError(
+                f"{path} is damaged: no array where {block.key}.{member} should be",
+                remedy=f"see what else is damaged: xlm data {self._folder} --verify",
+            ) from error
+
+
+def check_size(folder: Path, shard: Shard) -> None:
+    """Refuse a shard that is not as long as it was when it was written.
+
+    :raises DataError: missing, truncated or longer.
+    """
+    path = folder / shard.path
+    remedy = "fetch the file again, or prepare the text again: xlm prepare SOURCE OUT"
+    if not path.is_file():
+        raise DataError(f"the shard {path} is missing", remedy=remedy)
+    n_bytes = path.stat().st_size
+    if n_bytes != shard.n_bytes:
+        state = "truncated" if n_bytes < shard.n_bytes else "too long"
+        raise DataError(
+            f"the shard {path} is {state}: {n_bytes:,} bytes",
+            expected=f"{shard.n_bytes:,} bytes, as the manifest records",
+            remedy=remedy,
+        )
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damages(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with the shards of a data set, one sentence a damaged shard."""
+    found = []
+    for shard in manifest.shards:
+        try:
+            check_size(folder, shard)
+        except DataError as error:
+            found.append(f"{error.problem}; expected {error.expected or 'the file'}")
+            continue
+        if checksum(folder / shard.path) != shard.sha256:
+            found.append(f"the shard {folder / shard.path} does not have the recorded checksum")
+    return found

@@ -1,0 +1,160 @@
+"""The demonstration: the main job on the embedded corpus, and what a person wants to see of it.
+
+`xlm demo` runs the commands below one after the other, echoes each, and then shows what the model
+learned: perplexities beside those of the untrained model, masks filled in three languages, and how
+often a verse finds its translation.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from xlm_plugins.core.errors import RunError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.data.embedded import embedded_sentences
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.inference import embed
+from xlm_plugins.model.retrieval import overlap_accuracy, retrieval_accuracy
+from xlm_plugins.training.metrics import read_metrics
+from xlm_plugins.training.run import METRICS_NAME, find_bundle
+
+VOCABULARY_SIZE = 2000
+MODEL = "--dim 128 --n-layers 2 --n-heads 4 --pkm.n-keys 64"
+TRAINING = (
+    "--batch-tokens 1024 --window 128 --lr 4e-3 --warmup 200 --evaluate-every 1000 --save-every 0"
+)
+
+MASKED = {
+    "en": (
+        "Jesus said to <mask>, Follow me.",
+        "The king of <mask> went out to the city.",
+        "The fear of Yahweh is the beginning of <mask>.",
+    ),
+    "fr": (
+        "Jésus dit à <mask>: Suis-moi.",
+        "Le roi d'<mask> sortit de la ville.",
+        "La crainte de l'Éternel est le commencement de la <mask>.",
+    ),
+    "de": (
+        "Jesus sprach zu <mask>: Folge mir nach.",
+        "Der König von <mask> ging aus der Stadt.",
+        "Die Furcht Jehovas ist der Anfang der <mask>.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A demonstration in a folder.
+
+    :param folder: gets ``data`` and ``run``; must not exist yet.
+    :param minutes: how long to train.
+    """
+
+    folder: Path
+    minutes: float
+    plugins: Plugins
+    console: Console
+
+    def show(self) -> None:
+        """Run everything.
+
+        :raises RunError: the folder exists, or a command failed.
+        """
+        if self.folder.exists():
+            raise RunError(
+                f"{self.folder} exists already", remedy="delete it, or choose another --out"
+            )
+        self.folder.mkdir(parents=True)
+        data, run = self.folder / "data", self.folder / "run"
+        self._xlm(f"prepare embedded {data} --vocab-size {VOCABULARY_SIZE}")
+        self._xlm(
+            f"train --objective mlm --objective tlm --layer pkm --data {data} --out {run} "
+            f"--minutes {self.minutes:g} --steps 1000000 {MODEL} {TRAINING}"
+        )
+        for language, texts in MASKED.items():
+            masked = " ".join(shlex.quote(text) for text in texts)
+            self._xlm(f"fill-mask {run}@last --language {language} --top 3 {masked}")
+        self._show_perplexities(run)
+        self._show_retrieval(run)
+        self._show_what_next(run)
+
+    def _xlm(self, command: str) -> None:
+        """Echo and run one xlm command."""
+        self.console.print(f"\n$ xlm {command}", style="bold", markup=False, soft_wrap=True)
+        done = subprocess.run([sys.executable, "-m", "xlm_plugins", *shlex.split(command)])
+        if done.returncode:
+            raise RunError(f"`xlm {command}` ended with status {done.returncode}")
+
+    def _show_perplexities(self, run: Path) -> None:
+        lines = [m for m in read_metrics(run / METRICS_NAME) if m["kind"] == "evaluation"]
+        before, after = lines[0], lines[-1]
+        table = Table(
+            "", "untrained", "trained", "untrained", "trained",
+            title=f"\nPerplexity and accuracy on {'the validation verses'}", title_justify="left",
+        )  # fmt: skip
+        names = [n.removesuffix("_ppl") for n in after if n.endswith("_ppl") and n.count("_") == 3]
+        for name in names:
+            language, objective = name.split("_")[1:]
+            table.add_row(
+                f"{objective} {language}",
+                f"{before[f'{name}_ppl']:,.0f}",
+                f"{after[f'{name}_ppl']:,.1f}",
+                f"{before[f'{name}_acc']:.1f} %",
+                f"{after[f'{name}_acc']:.1f} %",
+            )
+        self.console.print(table)
+
+    def _show_retrieval(self, run: Path) -> None:
+        trained = Bundle.load(find_bundle(f"{run}@last"), self.plugins)
+        untrained = _untrained(trained)
+        texts = {language: embedded_sentences("valid", language) for language in MASKED}
+        n_verses = len(texts["en"])
+        table = Table(
+            "", "chance", "untrained", "word overlap", "trained",
+            title=f"\nA verse finds its translation among {n_verses} (nearest neighbour of the "
+            "mean state)", title_justify="left",
+        )  # fmt: skip
+        for query, candidate in (("fr", "en"), ("de", "en"), ("fr", "de")):
+            shares = [
+                100 / n_verses,
+                _retrieval(untrained, texts, query, candidate),
+                overlap_accuracy(texts[query], texts[candidate]),
+                _retrieval(trained, texts, query, candidate),
+            ]
+            table.add_row(f"{query} to {candidate}", *(f"{share:.1f} %" for share in shares))
+        self.console.print(table)
+
+    def _show_what_next(self, run: Path) -> None:
+        self.console.print(
+            f"\nThe curves: {run / 'plots' / 'curves.png'}\n\nTry next:\n"
+            f"  xlm evaluate {run} --split test\n"
+            f"  xlm fill-mask {run} --language en 'In the beginning God created the <mask>.'\n"
+            f"  xlm train --objective tlm --layer pkm      # the same at its full size",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _untrained(bundle: Bundle) -> Bundle:
+    """The same model with fresh weights."""
+    torch.manual_seed(1)
+    return replace(bundle, model=bundle.description.build_model(bundle.objectives).eval())
+
+
+def _retrieval(
+    bundle: Bundle, texts: Mapping[str, Sequence[str]], query: str, candidate: str
+) -> float:
+    return retrieval_accuracy(
+        embed(bundle, texts[query], query), embed(bundle, texts[candidate], candidate)
+    )

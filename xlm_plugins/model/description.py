@@ -1,0 +1,160 @@
+"""What a model is, in a form that can be written down: enough to build it again anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from xlm_plugins.core.batch import Vocabulary
+from xlm_plugins.core.contracts import Layer, Objective, StackName
+from xlm_plugins.core.errors import OptionError, PluginError
+from xlm_plugins.core.options import build, to_mapping
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.registry import Component
+from xlm_plugins.core.selection import Position, parse_positions
+from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.root import Model
+
+
+@dataclass(frozen=True)
+class PlacedLayer:
+    """A layer component and where it sits."""
+
+    position: Position
+    component: Component
+    options: Any
+
+
+@dataclass(frozen=True)
+class ChosenObjective:
+    """An objective component and the steps that the model is trained on."""
+
+    component: Component
+    options: Any
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Everything that decides a model but its weights.
+
+    :param vocabulary: sizes and special ids of the tokenizer.
+    :param languages: id of each language, stored by name so that no order is ever assumed.
+    :param stacks: the stacks that the objectives need.
+    """
+
+    options: ModelOptions
+    vocabulary: Vocabulary
+    languages: Mapping[str, int]
+    stacks: tuple[StackName, ...]
+    layers: tuple[PlacedLayer, ...] = ()
+    objectives: tuple[ChosenObjective, ...] = ()
+
+    def __post_init__(self) -> None:
+        places = [placed.position for placed in self.layers]
+        for place in places:
+            if places.count(place) > 1:
+                raise OptionError(f"two layers are to go to the same place, {place}")
+
+    def build_objectives(self, vocabulary: Vocabulary | None = None) -> dict[str, Objective]:
+        """The objectives by component name.
+
+        :param vocabulary: the description's own with the data's token counts, where training
+            has them.
+        """
+        built = {}
+        for chosen in self.objectives:
+            objective = chosen.component.load()(
+                chosen.options, vocabulary or self.vocabulary, self.languages
+            )
+            objective.name = chosen.component.name
+            built[objective.name] = objective
+        return built
+
+    def build_model(self, objectives: Mapping[str, Objective]) -> Model:
+        """The model with fresh weights, drawn from torch's current random state."""
+        layers: dict[Position, Layer] = {}
+        for placed in self.layers:
+            layers[placed.position] = placed.component.load()(placed.options, self.options.dim)
+            layers[placed.position].name = placed.component.name
+        return Model(
+            self.options,
+            self.vocabulary.size,
+            len(self.languages),
+            self.stacks,
+            self.vocabulary.roles["pad"],
+            layers,
+            {
+                name: modules
+                for name, o in objectives.items()
+                if (modules := o.modules(self.options))
+            },
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that model.json holds."""
+        return {
+            "model": to_mapping(self.options),
+            "vocabulary": {
+                "size": self.vocabulary.size,
+                "roles": dict(self.vocabulary.roles),
+                "reserved": list(self.vocabulary.reserved),
+            },
+            "languages": dict(self.languages),
+            "stacks": list(self.stacks),
+            "layers": [
+                {
+                    "position": str(placed.position),
+                    "component": placed.component.name,
+                    "options": to_mapping(placed.options),
+                }
+                for placed in self.layers
+            ],
+            "objectives": [
+                {
+                    "component": chosen.component.name,
+                    "steps": list(chosen.steps),
+                    "options": to_mapping(chosen.options),
+                }
+                for chosen in self.objectives
+            ],
+        }
+
+    @classmethod
+    def from_json(
+        cls, tree: dict[str, Any], plugins: Plugins, made_with: Mapping[str, str]
+    ) -> ModelDescription:
+        """Read what `to_json` wrote.
+
+        :param made_with: ``distribution version`` by ``kind/name``, for the error.
+        :raises PluginError: a plugin that the model was made with is missing.
+        """
+
+        def component(kind: str, item: dict[str, Any]) -> tuple[Component, Any]:
+            try:
+                found = plugins.get(kind, item["component"])
+            except PluginError as error:
+                origin = made_with.get(f"{kind}/{item['component']}", "a plugin it does not name")
+                raise PluginError(
+                    f"the model was made with the {kind} {item['component']!r} of {origin}: "
+                    f"{error.problem}",
+                    remedy=f"pip install '{origin.replace(' ', '==')}'",
+                ) from error
+            return found, found.options_from(item["options"])
+
+        vocabulary = tree["vocabulary"]
+        return cls(
+            build(ModelOptions, tree["model"], "model"),
+            Vocabulary(vocabulary["size"], vocabulary["roles"], tuple(vocabulary["reserved"])),
+            tree["languages"],
+            tuple(name for name in get_args(StackName) if name in tree["stacks"]),
+            tuple(
+                PlacedLayer(parse_positions(item["position"])[0], *component("layer", item))
+                for item in tree["layers"]
+            ),
+            tuple(
+                ChosenObjective(*component("objective", item), tuple(item["steps"]))
+                for item in tree["objectives"]
+            ),
+        )

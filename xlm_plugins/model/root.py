@@ -1,0 +1,111 @@
+"""The root module: every stack, every layer of a plugin and every head in one.
+
+One engine wraps it, and every forward goes through it, so that a distributed engine sees all
+parameters and all uses of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from torch import nn
+
+from xlm_plugins.core.batch import Batch, LossOutput
+from xlm_plugins.core.contracts import Layer, Objective, StackName
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.selection import Position
+from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.transformer import Stack
+
+
+class Model(nn.Module):
+    """What the selected objectives train.
+
+    :param options: the shape of every stack.
+    :param vocabulary_size: number of token ids.
+    :param n_languages: number of language ids.
+    :param stacks: the stacks that the objectives need.
+    :param pad: id of the padding token.
+    :param layers: the plugins' layers by position.
+    :param heads: the objectives' own modules, by objective and key.
+    :raises OptionError: a stack that there is not yet, or a layer at a place that there is not.
+    """
+
+    def __init__(
+        self,
+        options: ModelOptions,
+        vocabulary_size: int,
+        n_languages: int,
+        stacks: Collection[StackName],
+        pad: int,
+        layers: Mapping[Position, Layer] | None = None,
+        heads: Mapping[str, Mapping[str, nn.Module]] | None = None,
+    ) -> None:
+        super().__init__()
+        if "decoder" in stacks:
+            raise OptionError(
+                "an objective needs a decoder, which this version does not have yet",
+                expected="objectives that train an encoder, such as mlm, clm and tlm",
+            )
+        self._layers_by_position = dict(layers or {})
+        for position in self._layers_by_position:
+            _check_position(position, stacks, options.n_layers)
+        self.encoder: Stack | None = None
+        if "encoder" in stacks:
+            self.encoder = Stack(
+                options, vocabulary_size, n_languages, pad, self._layers_by_position
+            )
+        self.decoder: Stack | None = None
+        self.heads = nn.ModuleDict(
+            {objective: nn.ModuleDict(modules) for objective, modules in (heads or {}).items()}
+        )
+
+    def stack(self, name: StackName) -> Stack:
+        """A stack that there is.
+
+        :raises OptionError: no objective of the model asked for it.
+        """
+        stack = self.encoder if name == "encoder" else self.decoder
+        if stack is None:
+            raise OptionError(
+                f"this needs an {name}, and the model has none",
+                expected=f"a model trained with an objective that has an {name}",
+            )
+        return stack
+
+    @property
+    def causal_stack(self) -> Stack:
+        """The stack that predicts the next token: the decoder where there is one."""
+        return self.stack("encoder" if self.decoder is None else "decoder")
+
+    @property
+    def layers_by_position(self) -> dict[Position, Layer]:
+        """The plugins' layers, wherever they are."""
+        return dict(self._layers_by_position)
+
+    def head(self, objective: str, key: str) -> nn.Module:
+        """A module that an objective brought.
+
+        :raises KeyError: the objective brought none of that name.
+        """
+        modules = self.heads[objective]
+        if not isinstance(modules, nn.ModuleDict):
+            raise KeyError(objective)
+        return modules[key]
+
+    def forward(self, objective: Objective, batch: Batch) -> LossOutput:
+        """The summed loss of a batch, as its objective computes it."""
+        return objective.loss(self, batch)
+
+
+def _check_position(position: Position, stacks: Collection[StackName], n_layers: int) -> None:
+    if position.stack not in stacks:
+        raise OptionError(
+            f"layer position {position}: the model has no {position.stack}",
+            expected=f"a position in {' or '.join(sorted(stacks))}",
+        )
+    if position.index >= n_layers:
+        raise OptionError(
+            f"layer position {position}: the {position.stack} has {n_layers} layers",
+            expected=f"0 to {n_layers - 1}; layers count from 0",
+        )

@@ -1,0 +1,1 @@
+"""The training runtime: engines, optimizer, schedules, checkpoints and the trainer."""

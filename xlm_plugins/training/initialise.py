@@ -1,0 +1,135 @@
+"""``--init``: start from another model's weights, as far as they fit, and report how far.
+
+Rows of token tables go by the token's written form, rows of language tables by the language's
+code, so that vocabularies and languages may differ.  All else goes by name and shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xlm_plugins.core.contracts import Tokenizer
+from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.tokenizers import load_tokenizer
+from xlm_plugins.model.bundle import TOKENIZER_NAME, read_description, read_weights
+from xlm_plugins.model.description import ModelDescription
+from xlm_plugins.model.root import Model
+
+
+@dataclass
+class InitReport:
+    """What became of each parameter."""
+
+    origin: str
+    copied: list[str] = field(default_factory=list)
+    partly: dict[str, tuple[int, int]] = field(default_factory=dict)
+    new: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The report as text, a few lines."""
+        found = [f"started from {self.origin}: {len(self.copied)} tensors copied"]
+        found += [f"  {name}: {n} of {of} rows found" for name, (n, of) in self.partly.items()]
+        if self.new:
+            found.append(f"  new, as initialised: {_some(self.new)}")
+        if self.left_out:
+            found.append(f"  left out: {_some(self.left_out)}")
+        return found
+
+
+def initialise(
+    model: Model, description: ModelDescription, tokenizer: Tokenizer, path: Path, plugins: Plugins
+) -> InitReport:
+    """Copy into ``model`` what fits of the bundle at ``path``.
+
+    :param description: of the model that is to be trained.
+    :param tokenizer: of the model that is to be trained.
+    :raises BundleError: nothing fits, not even the width.
+    """
+    theirs = read_description(path, plugins)
+    if theirs.options.dim != description.options.dim:
+        raise BundleError(
+            f"--init {path}: its width is {theirs.options.dim}, the new model's is "
+            f"{description.options.dim}",
+            remedy=f"train with --dim {theirs.options.dim}",
+        )
+    weights = read_weights(path)
+    their_tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
+    tables = {
+        "tokens": _row_map(tokenizer.tokens(), their_tokenizer.tokens()),
+        "languages": _row_map(_by_id(description.languages), _by_id(theirs.languages)),
+    }
+    report = InitReport(str(path))
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    kept = {name: tensor for name, tensor in own.items() if name in model.state_dict()}
+    with torch.no_grad():
+        for name, tensor in kept.items():
+            _copy(name, tensor, weights.get(name), _table_of(model, name), tables, report)
+    report.left_out = sorted(weights.keys() - kept.keys())
+    return report
+
+
+def _copy(
+    name: str,
+    tensor: Tensor,
+    given: Tensor | None,
+    table: str | None,
+    tables: Mapping[str, tuple[Tensor, Tensor]],
+    report: InitReport,
+) -> None:
+    if given is None or given.shape[1:] != tensor.shape[1:]:
+        report.new.append(name)
+    elif table is not None and table in tables:
+        own_rows, their_rows = tables[table]
+        tensor[own_rows] = given[their_rows]
+        _count(report, name, len(own_rows), len(tensor))
+    elif table == "positions":
+        n_rows = min(len(tensor), len(given))
+        tensor[:n_rows] = given[:n_rows]
+        _count(report, name, n_rows, len(tensor))
+    elif given.shape == tensor.shape:
+        tensor.copy_(given)
+        report.copied.append(name)
+    else:
+        report.new.append(name)
+
+
+def _count(report: InitReport, name: str, n_found: int, n_rows: int) -> None:
+    if n_found == n_rows:
+        report.copied.append(name)
+    else:
+        report.partly[name] = (n_found, n_rows)
+
+
+def _table_of(model: Model, name: str) -> str | None:
+    """Which table a parameter is, so by what its rows are mapped."""
+    for stack in ("encoder", "decoder"):
+        if name in (f"{stack}.output.bias", f"{stack}.output.weight"):
+            return "tokens"
+        for table in ("tokens", "languages", "positions"):
+            if name == f"{stack}.embeddings.{table}.weight":
+                return table
+    return None
+
+
+def _row_map(own: Sequence[str], theirs: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Row numbers (ours, theirs) of what both have."""
+    row_of = {text: row for row, text in enumerate(theirs)}
+    pairs = [(row, row_of[text]) for row, text in enumerate(own) if text in row_of]
+    found = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def _by_id(languages: Mapping[str, int]) -> list[str]:
+    return sorted(languages, key=lambda code: languages[code])
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

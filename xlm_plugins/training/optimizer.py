@@ -1,0 +1,182 @@
+"""AdamW over named parameter groups, with the same meaning under both engines.
+
+Two conventions hold everywhere: a parameter that got no gradient counts as having gradient zero
+(as in ZeRO), and eps is added to Adam's denominator before bias correction (SEMANTICS 6).
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xlm_plugins.core.contracts import Layer, ParameterGroup
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.training.config import OptimizerOptions
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What Adam keeps for each parameter, by torch's names."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are optimised alike.
+
+    :param names: of the parameters in the model, in order.
+    :param lr: the peak learning rate.
+    :param constant: the rate stays at ``lr``, whatever the run's schedule does.
+    :param outside_zero: the layer asks to be left out of ZeRO.
+    """
+
+    names: tuple[str, ...]
+    parameters: tuple[nn.Parameter, ...]
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    constant: bool = False
+    outside_zero: bool = False
+
+    def rate(self, run_rate: float, run_peak: float) -> float:
+        """The group's rate where the run's schedule says ``run_rate`` of ``run_peak``."""
+        return self.lr if self.constant else run_rate * (self.lr / run_peak)
+
+
+def parameter_groups(
+    model: nn.Module, options: OptimizerOptions, train_only: Sequence[str] = ()
+) -> list[Group]:
+    """Divide the trainable parameters; what `train_only` leaves out is frozen on the spot.
+
+    :param train_only: shell patterns over parameter names; empty trains everything.
+    :returns: the run's own group first, then those that layers ask for; none is empty.
+    :raises OptionError: a pattern matches no parameter.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    _freeze(names, train_only)
+    taken: set[nn.Parameter] = set()
+    own = []
+    for wanted in _asked_for(model):
+        if not taken.isdisjoint(wanted.parameters):
+            raise TypeError("two parameter groups of a layer hold the same parameter")
+        taken.update(wanted.parameters)
+        own.append(_group(wanted, names, options))
+    rest = tuple(parameter for parameter in names if parameter not in taken)
+    groups = [_group(ParameterGroup(rest), names, options), *own]
+    return [group for group in groups if group.parameters]
+
+
+def trained_parameters(groups: Sequence[Group]) -> dict[str, nn.Parameter]:
+    """All parameters of the groups by name, in the groups' order."""
+    return {
+        name: parameter
+        for group in groups
+        for name, parameter in zip(group.names, group.parameters, strict=True)
+    }
+
+
+def adamw(groups: Sequence[Group]) -> torch.optim.AdamW:
+    """torch's fused AdamW over the groups, in their order."""
+    return torch.optim.AdamW(
+        [
+            {
+                "params": list(group.parameters),
+                "lr": group.lr,
+                "betas": group.betas,
+                "weight_decay": group.weight_decay,
+            }
+            for group in groups
+        ],
+        fused=True,
+    )
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[Group],
+    options: OptimizerOptions,
+    run_rate: float,
+    n_updates: int,
+) -> None:
+    """Set each group's rate and eps for the next update.
+
+    torch adds eps after the bias correction of the second moment; dividing it by that
+    correction is the same as adding it before.
+
+    :param n_updates: updates made so far.
+    """
+    for group, settings in zip(groups, optimizer.param_groups, strict=True):
+        settings["lr"] = group.rate(run_rate, options.lr)
+        settings["eps"] = options.eps / (1.0 - group.betas[1] ** (n_updates + 1)) ** 0.5
+
+
+def update(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], clip: float) -> float:
+    """Clip by one norm over everything, update, and clear the gradients.
+
+    Where the norm is not finite, nothing is updated.
+
+    :param clip: the greatest norm; 0 does not clip.
+    :returns: the norm before clipping.
+    """
+    for parameter in trained:
+        if parameter.grad is None:  # counts as zero: its moments and its decay go on
+            parameter.grad = torch.zeros_like(parameter)
+    total = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    norm = float(total)  # the one place where the host waits for the device
+    if math.isfinite(norm):
+        if clip and norm > clip:
+            nn.utils.clip_grads_with_norm_(trained, clip, total)
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def start_moments(optimizer: torch.optim.Optimizer, tensors: Iterable[Tensor], step: int) -> None:
+    """Give Adam its state before the first update, which it otherwise makes on that update.
+
+    :param tensors: what Adam updates: parameters, or ZeRO's flat partitions.
+    :param step: updates that the moments stand for.
+    """
+    for tensor in tensors:
+        state = optimizer.state[tensor]
+        state["step"] = torch.tensor(float(step), device=tensor.device)
+        for key in MOMENTS:
+            state[key] = torch.zeros_like(tensor, memory_format=torch.preserve_format)
+
+
+def _asked_for(model: nn.Module) -> list[ParameterGroup]:
+    layers = (module for module in model.modules() if isinstance(module, Layer))
+    return [group for layer in layers for group in layer.parameter_groups()]
+
+
+def _group(
+    wanted: ParameterGroup, names: dict[nn.Parameter, str], options: OptimizerOptions
+) -> Group:
+    trained = tuple(parameter for parameter in wanted.parameters if parameter.requires_grad)
+    return Group(
+        names=tuple(names[parameter] for parameter in trained),
+        parameters=trained,
+        lr=options.lr if wanted.lr is None else wanted.lr,
+        betas=wanted.betas or (options.beta1, options.beta2),
+        weight_decay=options.weight_decay if wanted.weight_decay is None else wanted.weight_decay,
+        constant=wanted.schedule == "constant",
+        outside_zero=wanted.outside_zero,
+    )
+
+
+def _freeze(names: dict[nn.Parameter, str], patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not fnmatch.filter(names.values(), pattern):
+            close = difflib.get_close_matches(pattern, names.values(), n=3, cutoff=0.3)
+            raise OptionError(
+                f"--train-only {pattern!r} matches no parameter",
+                expected="a shell pattern such as 'encoder.*' over the names of the parameters",
+                remedy=f"near it: {', '.join(close)}" if close else "",
+            )
+    if patterns:
+        for parameter, name in names.items():
+            matched = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+            parameter.requires_grad_(matched)

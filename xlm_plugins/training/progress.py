@@ -1,0 +1,113 @@
+"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+PLAIN_SECONDS = 10.0
+Record = Mapping[str, Any]
+
+
+@dataclass
+class Report:
+    """Shows a run's progress on standard error; silent on every rank but the first.
+
+    :param console: where to write.
+    :param n_updates: length of the run in updates.
+    :param minutes: the run's limit of time, if it has one.
+    """
+
+    console: Console
+    n_updates: int
+    minutes: float | None = None
+    _latest: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _live: Live | None = None
+    _bar: Progress | None = None
+    _last_plain: float = 0.0
+
+    def start(self) -> None:
+        """Begin to show; `stop` must follow."""
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"),
+                console=self.console,
+            )  # fmt: skip
+            self._bar.add_task("", total=1.0)
+            self._live = Live(console=self.console, refresh_per_second=4)
+            self._live.start()
+
+    def stop(self) -> None:
+        """Leave the terminal as it is."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def note(self, text: str) -> None:
+        """Print a line of its own."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def training(
+        self,
+        update: int,
+        records: Sequence[Mapping[str, Any]],
+        lr: float,
+        speed: float,
+        left: float,
+    ) -> None:
+        """Show the state after some updates.
+
+        :param records: loss and accuracy per objective and step.
+        :param speed: input tokens per second.
+        :param left: seconds that remain.
+        """
+        for record in records:
+            self._latest[record["objective"], record["languages"]] = dict(record)
+        head = (
+            f"step {update:,}/{self.n_updates:,}  {speed:,.0f} tokens/s  lr {lr:.2e}  "
+            f"{_duration(left)} left"
+        )
+        if self._live is not None and self._bar is not None:
+            self._bar.update(
+                self._bar.task_ids[0], description=head, completed=self._share(update, left)
+            )
+            self._live.update(Group(self._table(), self._bar))
+        elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or update == self.n_updates:
+            self._last_plain = time.monotonic()
+            losses = "  ".join(
+                f"{objective}:{step} {record['loss']:.3f}"
+                for (objective, step), record in sorted(self._latest.items())
+            )
+            self.note(f"{head}  loss {losses}")
+
+    def evaluation(self, update: int, metrics: Mapping[str, float]) -> None:
+        """Show an evaluation: the perplexities in one line."""
+        shown = "  ".join(
+            f"{name.removesuffix('_ppl')} {value:,.1f}"
+            for name, value in metrics.items()
+            if name.endswith("_ppl") and "_alone_" not in name
+        )
+        self.note(f"evaluation at step {update:,}: perplexity {shown}")
+
+    def _share(self, update: int, left: float) -> float:
+        return update / self.n_updates if self.minutes is None else 1 - left / (60 * self.minutes)
+
+    def _table(self) -> Table:
+        table = Table("objective", "languages", "loss", "accuracy", box=None, pad_edge=False)
+        for (objective, step), record in sorted(self._latest.items()):
+            accuracy = f"{record['accuracy']:.1f} %"
+            table.add_row(objective, step, f"{record['loss']:.3f}", accuracy)
+        return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

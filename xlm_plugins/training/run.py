@@ -1,0 +1,191 @@
+"""The run folder: where a run writes, and how its models are found again.
+
+::
+
+    RUN/config.toml           what `xlm train --config` repeats
+    RUN/environment.json      versions of plugins and libraries, git state, machine, command
+    RUN/metrics.jsonl         one JSON object a line
+    RUN/checkpoints/step-N/   a bundle, plus what training needs to go on
+    RUN/best/METRIC/          the bundle that was best by a validation metric
+    RUN/plots/curves.png
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from xlm_plugins.core.errors import BundleError, RunError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.model.bundle import MODEL_NAME
+from xlm_plugins.training.checkpoint import latest_good
+
+CONFIG_NAME = "config.toml"
+METRICS_NAME = "metrics.jsonl"
+LOCK_NAME = ".lock"
+
+
+@dataclass
+class RunFolder:
+    """A run folder that this process holds; no other run can write to it meanwhile."""
+
+    path: Path
+    _lock: IO[str]
+
+    @classmethod
+    def create(cls, path: Path, config: str, plugins: Plugins) -> RunFolder:
+        """Make a new run folder.
+
+        :param config: the text of config.toml.
+        :raises RunError: it holds a run, or something else, or is in use.
+        """
+        if (path / CONFIG_NAME).exists():
+            raise RunError(
+                f"{path} already holds a run",
+                remedy=f"go on with it: xlm train --resume {path}; or choose another --out",
+            )
+        if path.exists() and any(entry.name != LOCK_NAME for entry in path.iterdir()):
+            raise RunError(f"{path} is not empty and is no run", remedy="choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path, _locked(path))
+        (path / CONFIG_NAME).write_text(config, encoding="utf-8")
+        environment = json.dumps(_environment(plugins), indent=1)
+        (path / "environment.json").write_text(environment + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Hold a run folder to go on with it.
+
+        :raises RunError: it holds no run, or is in use.
+        """
+        if not (path / CONFIG_NAME).is_file():
+            raise RunError(
+                f"{path} holds no run: it has no {CONFIG_NAME}",
+                remedy="name a folder that `xlm train` wrote, or leave out --resume",
+            )
+        return cls(path, _locked(path))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS_NAME
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.close()
+
+
+def _locked(path: Path) -> IO[str]:
+    lock = (path / LOCK_NAME).open("w")
+    try:
+        # The lock goes with the process, so a killed run never leaves a stale one.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(
+            f"{path} is in use by another run", remedy="wait for it, or choose another --out"
+        ) from error
+    return lock
+
+
+def free_run_path(name: str, root: Path = Path("runs")) -> Path:
+    """``runs/NAME-1``, or the next number that is free."""
+    number = 1
+    while (root / f"{name}-{number}").exists():
+        number += 1
+    return root / f"{name}-{number}"
+
+
+def find_bundle(reference: str) -> Path:
+    """The bundle that RUN means: best by the first validation metric, else the last.
+
+    :param reference: a run folder, ``RUN@last``, ``RUN@step-N``, ``RUN@METRIC``, or a bundle
+        folder itself.
+    :raises BundleError: there is no such run or bundle; says what there is.
+    """
+    text, _, which = reference.partition("@")
+    path = Path(text)
+    if not path.is_dir():
+        raise BundleError(f"there is no run or bundle at {path}")
+    if not which and (path / MODEL_NAME).is_file():
+        return path
+    best = _best_bundles(path)
+    if which:
+        found = {**best, **{p.name: p for p in (path / "checkpoints").glob("step-*")}}
+        if which == "last":
+            return _last(path)
+        if which not in found:
+            raise BundleError(
+                f"{path} has no {which!r}", expected=f"last, {', '.join(sorted(found))}"
+            )
+        return found[which]
+    return next(iter(best.values())) if best else _last(path)
+
+
+def _best_bundles(run: Path) -> dict[str, Path]:
+    """The best bundles by metric, the run's first validation metric first."""
+    record = run / "best" / "metrics.json"
+    if not record.is_file():
+        return {}
+    names = json.loads(record.read_text(encoding="utf-8"))
+    return {name: run / "best" / name for name in names if (run / "best" / name).is_dir()}
+
+
+def _last(run: Path) -> Path:
+    found, rejected = latest_good(run / "checkpoints")
+    if found is None:
+        damaged = "; ".join(f"{path.name}: {why}" for path, why in rejected)
+        raise BundleError(
+            f"{run} has no checkpoint yet" if not damaged else f"no checkpoint is whole: {damaged}",
+            expected="a folder that `xlm train` wrote",
+        )
+    return found
+
+
+def _environment(plugins: Plugins) -> dict[str, object]:
+    libraries = ("torch", "numpy", "webdataset", "safetensors", "deepspeed")
+    installed: Mapping[str, str] = {name: v for name in libraries if (v := _version(name))}
+    return {
+        "command": sys.argv,
+        "plugins": {s.distribution: s.version for s in plugins.states if s.state == "ok"},
+        "xlm-plugins": _version("xlm-plugins"),
+        "libraries": installed,
+        "python": platform.python_version(),
+        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "git": _git_state(),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except ImportError:
+        return None
+
+
+def _git_state() -> dict[str, object] | None:
+    """Commit and cleanness of the folder that the run was started in, if it is under git."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

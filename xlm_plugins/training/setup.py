@@ -1,0 +1,183 @@
+"""From settings and a data set to what is trained: the model's description and the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from xlm_plugins.core.batch import Step, Vocabulary
+from xlm_plugins.core.contracts import Objective, StackName
+from xlm_plugins.core.errors import DataError, OptionError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection, parse_positions
+from xlm_plugins.data.embedded import embedded_data_set
+from xlm_plugins.data.loader import BatchSizes
+from xlm_plugins.data.manifest import COUNTS_NAME, Manifest
+from xlm_plugins.data.pools import stream_languages
+from xlm_plugins.data.schedule import Schedule, StepPlan
+from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
+from xlm_plugins.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run trains: data, model, objectives with their steps, and their order."""
+
+    folder: Path
+    manifest: Manifest
+    description: ModelDescription
+    objectives: dict[str, Objective]
+    steps: dict[str, list[Step]]
+    schedule: Schedule
+    sizes: BatchSizes
+
+
+def make_plan(settings: Settings, plugins: Plugins) -> Plan:
+    """Open the data and decide everything that can be decided before a model is built.
+
+    :raises XLMError: whatever does not fit, by name, before anything is written.
+    """
+    options = settings.train
+    folder = Path(options.data) if options.data else embedded_data_set(plugins)
+    manifest = Manifest.load(folder)
+    vocabulary = manifest.vocabulary(_token_counts(folder))
+    languages = {code: index for index, code in enumerate(manifest.languages)}
+    selections = _selected_objectives(settings)
+    objectives = {
+        _short(s.name): _build(s, settings, plugins, vocabulary, languages) for s in selections
+    }
+    steps = {_short(s.name): _steps_of(s, objectives[_short(s.name)], manifest) for s in selections}
+    description = ModelDescription(
+        settings.model,
+        vocabulary,
+        languages,
+        _stacks(objectives),
+        _placed_layers(settings, plugins),
+        tuple(
+            ChosenObjective(
+                plugins.get("objective", selection.name),
+                settings.components[selection.name],
+                tuple(map(str, steps[_short(selection.name)])),
+            )
+            for selection in selections
+        ),
+    )
+    plans = [
+        StepPlan(
+            name,
+            tuple(steps[name]),
+            tuple(_size(manifest, objective, step) for step in steps[name]),
+            selection.weight,
+            options.sampling_alpha,
+        )
+        for selection, (name, objective) in zip(selections, objectives.items(), strict=True)
+    ]
+    _check_lengths(settings)
+    sizes = BatchSizes(options.batch_tokens, options.lanes, options.max_length, options.window)
+    schedule = Schedule(plans, options.seed)
+    return Plan(folder, manifest, description, objectives, steps, schedule, sizes)
+
+
+def _check_lengths(settings: Settings) -> None:
+    """Hold samples to the model's positions before anything is read."""
+    longest, options = settings.model.max_positions, settings.train
+    if options.max_length + 2 > longest:
+        raise OptionError(
+            f"--max-length {options.max_length} and two framing tokens do not fit into "
+            f"--max-positions {longest}",
+            expected=f"--max-length of at most {longest - 2}",
+        )
+    if options.window > longest:
+        raise OptionError(
+            f"--window {options.window} does not fit into --max-positions {longest}",
+            expected=f"--window of at most {longest}",
+        )
+
+
+def _token_counts(folder: Path) -> np.ndarray | None:
+    path = folder / COUNTS_NAME
+    return np.load(path, allow_pickle=False) if path.is_file() else None
+
+
+def _selected_objectives(settings: Settings) -> list[ObjectiveSelection]:
+    selections = [ObjectiveSelection.parse(text) for text in settings.train.objective]
+    names = [_short(selection.name) for selection in selections]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(
+                f"the objective {name} was selected twice",
+                remedy=f"name its steps together: --objective {name}:STEP,STEP",
+            )
+    return selections
+
+
+def _short(name: str) -> str:
+    """The component's own name: ``tlm`` for ``xlm-tlm/tlm``."""
+    return name.rpartition("/")[2]
+
+
+def _build(
+    selection: ObjectiveSelection,
+    settings: Settings,
+    plugins: Plugins,
+    vocabulary: Vocabulary,
+    languages: Mapping[str, int],
+) -> Objective:
+    component = plugins.get("objective", selection.name)
+    objective: Objective = component.load()(
+        settings.components[selection.name], vocabulary, languages
+    )
+    objective.name = component.name
+    return objective
+
+
+def _steps_of(
+    selection: ObjectiveSelection, objective: Objective, manifest: Manifest
+) -> list[Step]:
+    """The steps as written, or all that the training data offers; each has text."""
+    if selection.steps:
+        steps = [objective.parse_step(text) for text in selection.steps]
+    else:
+        steps = objective.steps(manifest.monolingual("train"), manifest.pairs("train"))
+    if not steps:
+        raise DataError(
+            f"--objective {selection.text}: the data has nothing to train it on",
+            expected=f"text for {' or '.join(map(str, objective.n_languages))} language(s)",
+            remedy="`xlm data DIR` shows what a data set holds",
+        )
+    for step in steps:
+        try:
+            manifest.stream("train", stream_languages(objective.layout(step), step))
+        except DataError as error:
+            raise DataError(
+                f"--objective {selection.text}: {error.problem}",
+                expected=error.expected,
+                remedy=error.remedy,
+            ) from error
+    return steps
+
+
+def _size(manifest: Manifest, objective: Objective, step: Step) -> int:
+    return manifest.stream("train", stream_languages(objective.layout(step), step)).n_sentences
+
+
+def _stacks(objectives: Mapping[str, Objective]) -> tuple[StackName, ...]:
+    needed = set().union(*(objective.stacks for objective in objectives.values()))
+    return tuple(name for name in get_args(StackName) if name in needed)
+
+
+def _placed_layers(settings: Settings, plugins: Plugins) -> tuple[PlacedLayer, ...]:
+    placed = []
+    for text in settings.train.layer:
+        selection = LayerSelection.parse(text)
+        component = plugins.get("layer", selection.name)
+        positions = selection.positions or parse_positions(
+            component.load().default_position(settings.model.n_layers)
+        )
+        options = settings.components[selection.name]
+        placed += [PlacedLayer(position, component, options) for position in positions]
+    return tuple(placed)

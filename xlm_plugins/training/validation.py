@@ -1,0 +1,82 @@
+"""Validation metrics: which model is the best so far, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xlm_plugins.core.errors import OptionError
+
+
+@dataclass
+class Validation:
+    """Follows metrics from evaluation to evaluation.
+
+    :param metrics: as the user names them; a leading ``_`` says that lower is better.
+    :param criterion: ``METRIC,N``: stop after N evaluations without improvement.
+    """
+
+    metrics: Sequence[str]
+    criterion: str | None = None
+    best: dict[str, float] = field(default_factory=dict)
+    n_without: int = 0
+
+    def __post_init__(self) -> None:
+        self._stopping, self._patience = _parse_criterion(self.criterion)
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that models are kept for, without the mark of direction."""
+        return [metric.removeprefix("_") for metric in self.metrics]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the stopping criterion is met."""
+        return bool(self._patience) and self.n_without >= self._patience
+
+    def take(self, measured: Mapping[str, float]) -> list[str]:
+        """Note an evaluation; gives the names of the metrics whose best it is.
+
+        :raises OptionError: a metric that is asked for is not measured.
+        """
+        improved = [metric for metric in self.metrics if self._better(metric, measured)]
+        if self._stopping:
+            better = self._better(self._stopping, measured)
+            self.n_without = 0 if better else self.n_without + 1
+        for metric in {*improved, *([self._stopping] if self._stopping and better else [])}:
+            self.best[metric] = measured[metric.removeprefix("_")]
+        return [metric.removeprefix("_") for metric in improved]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"best": self.best, "n_without": self.n_without}
+
+    def restore(self, tree: Mapping[str, Any]) -> None:
+        """Take in what `to_json` gave."""
+        self.best = dict(tree["best"])
+        self.n_without = tree["n_without"]
+
+    def _better(self, metric: str, measured: Mapping[str, float]) -> bool:
+        name = metric.removeprefix("_")
+        if name not in measured:
+            raise OptionError(
+                f"the validation metric {name!r} is not measured",
+                expected=f"one of {', '.join(measured)}, with a leading _ where lower is better",
+            )
+        if metric not in self.best:
+            return True
+        if metric.startswith("_"):
+            return measured[name] < self.best[metric]
+        return measured[name] > self.best[metric]
+
+
+def _parse_criterion(text: str | None) -> tuple[str, int]:
+    if text is None:
+        return "", 0
+    metric, comma, number = text.rpartition(",")
+    if not comma or not number.isdigit() or int(number) < 1:
+        raise OptionError(
+            f"--stopping-criterion {text!r} cannot be read",
+            expected="METRIC,N such as _valid_mlm_ppl,10",
+        )
+    return metric, int(number)
