@@ -13,6 +13,21 @@ import pytest
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded corpus's English and French with a vocabulary of 400: quick to train on."""
+    from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.data.embedded import embedded_source
+    from xlm_plugins.data.prepare import TokenizerTraining, prepare
+
+    component = Plugins.discover().get("tokenizer", "sentencepiece")
+    training = TokenizerTraining(400, component.options())
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    prepare(embedded_source().restricted(["en", "fr"]), folder, component, training, workers=1)
+    return folder
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Install a distribution with one plugin for this test: a real dist-info folder on the path.

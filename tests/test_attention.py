@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def by_hand(attention: Attention, x: Tensor, offsets: Tensor, causal: bool) -> T
         )
     )
     mixed = []
-    for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for begin, end in itertools.pairwise(offsets):
         q, k, v = (part[begin:end] for part in (query, key, value))
         scores = torch.einsum("qhd,khd->hqk", q, k) / (DIM / N_HEADS) ** 0.5
         if causal:

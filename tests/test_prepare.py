@@ -324,6 +324,12 @@ def test_without_training_text_no_tokenizer_is_trained(source, tmp_path, compone
     assert "--tokenizer-from" in error.value.remedy
 
 
+def test_a_vocabulary_that_the_text_cannot_give_leaves_nothing_behind(source, tmp_path, component):
+    with pytest.raises(DataError, match="only 41 words"):
+        _prepare(source, tmp_path / "out", component, TokenizerTraining(1000, NoOptions()))
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_the_command_prepares_and_says_what_to_try_next(source, tmp_path, plugins):
     out = tmp_path / "out"
     arguments = [str(source), str(out), "--tokenizer", "words", "--vocab-size", "46"]

@@ -29,8 +29,8 @@ def fill_mask(
 
     RUN is a run folder, RUN@last, RUN@step-N, or a bundle.
     """
-    from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.model import inference
+    from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.training.run import find_bundle
 
     bundle = Bundle.load(find_bundle(run), context.obj.plugins)

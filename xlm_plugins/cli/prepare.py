@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
-from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.errors import OptionError, PluginError
 
 if TYPE_CHECKING:
     from xlm_plugins.core.contracts import Tokenizer
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from xlm_plugins.core.registry import Component
     from xlm_plugins.data.manifest import Manifest
     from xlm_plugins.data.prepare import Progress, TokenizerTraining
+    from xlm_plugins.data.sources import Sources
+
+    Chosen = tuple[Component, Tokenizer | TokenizerTraining]
 
 EMBEDDED = "embedded"
 DEFAULT_TOKENIZER = "sentencepiece"
@@ -30,9 +33,12 @@ def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
     if all_given(arguments, "--tokenizer-from"):
         return []
     name = (all_given(arguments, "--tokenizer") or [DEFAULT_TOKENIZER])[-1]
-    if "--help" in arguments and not plugins.registry.of("tokenizer"):
-        return []
-    return [Section.of(plugins.get("tokenizer", name), name)]
+    try:
+        return [Section.of(plugins.get("tokenizer", name), name)]
+    except PluginError:
+        if {"-h", "--help"} & set(arguments):  # the help is there even where no tokenizer is
+            return []
+        raise
 
 
 @click.command(cls=SectionedCommand, sections=_sections)
@@ -93,42 +99,42 @@ def prepare(
     All text is checked before anything is written.  After an interruption the same command
     goes on where it was.
     """
-    from xlm_plugins.data.embedded import embedded_source
     from xlm_plugins.data.prepare import prepare as prepare_data
-    from xlm_plugins.data.sources import Sources
 
     if tokenizer_from and (tokenizer or vocab_size):
         raise OptionError(
             "--tokenizer-from takes a tokenizer as it is, so --tokenizer and --vocab-size are idle",
             remedy="leave them out, or leave --tokenizer-from out to train a tokenizer",
         )
-    is_embedded = source == Path(EMBEDDED) and not source.exists()
-    sources = embedded_source() if is_embedded else Sources.open(source)
-    if languages:
-        sources = sources.restricted(languages.split(","))
-    plugins = context.obj.plugins
-    chosen: Tokenizer | TokenizerTraining
+    sources = _sources(source, languages)
     if tokenizer_from:
-        component, chosen = _existing(plugins, tokenizer_from)
+        chosen = _existing(context.obj.plugins, tokenizer_from)
     else:
-        component, chosen = _to_train(context, tokenizer or DEFAULT_TOKENIZER, vocab_size)
+        chosen = _to_train(context, tokenizer or DEFAULT_TOKENIZER, vocab_size)
     with progress_report() as report:
         manifest = prepare_data(
-            sources, out, component, chosen, workers=workers, errors=errors, report=report
+            sources, out, *chosen, workers=workers, errors=errors, report=report
         )
     _summarise(manifest, out)
 
 
-def _existing(plugins: Plugins, path: Path) -> tuple[Component, Tokenizer]:
+def _sources(source: Path, languages: str | None) -> Sources:
+    from xlm_plugins.data.embedded import embedded_source
+    from xlm_plugins.data.sources import Sources
+
+    is_embedded = source == Path(EMBEDDED) and not source.exists()
+    sources = embedded_source() if is_embedded else Sources.open(source)
+    return sources.restricted(languages.split(",")) if languages else sources
+
+
+def _existing(plugins: Plugins, path: Path) -> Chosen:
     from xlm_plugins.core.tokenizers import find_tokenizer, load_tokenizer, saved_component
 
     folder = find_tokenizer(path)
     return saved_component(plugins, folder), load_tokenizer(plugins, folder)
 
 
-def _to_train(
-    context: click.Context, name: str, vocabulary_size: int | None
-) -> tuple[Component, TokenizerTraining]:
+def _to_train(context: click.Context, name: str, vocabulary_size: int | None) -> Chosen:
     from xlm_plugins.data.prepare import TokenizerTraining
 
     component = context.obj.plugins.get("tokenizer", name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -185,7 +187,17 @@ _work: _Work  # of a pool's process; its initializer has no other place to leave
 
 def _start_worker(component: Component, folder: Path) -> None:
     global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _work = _Work(component, folder)
+
+
+def _end_with_parent() -> None:
+    """A pool's process does not notice by itself that its parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _encode_in_worker(chunk: Chunk) -> tuple[Ragged, ...]:

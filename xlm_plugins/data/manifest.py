@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +144,14 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """A hash of the content: tokenizer, streams and shards."""
-        content = {k: v for k, v in asdict(self).items() if k != "source"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        content = {name: part for name, part in vars(self).items() if name != "source"}
+        text = json.dumps(content, default=vars, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def dumps(self) -> str:
         """The manifest as JSON, a block a line."""
-        return json.dumps(asdict(self), separators=(",", ":")).replace('{"shard"', '\n{"shard"')
+        text = json.dumps(self, default=vars, separators=(",", ":"))
+        return text.replace('{"shard"', '\n{"shard"')
 
     @classmethod
     def loads(cls, text: str, origin: str) -> Manifest:

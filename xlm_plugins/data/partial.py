@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.errors import DataError, XLMError
 from xlm_plugins.data.manifest import Manifest
 
 _RECORDS = "unfinished"
@@ -43,7 +43,12 @@ class Partial:
         with _locked(partial.folder):
             if partial._request() != request:
                 partial._start_clean(request)
-            yield partial
+            try:
+                yield partial
+            except XLMError:
+                if not any(partial.folder.glob(f"{_RECORDS}/*-*.json")):
+                    shutil.rmtree(partial.folder)  # no work in it that would be lost
+                raise
 
     @contextmanager
     def filled_at_once(self, name: str) -> Iterator[Path]:

@@ -96,21 +96,15 @@ def prepare(
     """
     check_free(out)
     counts = _count(sources, errors, report)
+    n_characters = sum(sum(count.n_characters) for count in counts.values())
     with Partial.open(out, _request(sources, component, tokenizer, errors)) as partial:
-        folder = partial.folder / TOKENIZER_NAME
-        if not folder.is_dir():
-            with partial.filled_at_once(TOKENIZER_NAME) as new:
-                if isinstance(tokenizer, TokenizerTraining):
-                    _train(component, tokenizer, sources, counts, new, errors, report)
-                else:
-                    save_tokenizer(component, tokenizer, new)
-        n_characters = sum(sum(count.n_characters) for count in counts.values())
+        job = _Job(sources, counts, component, partial, errors, report)
+        folder = _tokenizer_folder(job, tokenizer)
         with Encoder(component, folder, workers or sensible_workers(n_characters)) as encoder:
             record = _record(component, encoder.tokenizer)
-            job = _Job(encoder, partial, record, errors, report)
             shards: list[Manifest] = []
             for stream in sources.streams:
-                shards += _write_stream(job, stream, counts[stream.name].n_sentences, len(shards))
+                shards += _write_stream(job, stream, encoder, record, len(shards))
         manifest = _joined(record, shards, _origin(sources, counts, errors))
         np.save(partial.folder / COUNTS_NAME, count_tokens(partial.folder, manifest))
         (partial.folder / MANIFEST_NAME).write_text(manifest.dumps(), encoding="utf-8")
@@ -132,9 +126,10 @@ def count_tokens(folder: Path, manifest: Manifest) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Job:
-    encoder: Encoder
+    sources: Sources
+    counts: dict[str, TextCount]
+    component: Component
     partial: Partial
-    record: TokenizerRecord
     errors: str
     report: Report
 
@@ -147,37 +142,41 @@ def _count(sources: Sources, errors: str, report: Report) -> dict[str, TextCount
     return counts
 
 
-def _train(
-    component: Component,
-    training: TokenizerTraining,
-    sources: Sources,
-    counts: dict[str, TextCount],
-    folder: Path,
-    errors: str,
-    report: Report,
-) -> None:
-    plan = plan_sample(sources, counts)
-    report(Progress("tokenizer", f"{component.name} learns from {describe_sample(plan)}"))
-    tokenizer = component.load().train(
-        sampled_texts(plan, errors),
+def _tokenizer_folder(job: _Job, tokenizer: Tokenizer | TokenizerTraining) -> Path:
+    """Where the tokenizer is saved, once it is trained or copied there."""
+    folder = job.partial.folder / TOKENIZER_NAME
+    if not folder.is_dir():
+        with job.partial.filled_at_once(TOKENIZER_NAME) as new:
+            if isinstance(tokenizer, TokenizerTraining):
+                _train(job, tokenizer, new)
+            else:
+                save_tokenizer(job.component, tokenizer, new)
+    return folder
+
+
+def _train(job: _Job, training: TokenizerTraining, folder: Path) -> None:
+    plan = plan_sample(job.sources, job.counts)
+    job.report(Progress("tokenizer", f"{job.component.name} learns from {describe_sample(plan)}"))
+    tokenizer = job.component.load().train(
+        sampled_texts(plan, job.errors),
         training.vocabulary_size,
         training.options,
         folder,
         os.cpu_count() or 1,
     )
-    mark_tokenizer(component, tokenizer, folder)
+    mark_tokenizer(job.component, tokenizer, folder)
 
 
 def _write_stream(
-    job: _Job, stream: StreamSource, n_sentences: int, first_shard: int
+    job: _Job, stream: StreamSource, encoder: Encoder, record: TokenizerRecord, first_shard: int
 ) -> list[Manifest]:
     """Write what is still missing of a stream; the records of all of its shards."""
+    n_sentences = job.counts[stream.name].n_sentences
     finished = job.partial.finished(stream.name)
     n_read = finished[-1].source["n_read"] if finished else 0
-    n_blocks = sum(len(record.streams[0].blocks) for record in finished)
+    n_blocks = sum(len(part.streams[0].blocks) for part in finished)
     rest = itertools.islice(sentences(stream, job.errors), n_read, None)
-    encoded = job.encoder.encode(chunks_of(rest))
-    blocks = blocks_of(encoded, n_sentences, n_read)
+    blocks = blocks_of(encoder.encode(chunks_of(rest)), n_sentences, n_read)
     while (first := next(blocks, None)) is not None:
         path = job.partial.folder / f"{stream.name}-{len(finished):05d}.tar"
         with ShardWriter(path, first_shard + len(finished)) as writer:
@@ -190,7 +189,7 @@ def _write_stream(
                     break
             written = writer.finish()
         part = Stream(stream.split, stream.languages, written.blocks)
-        finished.append(Manifest(job.record, [part], [written.shard], {"n_read": block.n_read}))
+        finished.append(Manifest(record, [part], [written.shard], {"n_read": block.n_read}))
         job.partial.add(finished[-1])
     if not n_blocks:
         raise DataError(f"the tokenizer encodes nothing of {stream.name}: no tokens came out")

@@ -167,7 +167,7 @@ class DeepSpeedEngine(Engine):
         flat = torch.cat([buffer.flatten() for buffer in self._buffers])
         dist.broadcast(flat, src=0)
         sizes = [buffer.numel() for buffer in self._buffers]
-        for buffer, shared in zip(self._buffers, flat.split(sizes), strict=True):
+        for buffer, shared in zip(self._buffers, torch.split(flat, sizes), strict=True):
             buffer.copy_(shared.view_as(buffer))
 
     def _start_moments(self) -> None:

@@ -41,45 +41,66 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
 
     :raises XLMError: whatever does not fit, by name, before anything is written.
     """
+    _check_lengths(settings)
     options = settings.train
     folder = Path(options.data) if options.data else embedded_data_set(plugins)
     manifest = Manifest.load(folder)
     vocabulary = manifest.vocabulary(_token_counts(folder))
     languages = {code: index for index, code in enumerate(manifest.languages)}
-    selections = _selected_objectives(settings)
-    objectives = {
-        _short(s.name): _build(s, settings, plugins, vocabulary, languages) for s in selections
+    choices = {
+        name: _choose(selection, settings, plugins, manifest, vocabulary, languages)
+        for name, selection in _selected_objectives(settings).items()
     }
-    steps = {_short(s.name): _steps_of(s, objectives[_short(s.name)], manifest) for s in selections}
-    description = ModelDescription(
-        settings.model,
-        vocabulary,
-        languages,
-        _stacks(objectives),
-        _placed_layers(settings, plugins),
-        tuple(
-            ChosenObjective(
-                plugins.get("objective", selection.name),
-                settings.components[selection.name],
-                tuple(map(str, steps[_short(selection.name)])),
-            )
-            for selection in selections
+    objectives = {name: choice.objective for name, choice in choices.items()}
+    return Plan(
+        folder,
+        manifest,
+        ModelDescription(
+            settings.model,
+            vocabulary,
+            languages,
+            _stacks(objectives),
+            _placed_layers(settings, plugins),
+            tuple(choice.recorded for choice in choices.values()),
         ),
+        objectives,
+        {name: list(choice.plan.steps) for name, choice in choices.items()},
+        Schedule([choice.plan for choice in choices.values()], options.seed),
+        BatchSizes(options.batch_tokens, options.lanes, options.max_length, options.window),
     )
-    plans = [
-        StepPlan(
-            name,
-            tuple(steps[name]),
-            tuple(_size(manifest, objective, step) for step in steps[name]),
-            selection.weight,
-            options.sampling_alpha,
-        )
-        for selection, (name, objective) in zip(selections, objectives.items(), strict=True)
-    ]
-    _check_lengths(settings)
-    sizes = BatchSizes(options.batch_tokens, options.lanes, options.max_length, options.window)
-    schedule = Schedule(plans, options.seed)
-    return Plan(folder, manifest, description, objectives, steps, schedule, sizes)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One selected objective: built, as the bundle records it, and as the schedule draws it."""
+
+    objective: Objective
+    recorded: ChosenObjective
+    plan: StepPlan
+
+
+def _choose(
+    selection: ObjectiveSelection,
+    settings: Settings,
+    plugins: Plugins,
+    manifest: Manifest,
+    vocabulary: Vocabulary,
+    languages: Mapping[str, int],
+) -> _Choice:
+    component = plugins.get("objective", selection.name)
+    options = settings.components[selection.name]
+    objective: Objective = component.load()(options, vocabulary, languages)
+    objective.name = component.name
+    steps = tuple(_steps_of(selection, objective, manifest))
+    sizes = tuple(
+        manifest.stream("train", stream_languages(objective.layout(step), step)).n_sentences
+        for step in steps
+    )
+    return _Choice(
+        objective,
+        ChosenObjective(component, options, tuple(map(str, steps))),
+        StepPlan(component.name, steps, sizes, selection.weight, settings.train.sampling_alpha),
+    )
 
 
 def _check_lengths(settings: Settings) -> None:
@@ -103,36 +124,19 @@ def _token_counts(folder: Path) -> np.ndarray | None:
     return np.load(path, allow_pickle=False) if path.is_file() else None
 
 
-def _selected_objectives(settings: Settings) -> list[ObjectiveSelection]:
-    selections = [ObjectiveSelection.parse(text) for text in settings.train.objective]
-    names = [_short(selection.name) for selection in selections]
-    for name in names:
-        if names.count(name) > 1:
+def _selected_objectives(settings: Settings) -> dict[str, ObjectiveSelection]:
+    """By the component's own name: ``tlm`` for ``xlm-tlm/tlm``."""
+    selections: dict[str, ObjectiveSelection] = {}
+    for text in settings.train.objective:
+        selection = ObjectiveSelection.parse(text)
+        name = selection.name.rpartition("/")[2]
+        if name in selections:
             raise OptionError(
                 f"the objective {name} was selected twice",
                 remedy=f"name its steps together: --objective {name}:STEP,STEP",
             )
+        selections[name] = selection
     return selections
-
-
-def _short(name: str) -> str:
-    """The component's own name: ``tlm`` for ``xlm-tlm/tlm``."""
-    return name.rpartition("/")[2]
-
-
-def _build(
-    selection: ObjectiveSelection,
-    settings: Settings,
-    plugins: Plugins,
-    vocabulary: Vocabulary,
-    languages: Mapping[str, int],
-) -> Objective:
-    component = plugins.get("objective", selection.name)
-    objective: Objective = component.load()(
-        settings.components[selection.name], vocabulary, languages
-    )
-    objective.name = component.name
-    return objective
 
 
 def _steps_of(
@@ -159,10 +163,6 @@ def _steps_of(
                 remedy=error.remedy,
             ) from error
     return steps
-
-
-def _size(manifest: Manifest, objective: Objective, step: Step) -> int:
-    return manifest.stream("train", stream_languages(objective.layout(step), step)).n_sentences
 
 
 def _stacks(objectives: Mapping[str, Objective]) -> tuple[StackName, ...]:

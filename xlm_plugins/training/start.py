@@ -17,6 +17,7 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import load_tokenizer
 from xlm_plugins.data.loader import TrainingBatches
 from xlm_plugins.data.manifest import TOKENIZER_NAME
+from xlm_plugins.model.bundle import MODEL_NAME
 from xlm_plugins.model.host import tune_host
 from xlm_plugins.model.root import Model
 from xlm_plugins.training import launch
@@ -179,8 +180,25 @@ def _checkpoint(path: Path, plan: Plan, console: Console) -> Checkpoint | None:
             remedy="give --data the data set of the run, or start anew from its weights: "
             f"xlm train --init {path} ...",
         )
+    _check_same_model(found, plan)
     console.print(f"going on with {found} after {state.update:,} steps", markup=False)
     return Checkpoint(found, state, load_training_state(found))
+
+
+def _check_same_model(checkpoint: Path, plan: Plan) -> None:
+    """Hold a resume to the model and the objectives that the run was started with.
+
+    :raises RunError: something differs; says what.
+    """
+    written = json.loads((checkpoint / MODEL_NAME).read_text(encoding="utf-8"))
+    asked = plan.description.to_json()
+    for part, value in asked.items():
+        if written[part] != value:
+            raise RunError(
+                f"the run's {part} are not those asked for now: {written[part]} and {value}",
+                remedy=f"leave them out, xlm train --resume {checkpoint.parents[1]}, or start a "
+                f"new run from its weights: --init {checkpoint.parents[1]}",
+            )
 
 
 def _initialise(

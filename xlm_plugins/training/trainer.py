@@ -86,7 +86,7 @@ class Trainer:
         self._began = time.monotonic() - self.state.elapsed
         self._logged_at = time.monotonic()
         self._skipped_in_a_row = 0
-        self._gradient_norm = 0.0
+        self._gradient_norm = self._rate = 0.0
         self._saved_at = self._evaluated_at = self.state.update
 
     def run(self) -> str:
@@ -125,8 +125,8 @@ class Trainer:
             tally.add(self.engine.forward_backward(objective, batch, scale))
             self._tallies.n_tokens += batch.n_tokens
         tally.n_updates += 1
-        rate = self.learning_rate.at(update.index + 1, self._progress())
-        stepped = self.engine.step(rate)
+        self._rate = self.learning_rate.at(update.index, self._progress())
+        stepped = self.engine.step(self._rate)
         self._gradient_norm = stepped.gradient_norm
         self._count_skipped(stepped.skipped, update, micro_batches)
         self.state.update += 1
@@ -191,21 +191,20 @@ class Trainer:
         speed = n_tokens / max(now - self._logged_at, 1e-9)
         self._logged_at = now
         self.state.n_tokens += n_tokens
-        rate = self.learning_rate.at(self.state.update, self._progress())
         for record in records:
             self.metrics.write(
                 "train",
                 self.state.update,
                 {
                     **record,
-                    "learning_rate": rate,
+                    "learning_rate": self._rate,
                     "gradient_norm": self._gradient_norm,
                     "tokens": self.state.n_tokens,
                     "skipped": self.state.n_skipped,
                     "tokens_per_second": round(speed, 1),
                 },
             )
-        self.report.training(self.state.update, records, rate, speed, self._seconds_left())
+        self.report.training(self.state.update, records, self._rate, speed, self._seconds_left())
 
     def _seconds_left(self) -> float:
         elapsed, options = self._elapsed(), self.settings.train
