@@ -2,6 +2,7 @@
 
 The plain one is the same layer with `embedding_bag`'s own backward.  Prints a markdown table:
 median milliseconds and spread (least to most) over the rounds, and the ratio of the medians.
+Dated figures: benchmarks/results/pkm_step.md.
 
     python benchmarks/pkm_step.py [--tokens 4096] [--rounds 9] [--threads 2]
 """
@@ -9,9 +10,7 @@ median milliseconds and spread (least to most) over the rounds, and the ratio of
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 from xlm_pkm import ProductKeyOptions, layer
 from xlm_pkm.gather import weighted_rows
+
+from xlm_plugins.model.host import tune_host
 
 DIM = 256
 
@@ -73,10 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    if platform.libc_ver()[0] == "glibc":  # keep large blocks, or page faults are what is timed
-        for parameter, value in ((-3, 1 << 25), (-1, (1 << 31) - 1)):
-            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
+    tune_host(arguments.threads)  # as training does, or page faults are what is timed
     print(
         f"{datetime.date.today()}, torch {torch.__version__}, {arguments.threads} threads, "
         f"{arguments.tokens} tokens, dim {DIM}, fp32, {arguments.rounds} rounds, milliseconds\n"

@@ -4,7 +4,8 @@
 
 Text is made of the embedded corpus's words in random order.  Linux only: memory is read from
 /proc every 50 ms.  PSS counts a page that several processes share once; the sum of RSS counts it
-for each of them.  A bounded `prepare` shows about the same peak for every size.
+for each of them.  A bounded `prepare` shows about the same peak for every size.  Dated figures:
+benchmarks/results/prepare_memory.md.
 """
 
 from __future__ import annotations

@@ -224,7 +224,8 @@ def _machine() -> str:
         return platform.processor() or platform.machine()
     entries = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
     name, family = entries.get("model name", platform.machine()), entries.get("cpu family", "?")
-    widest = next((f for f in ("avx512_bf16", "avx512f", "avx2") if f in entries["flags"]), "")
+    flags = entries.get("flags", "")
+    widest = next((flag for flag in ("avx512_bf16", "avx512f", "avx2") if flag in flags), "")
     return f"{name} family {family} {widest}".strip()
 
 

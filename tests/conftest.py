@@ -6,26 +6,98 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xlm_plugins.training.settings import Settings
+
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded corpus's English and French with a vocabulary of 400: quick to train on."""
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """English and French of the embedded corpus, alone and paired: 1,000 verses, few held out."""
+    from xlm_plugins.data.embedded import embedded_sentences
+
+    folder = tmp_path_factory.mktemp("tiny") / "text"
+    folder.mkdir()
+    for split, n_verses in (("train", 1000), ("valid", 40), ("test", 30)):
+        for language in ("en", "fr"):
+            text = "\n".join(embedded_sentences(split, language)[:n_verses]) + "\n"
+            for stream in (language, f"en-fr.{language}"):
+                (folder / f"{split}.{stream}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def prepared(source: Path, out: Path, vocabulary_size: int) -> Path:
+    """A data set of a folder of text, with a vocabulary of its own."""
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.data.embedded import embedded_source
     from xlm_plugins.data.prepare import TokenizerTraining, prepare
+    from xlm_plugins.data.sources import Sources
 
     component = Plugins.discover().get("tokenizer", "sentencepiece")
-    training = TokenizerTraining(400, component.options())
-    folder = tmp_path_factory.mktemp("tiny") / "data"
-    prepare(embedded_source().restricted(["en", "fr"]), folder, component, training, workers=1)
-    return folder
+    training = TokenizerTraining(vocabulary_size, component.options())
+    prepare(Sources.open(source), out, component, training, workers=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_source: Path) -> Path:
+    """`tiny_source` with a vocabulary of 400: quick to train on.  For reading only."""
+    return prepared(tiny_source, tiny_source.with_name("data"), 400)
+
+
+@pytest.fixture(scope="session")
+def other_data(tiny_source: Path) -> Path:
+    """The text of `tiny_data` in another vocabulary, of 450.  For reading only."""
+    return prepared(tiny_source, tiny_source.with_name("other"), 450)
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_data: Path) -> Callable[..., Settings]:
+    """Settings of a run of a second: a tiny model, 12 updates on `tiny_data`.
+
+    ``tiny_settings(steps=4)`` changes options of ``[train]``.
+    """
+    from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.training.settings import resolve
+
+    plugins = Plugins.discover()
+
+    def settings(**options: Any) -> Settings:
+        train = {**TINY_TRAIN, "data": str(tiny_data), **options}
+        sections: dict[str, Any] = {"model": TINY_MODEL, "optimizer": {"lr": 1e-2, "warmup": 2}}
+        if train["layer"]:
+            sections["pkm"] = {"n_keys": 8, "knn": 4, "heads": 2, "k_dim": 8}
+        return resolve({}, {**sections, "train": train}, plugins)
+
+    return settings
+
+
+TINY_MODEL = {"dim": 16, "n_layers": 2, "n_heads": 2}
+TINY_TRAIN = {
+    "objective": ["mlm", "tlm:en-fr"],
+    "layer": ["pkm"],
+    "steps": 12,
+    "batch_tokens": 256,
+    "window": 32,
+    "evaluate_every": 4,
+    "save_every": 1,
+    "keep": 4,
+    "log_every": 3,
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
+    """A finished run with `tiny_settings`.  For reading only."""
+    from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.training.start import train
+
+    return train(tiny_settings(out=str(tiny_data.with_name("run"))), Plugins.discover()).path
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_sample_alpha_needs_counts() -> None:
 
 def test_evaluation_predicts_inside_each_row_and_shows_mask() -> None:
     rows = random_rows(300)
-    shown, predicted = choose_for_evaluation(rows, 0.15, VOCABULARY, np.random.default_rng(1))
+    shown, predicted = choose_for_evaluation(rows, VOCABULARY, np.random.default_rng(1))
     assert (shown.values[predicted] == MASK).all()
     assert not np.isin(predicted, rows.offsets[:-1]).any()
     assert not np.isin(predicted, rows.offsets[1:] - 1).any()
@@ -169,5 +169,15 @@ def test_evaluation_predicts_inside_each_row_and_shows_mask() -> None:
 
 def test_evaluation_predicts_nothing_of_rows_without_an_inside() -> None:
     rows = Ragged.of([[EOS, EOS], [EOS], [EOS, 9, EOS]])
-    _, predicted = choose_for_evaluation(rows, 0.15, VOCABULARY, np.random.default_rng(1))
+    _, predicted = choose_for_evaluation(rows, VOCABULARY, np.random.default_rng(1))
     assert predicted.tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("targets", "kind"), [([0.25, -1.5], torch.float32), ([3, 7], torch.int64)]
+)
+def test_targets_are_ids_or_numbers(targets: list[float], kind: torch.dtype) -> None:
+    rows, ids = Ragged.of([[1, 2]]), np.array([0])
+    batch = pack(rows, rows.positions(), rows.filled(0), np.array([0, 1]), np.array(targets), ids)
+    assert batch.targets.dtype == kind
+    assert batch.targets.tolist() == targets

@@ -174,9 +174,12 @@ def test_the_engine_follows_the_world():
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda state: state.weights.pop("hidden.bias"), r"1 missing \['hidden.bias'\]"),
-        (lambda state: state.weights.update(x=torch.ones(1)), r"1 unknown \['x'\]"),
-        (lambda state: state.weights.update(centre=torch.ones(2)), r"centre has shape \(2,\)"),
+        (lambda state: state.weights.pop("hidden.bias"), r"hidden\.bias is missing"),
+        (lambda state: state.weights.update(x=torch.ones(1)), "x is not in the model"),
+        (
+            lambda state: state.weights.update(centre=torch.ones(2)),
+            r"centre is \(2,\)",
+        ),
         (lambda state: state.moments["exp_avg"].pop("hidden.bias"), "moments exp_avg"),
         (lambda state: state.moments.pop("exp_avg_sq"), "moments exp_avg_sq"),
     ],

@@ -68,3 +68,10 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch):
     assert World(local_rank=0).device == torch.device("cuda", 0)
     with pytest.raises(RunError, match="local rank 1"):
         _ = World(1, 1, 2).device
+
+
+def test_alone_a_failure_is_its_own():
+    with pytest.raises(ValueError, match="mine"), launch.all_or_none():
+        raise ValueError("mine")
+    with launch.all_or_none():
+        pass

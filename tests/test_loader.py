@@ -16,8 +16,10 @@ from xlm_plugins.core.errors import DataError, RunError
 from xlm_plugins.core.ragged import Ragged, stack
 from xlm_plugins.core.registry import NoOptions
 from xlm_plugins.core.selection import LossWeight
-from xlm_plugins.data.loader import BatchSizes, TrainingBatches, evaluation_batches, load
+from xlm_plugins.data.evaluation_batches import evaluation_batches
+from xlm_plugins.data.loader import TrainingBatches, load
 from xlm_plugins.data.manifest import Manifest, Stream, TokenizerRecord
+from xlm_plugins.data.planning import BatchSizes
 from xlm_plugins.data.schedule import Schedule, StepPlan
 from xlm_plugins.data.shards import ShardReader, ShardWriter
 

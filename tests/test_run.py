@@ -75,6 +75,20 @@ def test_run_means_the_best_and_else_the_last(tmp_path: Path) -> None:
     assert find_bundle(str(best)) == best
 
 
+def test_a_path_may_have_an_at_sign(tmp_path: Path) -> None:
+    run = tmp_path / "me@home"
+    step = _bundle(run / "checkpoints" / "step-5")
+    assert find_bundle(str(run)) == find_bundle(f"{run}@step-5") == step
+
+
+def test_ranks_but_the_first_write_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert not folder.writing
+    folder.remove()
+    folder.close()
+    assert not folder.path.exists()
+
+
 def test_a_missing_model_names_those_that_there_are(tmp_path: Path) -> None:
     _bundle(tmp_path / "checkpoints" / "step-5")
     with pytest.raises(BundleError, match="step-5"):

@@ -1,8 +1,9 @@
-"""Runs from the command line, start to finish, on a little real text."""
+"""Runs, start to finish, on a little real text."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,12 +16,28 @@ from typing import Any
 import pytest
 
 from xlm_plugins import OptionError, RunError
+from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.training.settings import Settings, resolve
+from xlm_plugins.training.settings import Settings
 from xlm_plugins.training.start import Outcome, train
+from xlm_plugins.training.trainer import Trainer
 
-MODEL = {"dim": 16, "n_layers": 2, "n_heads": 2}
-PKM = {"n_keys": 8, "knn": 4, "heads": 2, "k_dim": 8}
+SAVED_AND_STOPPED = 75
+
+# As much of `xlm` as a test of a kill needs: the process kills itself when it writes the log line
+# of a given update, so that the test waits for nothing and never comes too late.
+KILLED_AT = """
+import os, signal, sys
+from xlm_plugins.cli.main import main
+from xlm_plugins.training.trainer import Trainer
+log = Trainer._log
+def log_and_die(self):
+    log(self)
+    if self.state.update == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+Trainer._log = log_and_die
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -28,62 +45,43 @@ def plugins() -> Plugins:
     return Plugins.discover()
 
 
-def _settings(plugins: Plugins, data: Path, **options: Any) -> Settings:
-    flags = {
-        "model": MODEL,
-        "optimizer": {"lr": 1e-2, "warmup": 2},
-        "pkm": PKM,
-        "train": {
-            "objective": ["mlm", "tlm:en-fr"],
-            "layer": ["pkm"],
-            "data": str(data),
-            "steps": 12,
-            "batch_tokens": 256,
-            "window": 32,
-            "evaluate_every": 4,
-            "save_every": 4,
-            "log_every": 3,
-            "threads": 1,
-            **options,
-        },
-    }
-    if not flags["train"]["layer"]:
-        del flags["pkm"]
-    return resolve({}, flags, plugins)
-
-
 @pytest.fixture
-def run(plugins: Plugins, tiny_data: Path, tmp_path: Path) -> Callable[..., Outcome]:
+def run(
+    plugins: Plugins, tiny_settings: Callable[..., Settings], tmp_path: Path
+) -> Callable[..., Outcome]:
     """Train into ``tmp_path / name`` and return the outcome."""
 
     def run(name: str, **options: Any) -> Outcome:
-        out = {} if options.get("resume") else {"out": str(tmp_path / name)}
-        return train(_settings(plugins, tiny_data, **out, **options), plugins)
+        if "resume" not in options:
+            options = {"out": str(tmp_path / name), **options}
+        return train(tiny_settings(**options), plugins)
 
     return run
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what the clock decides."""
+def _metrics(path: Path, kind: str = "") -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, or of one kind, without what the clock decides."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in m.items() if k not in ("time", "tokens_per_second")} for m in lines]
+    clock = ("time", "tokens_per_second")
+    return [
+        {k: v for k, v in line.items() if k not in clock}
+        for line in lines
+        if line["kind"] == kind or not kind
+    ]
 
 
-def test_a_run_leaves_a_complete_folder(run: Callable[..., Outcome]) -> None:
-    outcome = run("run")
-    assert (outcome.reason, outcome.update) == ("done", 12)
-    path = outcome.path
-    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["step-12", "step-8"]
-    assert (path / "best" / "valid_mlm_ppl" / "model.safetensors").is_file()
+def test_a_run_leaves_a_complete_folder(tiny_run: Path) -> None:
+    checkpoints = tiny_run / "checkpoints"
+    assert {p.name for p in checkpoints.iterdir()} == {f"step-{n}" for n in (9, 10, 11, 12)}
+    assert (tiny_run / "best" / "valid_mlm_ppl" / "model.safetensors").is_file()
     for name in ("config.toml", "environment.json", "plots/curves.png"):
-        assert (path / name).stat().st_size
-    made_with = json.loads((path / "checkpoints/step-12/plugins.json").read_text())
+        assert (tiny_run / name).stat().st_size
+    made_with = json.loads((checkpoints / "step-12" / "plugins.json").read_text())
     assert made_with["layer/pkm"] == "xlm-pkm 0.1.0"
 
 
-def test_metrics_have_the_names_of_the_field(run: Callable[..., Outcome]) -> None:
-    lines = _metrics(run("run").path)
-    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+def test_metrics_have_the_names_of_the_field(tiny_run: Path) -> None:
+    evaluations = _metrics(tiny_run, "evaluation")
     assert [line["step"] for line in evaluations] == [0, 4, 8, 12]
     for name in ("valid_en_mlm_ppl", "valid_mlm_acc", "valid_en-fr_tlm_ppl",
                  "valid_en-fr_tlm_alone_ppl", "valid_enc.1_pkm_usage"):  # fmt: skip
@@ -91,40 +89,64 @@ def test_metrics_have_the_names_of_the_field(run: Callable[..., Outcome]) -> Non
     means = [evaluations[-1][f"valid_{language}_mlm_ppl"] for language in ("en", "fr")]
     assert evaluations[-1]["valid_mlm_ppl"] == pytest.approx(sum(means) / 2)
     assert evaluations[-1]["valid_mlm_ppl"] < evaluations[0]["valid_mlm_ppl"]
-    trains = [line for line in lines if line["kind"] == "train"]
+    trains = _metrics(tiny_run, "train")
     assert {line["step"] for line in trains} == {3, 6, 9, 12}
     assert sum(line["updates"] for line in trains) == 12
     assert {line["objective"] for line in trains} == {"mlm", "tlm"}
 
 
-def test_one_seed_gives_one_run_and_another_seed_another(run: Callable[..., Outcome]) -> None:
-    first, second, other = run("a"), run("b"), run("c", seed=2)
-    assert _metrics(first.path) == _metrics(second.path)
-    assert _metrics(first.path) != _metrics(other.path)
+def test_one_seed_gives_one_run(run: Callable[..., Outcome], tiny_run: Path) -> None:
+    assert _metrics(run("again").path) == _metrics(tiny_run)
+
+
+def test_another_seed_gives_another_run(run: Callable[..., Outcome], tiny_run: Path) -> None:
+    other = run("other", seed=2, evaluate_every=0, save_every=0)
+    assert _metrics(other.path, "train") != _metrics(tiny_run, "train")
+
+
+def test_evaluations_and_checkpoints_change_nothing(
+    run: Callable[..., Outcome], tiny_run: Path
+) -> None:
+    bare = run("bare", evaluate_every=0, save_every=0)
+    assert _metrics(bare.path, "train") == _metrics(tiny_run, "train")
+    assert _metrics(bare.path)[-1] == _metrics(tiny_run)[-1]
 
 
 def test_loader_processes_change_nothing(run: Callable[..., Outcome]) -> None:
-    alone = run("a", steps=4, layer=[])
-    assert _metrics(alone.path) == _metrics(run("b", steps=4, layer=[], workers=1).path)
+    few = {"steps": 3, "layer": [], "evaluate_every": 0, "save_every": 0}
+    assert _metrics(run("a", **few).path) == _metrics(run("b", **few, workers=1).path)
 
 
-@pytest.mark.parametrize("save_every", [2, 5])  # 5 falls between two log lines
+# Update 9 has a log line; update 10 stands in the middle of one.
+@pytest.mark.parametrize("at", [9, 10])
 def test_a_resumed_run_is_the_uninterrupted_one(
-    run: Callable[..., Outcome], tmp_path: Path, save_every: int
+    run: Callable[..., Outcome], tiny_run: Path, tmp_path: Path, at: int
 ) -> None:
-    whole = run("whole", save_every=save_every)
-    cut = run("cut", save_every=save_every, keep=9)
-    for late in (cut.path / "checkpoints").iterdir():
-        if int(late.name.removeprefix("step-")) > 5:
-            shutil.rmtree(late)
-    resumed = run("cut", save_every=save_every, resume=str(cut.path))
-    assert resumed.update == 12
-    assert _metrics(resumed.path) == _metrics(whole.path)
+    cut = tmp_path / "cut"
+    shutil.copytree(tiny_run, cut)
+    for late in range(at + 1, 13):
+        shutil.rmtree(cut / "checkpoints" / f"step-{late}")
+    assert run("", resume=str(cut)).update == 12
+    assert _metrics(cut) == _metrics(tiny_run)
 
 
-def test_a_killed_run_goes_on_to_the_last_digit(
-    run: Callable[..., Outcome], tiny_data: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_to_the_last_digit(tiny_run: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    command = ["train", "--config", str(tiny_run / "config.toml"), "--out", str(killed)]
+    command += ["--resume", "auto", "--save-every", "5"]
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED_AT, "9", *command], capture_output=True, timeout=120
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    assert [p.name for p in (killed / "checkpoints").iterdir()] == ["step-5"]
+    assert _metrics(killed)[-1]["step"] == 9
+    assert main(command) == 0
+    assert _metrics(killed) == _metrics(tiny_run)
+
+
+@pytest.mark.slow
+def test_a_run_killed_from_outside_goes_on(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    """The same, killed at whatever it happens to do."""
     whole = run("whole", steps=400, save_every=20, evaluate_every=100)
     config, killed = whole.path / "config.toml", tmp_path / "killed"
     command = [sys.executable, "-m", "xlm_plugins", "train", "--config", config, "--out", killed]
@@ -140,25 +162,31 @@ def test_a_killed_run_goes_on_to_the_last_digit(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_and_stops(
-    run: Callable[..., Outcome], tmp_path: Path, number: signal.Signals
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
-    template = run("template", steps=4)
+    log = Trainer._log
+
+    def log_and_signal(self: Trainer) -> None:
+        log(self)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "_log", log_and_signal)
     out = tmp_path / "stopped"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "xlm_plugins", "train", "--config", template.path / "config.toml",
-         "--out", out, "--steps", "100000", "--save-every", "0"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    _wait_for(lambda: (out / "metrics.jsonl").is_file() and len(_metrics(out)) > 3, process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert f"xlm train --resume {out}" in errors
-    assert len(list((out / "checkpoints").glob("step-*"))) == 1
+    config = str(tiny_run / "config.toml")
+    command = ["train", "--config", config, "--out", str(out), "--save-every", "0"]
+    assert main([*command, "--evaluate-every", "0"]) == SAVED_AND_STOPPED
+    told = capsys.readouterr().err
+    assert f"{number.name}: saved and stopped after 3 steps" in told
+    assert f"xlm train --resume {out}" in told
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-3"]
 
 
 def test_the_clock_can_end_a_run(run: Callable[..., Outcome]) -> None:
-    outcome = run("run", minutes=0.02, steps=10**6, evaluate_every=0)
+    outcome = run("run", minutes=0.02, steps=10**6, evaluate_every=0, save_every=0)
     assert outcome.reason == "minutes"
     lines = _metrics(outcome.path)
     rates = [line["learning_rate"] for line in lines if line["kind"] == "train"]
@@ -166,25 +194,35 @@ def test_the_clock_can_end_a_run(run: Callable[..., Outcome]) -> None:
     assert lines[-1]["kind"] == "evaluation"
 
 
+def test_a_run_that_ends_before_its_first_update_leaves_a_model(
+    run: Callable[..., Outcome],
+) -> None:
+    outcome = run("run", minutes=1e-6)
+    assert (outcome.reason, outcome.update) == ("minutes", 0)
+    assert [p.name for p in (outcome.path / "checkpoints").iterdir()] == ["step-0"]
+
+
 def test_the_stopping_criterion_ends_a_run(run: Callable[..., Outcome]) -> None:
-    # Accuracy in percent cannot exceed 100, so with "lower is better" it soon stops falling.
-    outcome = run("run", steps=400, evaluate_every=1, stopping_criterion="_valid_mlm_acc,2")
+    # Accuracy rises while a model learns: where lower is better it soon stops improving.
+    outcome = run(
+        "run", steps=400, evaluate_every=1, save_every=0, stopping_criterion="_valid_mlm_acc,2"
+    )
     assert outcome.reason == "criterion"
     assert outcome.update < 400
 
 
-def test_a_folder_that_holds_a_run_is_refused(run: Callable[..., Outcome]) -> None:
-    path = run("run", steps=2).path
-    before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
+def test_a_folder_that_holds_a_run_is_refused(run: Callable[..., Outcome], tiny_run: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in tiny_run.rglob("*")}
     with pytest.raises(RunError, match="already holds a run"):
-        run("run", steps=2)
-    assert {p: p.stat().st_mtime_ns for p in path.rglob("*")} == before
+        run("", out=str(tiny_run))
+    assert {p: p.stat().st_mtime_ns for p in tiny_run.rglob("*")} == before
 
 
-def test_a_resume_with_another_model_is_refused(run: Callable[..., Outcome]) -> None:
-    path = run("run", steps=4).path
+def test_a_resume_with_another_model_is_refused(
+    run: Callable[..., Outcome], tiny_run: Path
+) -> None:
     with pytest.raises(RunError, match="objectives are not those"):
-        run("run", resume=str(path), objective=["mlm"], layer=["pkm"])
+        run("", resume=str(tiny_run), objective=["mlm"])
 
 
 def test_nothing_is_written_when_the_settings_do_not_fit(
@@ -199,13 +237,15 @@ def test_nothing_is_written_when_the_settings_do_not_fit(
     assert not (tmp_path / "run").exists()
 
 
-def test_init_copies_what_fits(run: Callable[..., Outcome], capfd: Any) -> None:
-    first = run("first", steps=4, layer=[])
-    second = run("second", steps=1, layer=["pkm"], init=f"{first.path}@last")
-    assert second.update == 1
+def test_init_copies_what_fits(
+    run: Callable[..., Outcome], tiny_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = {"steps": 1, "evaluate_every": 0, "save_every": 0}
+    assert run("second", **few, layer=[], init=f"{tiny_run}@last").update == 1
     report = capfd.readouterr().err
     assert "tensors copied" in report
-    assert "left out" in report  # the FFN that the memory replaces
+    assert "new, as initialised" in report  # the FFN in the memory's place
+    assert "left out" in report  # the memory
 
 
 def _wait_for(ready: Callable[[], Any], process: subprocess.Popen[Any]) -> None:

@@ -192,12 +192,12 @@ def test_activation_is_chosen() -> None:
 
 
 def test_autocast_trains_fp32_weights() -> None:
-    stack, batch = make_stack(dropout=0.1), make_batch(LENGTHS)
+    stack, batch = make_stack(dropout=0.0), make_batch(LENGTHS)
     with torch.autocast("cpu", torch.bfloat16):
         loss = stack.loss(stack(batch, at=batch.predicted), batch.targets).loss
     loss.backward()
     expected = stack.eval().loss(stack(batch, at=batch.predicted), batch.targets).loss
-    assert loss.item() == pytest.approx(expected.item(), rel=0.1)
+    assert loss.item() == pytest.approx(expected.item(), rel=0.02)
     assert all(w.grad.dtype == torch.float32 for w in stack.parameters())
 
 

@@ -33,12 +33,21 @@ def test_goes_on_from_what_was_written() -> None:
     assert second.exhausted
 
 
+def test_metrics_are_held_to_what_will_be_measured() -> None:
+    patterns = ["valid_mlm_ppl", "valid_enc.2_pkm_*"]
+    Validation(["_valid_mlm_ppl", "valid_enc.2_pkm_usage"], "_valid_mlm_ppl,2").check(patterns)
+    with pytest.raises(OptionError, match="valid_tlm_ppl"):
+        Validation([], "_valid_tlm_ppl,2").check(patterns)
+    with pytest.raises(OptionError, match="the data has none"):
+        Validation(["_valid_tlm_ppl"]).check([])
+
+
 def test_an_unknown_metric_names_those_that_there_are() -> None:
     with pytest.raises(OptionError, match="valid_mlm_ppl"):
         Validation(["_valid_mml_ppl"]).take({"valid_mlm_ppl": 1.0})
 
 
-@pytest.mark.parametrize("text", ["ppl", "ppl,0", "ppl,x", ",3x"])
+@pytest.mark.parametrize("text", ["ppl", "ppl,0", "ppl,x", ",3x", ",3"])
 def test_a_criterion_that_cannot_be_read(text: str) -> None:
     with pytest.raises(OptionError, match="METRIC,N"):
         Validation([], text)

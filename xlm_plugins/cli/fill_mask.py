@@ -14,7 +14,9 @@ import click
 @click.argument("run", metavar="RUN")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--language", help="Language of the text; needed where the model knows several.")
-@click.option("--top", default=5, show_default=True, help="Guesses for each mask.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Guesses for each mask."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each text.")
 @click.pass_context
 def fill_mask(

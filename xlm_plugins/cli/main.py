@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,6 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:
         click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # `xlm data DIR | head`: the reader has enough
+        sys.stdout = None  # else Python would write what is left at its end, and complain
         return INTERRUPTED
     except (XLMError, OSError) as error:
         if session.debug:

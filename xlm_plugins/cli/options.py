@@ -82,6 +82,15 @@ def all_given(arguments: Sequence[str], flag: str) -> list[str]:
     return values
 
 
+errors_option = click.option(
+    "--errors",
+    type=click.Choice(["strict", "replace"]),
+    default="strict",
+    help="What to do about bytes that are not UTF-8: refuse, or put U+FFFD there.",
+)
+"""For commands that read text."""
+
+
 class SectionedCommand(click.Command):
     """A command whose flags include those of the sections that ``sections`` names."""
 
@@ -110,7 +119,8 @@ class SectionedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one heading a section, the command's own options first."""
-        own = [("Options", super().get_params(ctx))]
+        # Without arguments, which the usage line shows and the text explains.
+        own = [("Options", [p for p in super().get_params(ctx) if isinstance(p, click.Option)])]
         for title, parameters in [*own, *ctx.meta.get(_FLAGS, ())]:
             records = [parameter.get_help_record(ctx) for parameter in parameters]
             rows = [record for record in records if record is not None]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
+from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors_option, given
 from xlm_plugins.core.errors import OptionError, PluginError
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes.  [default one a CPU, if worth it]"
 )
-@click.option(
-    "--errors",
-    type=click.Choice(["strict", "replace"]),
-    default="strict",
-    help="What to do about bytes that are not UTF-8: refuse, or put U+FFFD there.",
-)
+@errors_option
 @click.pass_context
 def prepare(
     context: click.Context,

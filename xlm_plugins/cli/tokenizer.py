@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
+from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors_option, given
 from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY
 from xlm_plugins.core.errors import DataError
 
@@ -52,12 +52,7 @@ def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
     show_default=True,
     help="Number of ids, special ones included.",
 )
-@click.option(
-    "--errors",
-    type=click.Choice(["strict", "replace"]),
-    default="strict",
-    help="What to do about bytes that are not UTF-8: refuse, or put U+FFFD there.",
-)
+@errors_option
 @click.pass_context
 def train(
     context: click.Context,

@@ -61,13 +61,13 @@ def train(context: click.Context, config: Path | None) -> int:
     from xlm_plugins.training.start import train as run_training
 
     outcome = run_training(settings, plugins)
+    was_stopped = outcome.reason.startswith("SIG")
     if World.from_environment().rank == 0:
         click.echo(outcome.path)
-    if not outcome.reason.startswith("SIG"):
-        return 0
-    click.echo(f"{outcome.reason}: saved and stopped after {outcome.update:,} steps", err=True)
-    click.echo(f"to go on: xlm train --resume {outcome.path}", err=True)
-    return RESUMABLE_STATUS
+        if was_stopped:
+            told = f"{outcome.reason}: saved and stopped after {outcome.update:,} steps"
+            click.echo(f"{told}\nto go on: xlm train --resume {outcome.path}", err=True)
+    return RESUMABLE_STATUS if was_stopped else 0
 
 
 def _config(config: Sequence[str], resume: Sequence[str]) -> dict[str, Any]:

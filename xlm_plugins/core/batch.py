@@ -22,6 +22,9 @@ from torch import Tensor
 from xlm_plugins.core.masking_options import MaskingOptions
 from xlm_plugins.core.ragged import IntArray, Ragged, offsets_of
 
+EVALUATION_SHARE = 0.15
+"""Share of positions that masked objectives predict in evaluation."""
+
 
 class Layout(Enum):
     """How a step's samples are cut out of the text.
@@ -169,10 +172,15 @@ def pack(
     targets: npt.NDArray[np.generic],
     sample_ids: IntArray,
 ) -> Batch:
-    """Lay a numpy description out as a `Batch`; all rows share one layout of offsets."""
+    """Lay a numpy description out as a `Batch`; all rows share one layout of offsets.
+
+    :param targets: ids or classes, which become int64, or numbers, which become float32.
+    """
 
     def long(values: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64))
+
+    are_numbers = np.issubdtype(targets.dtype, np.floating)  # of a regression, else ids or classes
 
     return Batch(
         tokens=long(tokens.values),
@@ -180,7 +188,7 @@ def pack(
         languages=long(languages.values),
         offsets=long(tokens.offsets),
         predicted=long(predicted),
-        targets=long(targets),
+        targets=torch.from_numpy(targets.astype(np.float32)) if are_numbers else long(targets),
         sample_ids=long(sample_ids),
     )
 
@@ -229,10 +237,11 @@ def choose_masked(
 
 
 def choose_for_evaluation(
-    tokens: Ragged, probability: float, vocabulary: Vocabulary, rng: np.random.Generator
+    tokens: Ragged, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> tuple[Ragged, IntArray]:
     """Draw the positions that evaluation predicts: all shown as MASK, at least one a row.
 
+    The share is the same for every run, whatever it trains with, so that perplexities compare.
     Never the first or the last position of a row; a row shorter than three predicts nothing.
 
     :returns: the rows as the model sees them, and the chosen indices into the packed values.
@@ -240,7 +249,7 @@ def choose_for_evaluation(
     draws = rng.random(len(tokens.values))
     draws[tokens.offsets[:-1]] = draws[tokens.offsets[1:] - 1] = np.inf
     long_rows = np.flatnonzero(tokens.lengths >= 3)
-    chosen = draws < probability
+    chosen = draws < EVALUATION_SHARE
     for row in long_rows[~_any_in_row(chosen, tokens)[long_rows]]:
         begin, end = tokens.offsets[row], tokens.offsets[row + 1]
         chosen[begin + int(np.argmin(draws[begin:end]))] = True
@@ -262,7 +271,7 @@ def _weighted_choice(
     vocabulary: Vocabulary,
     rng: np.random.Generator,
 ) -> IntArray:
-    """Draw ``probability`` of all positions without replacement, weighted by count^-alpha."""
+    """Draw ``mask_prob`` of all positions without replacement, weighted by count^-alpha."""
     if vocabulary.counts is None:
         raise ValueError("sample_alpha needs the token counts of the training text")
     weights = np.maximum(vocabulary.counts, 1.0) ** -options.sample_alpha

@@ -104,7 +104,10 @@ class Objective(ABC):
         return {}
 
     def prepare(self, model: Model, batch: Batch) -> Batch:
-        """Complete a batch with the model, without gradient; back-translation generates here."""
+        """Complete a batch with the model, without gradient; back-translation generates here.
+
+        torch's random state is a function of (seed, update, micro-batch, rank) when it is called.
+        """
         return batch
 
 
@@ -207,7 +210,7 @@ class Tokenizer(ABC):
         """Encode sentences, one row each, without any frame of special tokens.
 
         :param continues: the texts go on in the middle of a line, so nothing that marks a
-            line's beginning is put before them.
+            line's beginning is put before them; a space at their own beginning begins a word.
         """
 
     @abstractmethod
@@ -238,17 +241,3 @@ class Tokenizer(ABC):
         """What objectives and models need to know of this tokenizer."""
         roles = {role: self.special(role) for role in self.ROLES}
         return Vocabulary(len(self.tokens()), roles, self.reserved())
-
-
-__all__ = [
-    "Batch",
-    "Layer",
-    "Layout",
-    "LossOutput",
-    "Objective",
-    "ParameterGroup",
-    "Samples",
-    "Step",
-    "Tokenizer",
-    "Vocabulary",
-]

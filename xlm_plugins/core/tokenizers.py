@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xlm_plugins.core.errors import BundleError, PluginError
+from xlm_plugins.core.files import write_json
 
 if TYPE_CHECKING:
     from xlm_plugins.core.contracts import Tokenizer
@@ -63,8 +64,7 @@ def save_tokenizer(component: Component, tokenizer: Tokenizer, folder: Path) -> 
 def mark_tokenizer(component: Component, tokenizer: Tokenizer, folder: Path) -> SavedTokenizer:
     """Add ``component.json`` to a folder that `Tokenizer.train` or `save` has filled."""
     saved = SavedTokenizer.of(component, tokenizer)
-    text = json.dumps(asdict(saved), indent=2) + "\n"
-    (folder / COMPONENT_NAME).write_text(text, encoding="utf-8")
+    write_json(folder / COMPONENT_NAME, asdict(saved))
     return saved
 
 

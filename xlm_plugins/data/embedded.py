@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xlm_plugins import __version__
+from xlm_plugins.core.files import checksum
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.data.manifest import FORMAT, MANIFEST_NAME
 from xlm_plugins.data.prepare import Progress, TokenizerTraining, prepare
@@ -57,7 +58,7 @@ def embedded_data_set(
     """
     component = plugins.get("tokenizer", tokenizer)
     content = [component.full_name, component.version, __version__, str(FORMAT)]
-    content += [checksum for _, checksum in sorted(_checksums().items())]
+    content += [checksum(path) for path in sorted(_FOLDER.glob("*.*"))]
     key = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     folder = cache_folder() / f"embedded-{vocabulary_size}-{key}"
     if not (folder / MANIFEST_NAME).is_file():
@@ -66,12 +67,6 @@ def embedded_data_set(
                 training = TokenizerTraining(vocabulary_size, component.options())
                 prepare(embedded_source(), folder, component, training, report=report)
     return folder
-
-
-def _checksums() -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _FOLDER.glob("*.*")
-    }
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from xlm_plugins.data.randomness import generator
 from xlm_plugins.data.shards import ShardReader
 
 POOL_TOKENS = 2**20
+MOST_TOKENS = 2**14
+"""Tokens of a batch, at most: a global batch of training may be far more than one rank can hold."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> EvaluationBatches | list[tuple[dict[str, Batch], bool]]:
-    """This rank's batches of a split, about ``batch_tokens`` each, with whether each counts.
+    """This rank's batches of a split, with whether each counts.
+
+    A batch has about ``batch_tokens`` tokens, but no more than `MOST_TOKENS`.
 
     :returns: an iterable, empty where the split has no text for the step.
     """
@@ -96,7 +100,7 @@ def evaluation_batches(
     stream = manifest.stream(split, languages)
     cutting = dataclasses.replace(
         sizes.cutting(layout, stream, step, manifest.tokenizer.roles["eos"]),
-        batch_tokens=sizes.batch_tokens,
+        batch_tokens=min(sizes.batch_tokens, MOST_TOKENS),
         whole=True,
     )
     table = BlockTable.of(stream, cutting)

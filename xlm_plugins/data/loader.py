@@ -6,23 +6,22 @@ it is the same for any number of ranks, micro-batches and workers.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
 from xlm_plugins.core.batch import Batch, Step
 from xlm_plugins.core.contracts import Objective
-from xlm_plugins.core.errors import RunError
-from xlm_plugins.data.evaluation_batches import EvaluationBatches, evaluation_batches
+from xlm_plugins.core.errors import RunError, XLMError
 from xlm_plugins.data.manifest import Manifest
 from xlm_plugins.data.planning import BatchSizes, StreamPlan
 from xlm_plugins.data.pools import stream_languages
 from xlm_plugins.data.randomness import generator
 from xlm_plugins.data.schedule import Schedule, Update
 from xlm_plugins.data.shards import ShardReader
-
-__all__ = ["BatchSizes", "EvaluationBatches", "TrainingBatches", "evaluation_batches", "load"]
 
 
 class TrainingBatches(Dataset[list[Batch]]):
@@ -82,21 +81,44 @@ def load(batches: TrainingBatches, start: int, stop: int, workers: int) -> Itera
         spawned, not forked: the trainer has threads, and a fork of those may hang.
     """
     if workers == 0:
-        return map(batches.__getitem__, range(start, stop))
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(start, stop),
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            multiprocessing_context="spawn",
-        )
-    )
+        yield from map(batches.__getitem__, range(start, stop))
+        return
+    for answer in DataLoader(
+        _Answers(batches),
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_leave_signals_to_the_trainer,
+        multiprocessing_context="spawn",
+    ):
+        if isinstance(answer, XLMError):
+            raise answer
+        yield answer
 
 
-def _as_it_is(batches: list[Batch]) -> list[Batch]:
-    return batches
+@dataclass(frozen=True)
+class _Answers(Dataset[list[Batch] | XLMError]):
+    """Batches, or the user's error in their place: one that a loader process raises would come
+    out with that process's traceback for a message."""
+
+    batches: TrainingBatches
+
+    def __getitem__(self, index: int) -> list[Batch] | XLMError:
+        try:
+            return self.batches[index]
+        except XLMError as error:
+            return error
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C and a scheduler's signals reach loader processes too; the trainer saves first."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _as_it_is(answer: list[Batch] | XLMError) -> list[Batch] | XLMError:
+    return answer
 
 
 def _lanes_of_rank(lanes: int, rank: int, world_size: int, accumulation: int) -> list[range]:

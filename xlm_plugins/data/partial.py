@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from xlm_plugins.core.errors import DataError, XLMError
-from xlm_plugins.data.manifest import Manifest
+from xlm_plugins.core.files import write_json, write_text
+from xlm_plugins.data.manifest import MANIFEST_NAME, Manifest
 
 _RECORDS = "unfinished"
 _REQUEST = "request.json"
@@ -70,7 +71,7 @@ class Partial:
         """Keep the record of one more finished shard of a stream."""
         stream = record.streams[0].name
         path = self._record(stream, len(self.finished(stream)))
-        _write_at_once(path, record.dumps())
+        write_text(path, record.dumps())
 
     def complete(self) -> None:
         """Give the folder its name."""
@@ -100,7 +101,7 @@ class Partial:
             else:
                 path.unlink()
         (self.folder / _RECORDS).mkdir()
-        _write_at_once(self.folder / _RECORDS / _REQUEST, json.dumps(request))
+        write_json(self.folder / _RECORDS / _REQUEST, request)
 
 
 def check_free(out: Path) -> None:
@@ -111,7 +112,7 @@ def check_free(out: Path) -> None:
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists():
-        what = "a data set already" if (out / "manifest.json").is_file() else "already there"
+        what = "a data set already" if (out / MANIFEST_NAME).is_file() else "already there"
         raise DataError(
             f"{out} is {what}",
             expected="a folder that does not exist yet",
@@ -131,9 +132,3 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(descriptor)
-
-
-def _write_at_once(path: Path, text: str) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)

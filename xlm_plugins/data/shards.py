@@ -7,7 +7,6 @@ is read through a memory map at the offsets that the manifest records, without a
 
 from __future__ import annotations
 
-import hashlib
 import io
 import mmap
 import os
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from webdataset.writer import TarWriter
 
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.files import checksum
 from xlm_plugins.core.ragged import IntArray, Ragged
 from xlm_plugins.data.manifest import Block, Manifest, Shard
 
@@ -177,12 +177,6 @@ def check_size(folder: Path, shard: Shard) -> None:
             expected=f"{shard.n_bytes:,} bytes, as the manifest records",
             remedy=remedy,
         )
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damages(folder: Path, manifest: Manifest) -> list[str]:

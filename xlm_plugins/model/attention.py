@@ -174,6 +174,16 @@ class QueryKeyValue(nn.Linear):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 3 * dim)
 
+    def reset_parameters(self) -> None:
+        """Start each of the three in Xavier's range, as torch's own attention does.
+
+        A plain linear layer starts 1.7 times smaller, and attention then so diffuse that short
+        runs sit longer at the unigram plateau (docs/architecture.md, "How a model starts").
+        """
+        super().reset_parameters()
+        bound = (3 / self.in_features) ** 0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+
     def forward(self, x: Tensor, part: Literal["all", "query", "key_value"] = "all") -> Tensor:
         """Shape: (n, dim) -> (n, width), width being 3, 1 or 2 times dim."""
         first, last = (self.in_features * n for n in _PARTS[part])

@@ -8,25 +8,23 @@ bundle is ever executed when it is loaded.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from xlm_plugins.core.contracts import Objective, Tokenizer
 from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.files import write_json
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.registry import Component
-from xlm_plugins.core.tokenizers import load_tokenizer, save_tokenizer
+from xlm_plugins.core.tokenizers import SavedTokenizer, load_tokenizer
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.root import Model
+from xlm_plugins.model.weights import WEIGHTS_NAME, load_tensors, load_weights
 
 FORMAT = 1
 MODEL_NAME = "model.json"
-WEIGHTS_NAME = "model.safetensors"
 PLUGINS_NAME = "plugins.json"
 TOKENIZER_NAME = "tokenizer"
 
@@ -51,42 +49,31 @@ class Bundle:
         description = read_description(path, plugins)
         objectives = description.build_objectives()
         model = description.build_model(objectives)
-        load_weights(model, read_weights(path), str(path))
+        load_weights(model, load_tensors(path / WEIGHTS_NAME), str(path))
         tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
         return cls(path, description, model.eval().to(device), tokenizer, objectives)
 
 
-def write_description(
-    folder: Path, description: ModelDescription, component: Component, tokenizer: Tokenizer
-) -> None:
+def write_description(folder: Path, description: ModelDescription, tokenizer: Path) -> None:
     """Write all of a bundle but the weights.
 
-    :param component: the component that the tokenizer came from.
+    :param tokenizer: the folder of the saved tokenizer, which is copied.
     """
-    tree = {"format": FORMAT, **description.to_json()}
-    _write_json(folder / MODEL_NAME, tree)
-    _write_json(folder / PLUGINS_NAME, made_with(description, component))
-    (folder / TOKENIZER_NAME).mkdir(exist_ok=True)
-    save_tokenizer(component, tokenizer, folder / TOKENIZER_NAME)
-
-
-def made_with(description: ModelDescription, tokenizer: Component) -> dict[str, str]:
-    """``distribution version`` of every component in use, by ``kind/name``."""
+    write_json(folder / MODEL_NAME, {"format": FORMAT, **description.to_json()})
+    shutil.copytree(tokenizer, folder / TOKENIZER_NAME, dirs_exist_ok=True)
     used = [placed.component for placed in description.layers]
-    used += [chosen.component for chosen in description.objectives] + [tokenizer]
-    return {f"{c.kind}/{c.name}": f"{c.distribution} {c.version}" for c in used}
-
-
-def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:
-    """Write weights by name; they are copied to the CPU in fp32."""
-    whole = {name: t.detach().to("cpu").contiguous() for name, t in weights.items()}
-    save_file(whole, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    used += [chosen.component for chosen in description.objectives]
+    made_with = {f"{c.kind}/{c.name}": f"{c.distribution} {c.version}" for c in used}
+    saved = SavedTokenizer.read(tokenizer)
+    made_with[f"tokenizer/{saved.name}"] = f"{saved.distribution} {saved.version}"
+    write_json(folder / PLUGINS_NAME, made_with)
 
 
 def read_description(path: Path, plugins: Plugins) -> ModelDescription:
     """The description in a bundle folder.
 
     :raises BundleError: the folder is no bundle, is damaged, or of another format.
+    :raises PluginError: a plugin that made it is missing.
     """
     if not (path / MODEL_NAME).is_file():
         raise BundleError(
@@ -95,48 +82,11 @@ def read_description(path: Path, plugins: Plugins) -> ModelDescription:
         )
     try:
         tree = json.loads((path / MODEL_NAME).read_text(encoding="utf-8"))
-        origins = json.loads((path / PLUGINS_NAME).read_text(encoding="utf-8"))
-        version = tree.pop("format")
-    except (OSError, ValueError, KeyError) as error:
-        raise BundleError(f"{path} is a damaged bundle: {error}") from error
-    if version != FORMAT:
-        raise BundleError(f"{path} has bundle format {version}", expected=f"format {FORMAT}")
-    return ModelDescription.from_json(tree, plugins, origins)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a bundle folder, on the CPU.
-
-    :raises BundleError: the file is missing or damaged.
-    """
-    try:
-        weights: dict[str, Tensor] = load_file(path / WEIGHTS_NAME)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path / WEIGHTS_NAME} cannot be read: {error}") from error
-    return weights
-
-
-def load_weights(model: Model, weights: dict[str, Tensor], origin: str) -> None:
-    """Put weights into a model that they fit exactly.
-
-    :raises BundleError: names or shapes differ; the first few are named.
-    """
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    kept = {name: own[name] for name in own if name in model.state_dict()}
-    faults = [f"{name} is missing" for name in sorted(kept.keys() - weights.keys())]
-    faults += [f"{name} is not in the model" for name in sorted(weights.keys() - kept.keys())]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)}, the model's is {tuple(kept[name].shape)}"
-        for name in sorted(kept.keys() & weights.keys())
-        if weights[name].shape != kept[name].shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise BundleError(f"the weights in {origin} do not fit: {'; '.join(faults[:3])}{more}")
-    with torch.no_grad():
-        for name, tensor in kept.items():
-            tensor.copy_(weights[name])
-
-
-def _write_json(path: Path, tree: object) -> None:
-    path.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+        made_with = json.loads((path / PLUGINS_NAME).read_text(encoding="utf-8"))
+        if tree["format"] != FORMAT:
+            raise BundleError(
+                f"{path} has bundle format {tree['format']}", expected=f"format {FORMAT}"
+            )
+        return ModelDescription.from_json(tree, plugins, made_with)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is a damaged bundle: {type(error).__name__}: {error}") from error

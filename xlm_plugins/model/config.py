@@ -15,7 +15,9 @@ class ModelOptions:
     dim: int = option(256, "width of the model", minimum=1)
     n_layers: int = option(4, "layers of each stack", minimum=1)
     n_heads: int = option(8, "attention heads; divides dim", minimum=1)
-    ffn_dim: int | None = option(None, "width of the feed-forward layers; 4 x dim if unset")
+    ffn_dim: int | None = option(
+        None, "width of the feed-forward layers; 4 x dim if unset", minimum=1
+    )
     max_positions: int = option(512, "longest sequence, in tokens", minimum=2)
     dropout: float = option(0.1, "dropout on embeddings and sublayers", minimum=0.0, maximum=0.9)
     attention_dropout: float = option(

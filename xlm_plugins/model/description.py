@@ -35,6 +35,15 @@ class ChosenObjective:
     steps: tuple[str, ...] = ()
 
 
+def build_objective(
+    component: Component, options: Any, vocabulary: Vocabulary, languages: Mapping[str, int]
+) -> Objective:
+    """An objective, under its component's name."""
+    objective: Objective = component.load()(options, vocabulary, languages)
+    objective.name = component.name
+    return objective
+
+
 @dataclass(frozen=True)
 class ModelDescription:
     """Everything that decides a model but its weights.
@@ -57,20 +66,13 @@ class ModelDescription:
             if places.count(place) > 1:
                 raise OptionError(f"two layers are to go to the same place, {place}")
 
-    def build_objectives(self, vocabulary: Vocabulary | None = None) -> dict[str, Objective]:
-        """The objectives by component name.
-
-        :param vocabulary: the description's own with the data's token counts, where training
-            has them.
-        """
-        built = {}
-        for chosen in self.objectives:
-            objective = chosen.component.load()(
-                chosen.options, vocabulary or self.vocabulary, self.languages
-            )
-            objective.name = chosen.component.name
-            built[objective.name] = objective
-        return built
+    def build_objectives(self) -> dict[str, Objective]:
+        """The objectives by component name."""
+        built = (
+            build_objective(chosen.component, chosen.options, self.vocabulary, self.languages)
+            for chosen in self.objectives
+        )
+        return {objective.name: objective for objective in built}
 
     def build_model(self, objectives: Mapping[str, Objective]) -> Model:
         """The model with fresh weights, drawn from torch's current random state."""
@@ -106,14 +108,14 @@ class ModelDescription:
             "layers": [
                 {
                     "position": str(placed.position),
-                    "component": placed.component.name,
+                    "component": placed.component.full_name,
                     "options": to_mapping(placed.options),
                 }
                 for placed in self.layers
             ],
             "objectives": [
                 {
-                    "component": chosen.component.name,
+                    "component": chosen.component.full_name,
                     "steps": list(chosen.steps),
                     "options": to_mapping(chosen.options),
                 }
@@ -129,16 +131,17 @@ class ModelDescription:
 
         :param made_with: ``distribution version`` by ``kind/name``, for the error.
         :raises PluginError: a plugin that the model was made with is missing.
+        :raises KeyError: the tree is not such a description.
         """
 
         def component(kind: str, item: dict[str, Any]) -> tuple[Component, Any]:
+            distribution, _, name = item["component"].rpartition("/")
             try:
                 found = plugins.get(kind, item["component"])
             except PluginError as error:
-                origin = made_with.get(f"{kind}/{item['component']}", "a plugin it does not name")
+                origin = made_with.get(f"{kind}/{name}", distribution)
                 raise PluginError(
-                    f"the model was made with the {kind} {item['component']!r} of {origin}: "
-                    f"{error.problem}",
+                    f"the model was made with the {kind} {name!r} of {origin}: {error.problem}",
                     remedy=f"pip install '{origin.replace(' ', '==')}'",
                 ) from error
             return found, found.options_from(item["options"])

@@ -105,8 +105,10 @@ def fill_mask(
 ) -> list[list[Filling]]:
     """The most probable tokens for each ``<mask>`` of a text, by falling probability.
 
+    The model was trained to fill masks, by mlm or tlm say; else the guesses mean nothing.
+
     :returns: one list of ``top`` fillings for each mask, in order.
-    :raises OptionError: no mask in the text, or the model was not trained to fill masks.
+    :raises OptionError: no mask in the text, too long a text, or a model without an encoder.
     """
     parts = text.split(MASK_MARK)
     if len(parts) == 1:
@@ -115,13 +117,11 @@ def fill_mask(
         )
     encoder = bundle.model.stack("encoder")
     row, masks = _encode_masked(bundle, parts)
+    longest = bundle.description.options.max_positions - 2
+    if len(row) > longest:
+        raise OptionError(f"the text has {len(row)} tokens", expected=f"at most {longest}")
     batch = sentence_batch(bundle, Ragged.of([row]), language_id(bundle, language))
-    at = torch.tensor([mask + 1 for mask in masks])
-    if len(row) > bundle.description.options.max_positions - 2:
-        raise OptionError(
-            f"the text has {len(row)} tokens",
-            expected=f"at most {bundle.description.options.max_positions - 2}",
-        )
+    at = torch.tensor(masks) + 1  # behind the framing EOS
     device = _device(bundle)
     scores = encoder.scores(encoder(batch.to(device), at=at.to(device))).float()
     scores[:, list(bundle.description.vocabulary.reserved)] = -torch.inf
@@ -133,27 +133,21 @@ def fill_mask(
 
 def _encode_masked(bundle: Bundle, parts: list[str]) -> tuple[list[int], list[int]]:
     """Encode the text between masks; gives the row and where in it the masks stand."""
-    tokenizer = bundle.tokenizer
-    encoded = [
-        tokenizer.encode_batch(
-            [part.strip()], continues=index > 0 and bool(part) and not part[0].isspace()
-        )
-        for index, part in enumerate(parts)
-    ]
     row: list[int] = []
     masks = []
-    for index, piece in enumerate(encoded):
+    for index, part in enumerate(parts):
         if index:
             masks.append(len(row))
-            row.append(tokenizer.special("mask"))
-        row += piece.values.tolist()
+            row.append(bundle.tokenizer.special("mask"))
+        row += bundle.tokenizer.encode_batch([part], continues=index > 0).values.tolist()
     return row, masks
 
 
 def _fillings(
     bundle: Bundle, row: list[int], mask: int, probabilities: Tensor, top: int
 ) -> list[Filling]:
-    best = probabilities.topk(top)
+    vocabulary = bundle.description.vocabulary
+    best = probabilities.topk(min(top, len(vocabulary.ordinary)))
     tokens = bundle.tokenizer.tokens()
     found = []
     for probability, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):

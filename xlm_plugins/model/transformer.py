@@ -42,7 +42,7 @@ class Embeddings(nn.Module):
         if options.position_embeddings == "sinusoidal":
             self.positions = SinusoidalPositions(options.max_positions, options.dim)
         else:
-            self.positions = _embedding(options.max_positions, options.dim)
+            self.positions = _learned_positions(options.max_positions, options.dim)
         self.languages: nn.Embedding | None = None
         if options.language_embeddings and n_languages > 1:
             self.languages = _embedding(n_languages, options.dim)
@@ -211,6 +211,18 @@ class Stack(nn.Module):
             )
         x: Tensor = self.embeddings(batch)
         return x, plan
+
+
+def _learned_positions(n_positions: int, dim: int) -> nn.Embedding:
+    """Learned from sinusoids on, of the size of the token embeddings.
+
+    Neighbours are then alike from the start, and what is learned of one position serves the
+    others (docs/architecture.md, "How a model starts").
+    """
+    positions = _embedding(n_positions, dim)
+    with torch.no_grad():
+        positions.weight.copy_(SinusoidalPositions(n_positions, dim).table * (2 / dim) ** 0.5)
+    return positions
 
 
 def _embedding(n_rows: int, dim: int) -> nn.Embedding:

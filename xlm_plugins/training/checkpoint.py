@@ -6,23 +6,21 @@ kill at any moment leaves the folders before it as they were.  Nothing is pickle
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.files import checksum, write_json
+from xlm_plugins.model.weights import WEIGHTS_NAME, load_tensors, save_tensors
 from xlm_plugins.training.engine import TrainingState
 
 CHECKSUMS_NAME = "checksums.json"
-WEIGHTS_NAME = "model.safetensors"
 MOMENTS_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
 
@@ -79,7 +77,7 @@ def verify(folder: Path) -> None:
                 expected=f"{size} bytes",
                 remedy=remedy,
             )
-        if _sha256(path) != digest:
+        if checksum(path) != digest:
             raise BundleError(f"{path} is damaged: its checksum differs", remedy=remedy)
 
 
@@ -113,10 +111,10 @@ def save_training_state(folder: Path, state: TrainingState) -> None:
         for key, tensors in state.moments.items()
         for name, tensor in tensors.items()
     }
-    _save_tensors(folder / WEIGHTS_NAME, state.weights)
-    _save_tensors(folder / MOMENTS_NAME, moments)
+    save_tensors(folder / WEIGHTS_NAME, state.weights)
+    save_tensors(folder / MOMENTS_NAME, moments)
     counters = {"n_updates": state.n_updates, "loss_scale": state.loss_scale}
-    (folder / STATE_NAME).write_text(json.dumps(counters, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / STATE_NAME, counters)
 
 
 def load_training_state(folder: Path) -> TrainingState:
@@ -125,7 +123,7 @@ def load_training_state(folder: Path) -> TrainingState:
     :raises BundleError: a file is missing or unreadable, by name.
     """
     moments: dict[str, dict[str, Tensor]] = {}
-    for full_name, tensor in _load_tensors(folder / MOMENTS_NAME).items():
+    for full_name, tensor in load_tensors(folder / MOMENTS_NAME).items():
         name, _, key = full_name.rpartition(".")
         moments.setdefault(key, {})[name] = tensor
     try:
@@ -133,7 +131,7 @@ def load_training_state(folder: Path) -> TrainingState:
         n_updates, loss_scale = int(counters["n_updates"]), dict(counters["loss_scale"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{folder / STATE_NAME} cannot be read: {error}") from error
-    return TrainingState(_load_tensors(folder / WEIGHTS_NAME), moments, n_updates, loss_scale)
+    return TrainingState(load_tensors(folder / WEIGHTS_NAME), moments, n_updates, loss_scale)
 
 
 def _hidden(folder: Path, what: str = "") -> Path:
@@ -174,19 +172,13 @@ def _is_alive(process: int) -> bool:
 def _write_checksums(folder: Path) -> None:
     checksums = {
         path.relative_to(folder).as_posix(): {
-            "sha256": _sha256(path),
+            "sha256": checksum(path),
             "size": path.stat().st_size,
         }
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    text = json.dumps(checksums, indent=1)
-    (folder / CHECKSUMS_NAME).write_text(text + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    write_json(folder / CHECKSUMS_NAME, checksums)
 
 
 def _flush(path: Path) -> None:
@@ -196,14 +188,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error

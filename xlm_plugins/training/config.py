@@ -18,8 +18,8 @@ class OptimizerOptions:
         choices=("linear", "inverse_sqrt", "cosine", "constant"),
     )
     warmup: int = option(200, "updates of linear warm-up", minimum=0)
-    beta1: float = option(0.9, "Adam's decay of the first moment", minimum=0.0, maximum=1.0)
-    beta2: float = option(0.98, "Adam's decay of the second moment", minimum=0.0, maximum=1.0)
+    beta1: float = option(0.9, "Adam's decay of the first moment", minimum=0.0, maximum=0.9999)
+    beta2: float = option(0.98, "Adam's decay of the second moment", minimum=0.0, maximum=0.9999)
     eps: float = option(1e-8, "added to Adam's denominator", above=0.0)
     weight_decay: float = option(0.0, "decoupled weight decay", minimum=0.0)
     clip: float = option(1.0, "greatest norm of the gradient; 0 does not clip", minimum=0.0)
@@ -43,7 +43,9 @@ class TrainOptions:
     train_only: tuple[str, ...] = option((), "train only parameters whose names match a pattern")
     seed: int = option(1, "of everything random", minimum=0)
     steps: int = option(2000, "updates to train for", minimum=1)
-    minutes: float | None = option(None, "end after so many minutes, whatever --steps says")
+    minutes: float | None = option(
+        None, "end after so many minutes, if --steps do not before", above=0.0
+    )
     batch_tokens: int = option(4096, "tokens of one global batch, on average", minimum=8)
     accumulation: int = option(1, "micro-batches a rank makes one update of", minimum=1)
     lanes: int = option(
@@ -73,4 +75,4 @@ class TrainOptions:
         "auto", "auto: bf16 on a GPU that has it", choices=("auto", "fp32", "bf16", "fp16")
     )
     workers: int = option(0, "loader processes beside the trainer", minimum=0)
-    threads: int | None = option(None, "CPU threads; those of the machine if unset")
+    threads: int | None = option(None, "CPU threads; those of the machine if unset", minimum=1)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from xlm_plugins.core.batch import Batch, LossOutput
 from xlm_plugins.core.contracts import Objective
 from xlm_plugins.core.errors import OptionError
+from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training import optimizer as optim
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.engine import (
@@ -30,9 +31,7 @@ from xlm_plugins.training.engine import (
     StepReport,
     TrainingState,
     choose_precision,
-    load_weights,
     moments_for,
-    named_weights,
     on_cpu,
 )
 from xlm_plugins.training.launch import World
@@ -67,7 +66,7 @@ class DeepSpeedEngine(Engine):
         self._refuse_what_cannot_be()
         self._trained = optim.trained_parameters(self.groups)
         if state is not None:
-            load_weights(model, state.weights)
+            load_weights(model, state.weights, "the checkpoint")
         # ZeRO shards or rounds what is never trained, too: checkpoints take it from here.
         self._frozen = {
             name: on_cpu(parameter)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from xlm_plugins.core.batch import Batch, LossOutput
 from xlm_plugins.core.contracts import Objective
 from xlm_plugins.core.errors import BundleError, OptionError
+from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training import optimizer as optim
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.launch import World, choose_engine
@@ -171,7 +172,7 @@ class TorchEngine(Engine):
         self.options = options
         self.groups = optim.parameter_groups(model, options, train.train_only)
         if state is not None:
-            load_weights(model, state.weights)
+            load_weights(model, state.weights, "the checkpoint")
         model.to(self.device)
         self._trained = optim.trained_parameters(self.groups)
         self._optimizer = optim.adamw(self.groups)
@@ -243,52 +244,23 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def named_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters, tied ones once, and the buffers that belong to a checkpoint."""
-    weights: dict[str, Tensor] = dict(model.named_parameters())
-    kept = model.state_dict().keys()
-    weights.update((name, buffer) for name, buffer in model.named_buffers() if name in kept)
-    return weights
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into a model, each by its name.
-
-    :raises BundleError: a name is missing or unknown, or a shape differs.
-    """
-    own = named_weights(model)
-    _require_names("weights", own.keys(), weights.keys())
-    with torch.no_grad():
-        for name, tensor in own.items():
-            if tensor.shape != weights[name].shape:
-                raise BundleError(
-                    f"{name} has shape {tuple(weights[name].shape)} in the checkpoint",
-                    expected=f"{tuple(tensor.shape)}, as in the model",
-                )
-            tensor.copy_(weights[name])
-
-
 def moments_for(state: TrainingState, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
     """The state's moments, checked against the parameters that are trained.
 
     :raises BundleError: the checkpoint trained other parameters.
     """
+    wanted = set(names)
     for key in optim.MOMENTS:
-        _require_names(f"moments {key}", names, state.moments.get(key, {}).keys())
+        if wanted != (found := state.moments.get(key, {}).keys()):
+            differing = sorted(wanted ^ found)
+            raise BundleError(
+                f"the checkpoint's moments {key} are not those of what is trained now: "
+                f"{len(differing)} differ, such as {differing[0]}",
+                remedy="go on with the --train-only of the run that wrote it: RUN/config.toml",
+            )
     return state.moments
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
     """A copy that later updates do not touch."""
     return tensor.detach().to("cpu", copy=True)
-
-
-def _require_names(what: str, expected: Iterable[str], given: Iterable[str]) -> None:
-    wanted, found = set(expected), set(given)
-    if wanted != found:
-        missing, unknown = sorted(wanted - found), sorted(found - wanted)
-        raise BundleError(
-            f"the checkpoint's {what} are not the model's: "
-            f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}",
-            remedy="go on with the options of the run that wrote it: RUN/config.toml",
-        )

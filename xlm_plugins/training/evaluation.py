@@ -7,27 +7,32 @@ over an objective's steps ``valid_mlm_ppl``, and ``valid_enc.2_pkm_usage`` for a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from xlm_plugins.core.batch import Step
+from xlm_plugins.core.batch import Batch, Step
 from xlm_plugins.core.contracts import Objective
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.embedded import embedded_data_set
-from xlm_plugins.data.loader import BatchSizes, evaluation_batches
+from xlm_plugins.data.evaluation_batches import evaluation_batches
 from xlm_plugins.data.manifest import Manifest
+from xlm_plugins.data.planning import BatchSizes
 from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.root import Model
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.engine import Engine, TorchEngine
 from xlm_plugins.training.launch import World
-from xlm_plugins.training.run import CONFIG_NAME, find_bundle
+from xlm_plugins.training.run import CONFIG_NAME, find_bundle, split_reference
 from xlm_plugins.training.settings import read_toml
+from xlm_plugins.training.setup import check_tokenizer, open_data
+
+MEASURES = ("ppl", "acc")
+"""What is measured of each batch: perplexity, and accuracy in percent."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,22 @@ class EvaluationPlan:
     steps: Mapping[str, Sequence[Step]]
     sizes: BatchSizes
 
+    def names(self, model: Model, split: str) -> list[str]:
+        """What `evaluate` will measure, known before anything is measured.
+
+        A layer names its metrics only when it has measured them: ``valid_enc.2_pkm_*``.
+        """
+        found = []
+        for name, objective in self.objectives.items():
+            labels = []
+            for step in self.steps[name]:
+                first, _ = next(iter(self._batches(split, objective, step, 0, 1)), ({}, False))
+                labels += [_label(split, str(step), name, key) for key in first]
+            labels += [_label(split, name)] if labels else []
+            found += [f"{label}_{measure}" for label in labels for measure in MEASURES]
+        layers = model.layers_by_position.items()
+        return found + [_label(split, str(place), layer.name, "*") for place, layer in layers]
+
     def evaluate(self, engine: Engine, split: str) -> dict[str, float]:
         """All metrics of a split, equal on all ranks."""
         layers = engine.model.layers_by_position
@@ -53,22 +74,21 @@ class EvaluationPlan:
             of_steps = [self._step(engine, split, name, objective, s) for s in self.steps[name]]
             for measured in of_steps:
                 metrics |= measured
-            metrics |= _means(of_steps, split, name)
+            metrics |= _means(of_steps, _label(split, name), name)
         for position, layer in layers.items():
             # Every rank has the same counters in the same order, so the sums line up.
             sums = {key: engine.sum(value) for key, value in layer.statistics().items()}
             for key, number in layer.metrics(sums).items():
-                metrics[f"{split}_{position}_{layer.name}_{key}"] = number
+                metrics[_label(split, str(position), layer.name, key)] = number
         return metrics
 
     def _step(
         self, engine: Engine, split: str, name: str, objective: Objective, step: Step
     ) -> dict[str, float]:
         sums: dict[str, Tensor] = {}
-        for batches, counts in evaluation_batches(
-            self.folder, self.manifest, split, objective, step, self.sizes,
-            engine.rank, engine.world_size,
-        ):  # fmt: skip
+        for batches, counts in self._batches(
+            split, objective, step, engine.rank, engine.world_size
+        ):
             for key, batch in batches.items():
                 output = torch.stack([p.double() for p in engine.evaluate(objective, batch)])
                 sums.setdefault(key, torch.zeros_like(output))
@@ -76,27 +96,38 @@ class EvaluationPlan:
         metrics = {}
         for key, local in sums.items():
             loss, n_targets, n_correct = engine.sum(local).tolist()
-            label = "_".join(part for part in (split, str(step), name, key) if part)
-            metrics[f"{label}_ppl"] = _perplexity(loss, n_targets)
-            metrics[f"{label}_acc"] = 100 * n_correct / max(n_targets, 1)
+            if n_targets:
+                label = _label(split, str(step), name, key)
+                metrics[f"{label}_ppl"] = _perplexity(loss / n_targets)
+                metrics[f"{label}_acc"] = 100 * n_correct / n_targets
         return metrics
 
+    def _batches(
+        self, split: str, objective: Objective, step: Step, rank: int, world_size: int
+    ) -> Iterable[tuple[dict[str, Batch], bool]]:
+        return evaluation_batches(
+            self.folder, self.manifest, split, objective, step, self.sizes, rank, world_size
+        )
 
-def _means(of_steps: list[dict[str, float]], split: str, name: str) -> dict[str, float]:
+
+def _label(*parts: str) -> str:
+    return "_".join(part for part in parts if part)
+
+
+def _means(of_steps: list[dict[str, float]], label: str, name: str) -> dict[str, float]:
     """The mean over steps of the objective's own perplexity and accuracy."""
     means = {}
-    for measure in ("ppl", "acc"):
+    for measure in MEASURES:
         ending = f"_{name}_{measure}"
         values = [v for metrics in of_steps for k, v in metrics.items() if k.endswith(ending)]
         if values:
-            means[f"{split}{ending}"] = sum(values) / len(values)
+            means[f"{label}_{measure}"] = sum(values) / len(values)
     return means
 
 
-def _perplexity(loss: float, n_targets: float) -> float:
+def _perplexity(mean_loss: float) -> float:
     """exp(mean loss); infinite where a float cannot hold it."""
-    mean = loss / max(n_targets, 1)
-    return math.exp(mean) if mean < 700 else math.inf
+    return math.inf if mean_loss > 700 else math.exp(mean_loss)
 
 
 def evaluate_run(
@@ -110,9 +141,8 @@ def evaluate_run(
     """
     path = find_bundle(reference)
     bundle = Bundle.load(path, plugins)
-    options = _train_options(Path(reference.partition("@")[0]))
-    folder = data or (Path(options.data) if options.data else embedded_data_set(plugins))
-    manifest = Manifest.load(folder)
+    options = _train_options(split_reference(reference)[0])
+    folder, manifest = open_data(str(data) if data else options.data, plugins)
     check_tokenizer(manifest, folder, bundle.tokenizer.fingerprint, str(path))
     plan = EvaluationPlan(
         folder,
@@ -134,19 +164,6 @@ def evaluate_run(
             expected=f"--split with one of {', '.join(splits)}",
         )
     return metrics
-
-
-def check_tokenizer(manifest: Manifest, folder: Path, fingerprint: str, model: str) -> None:
-    """Refuse a data set that was encoded with another tokenizer than the model's.
-
-    :raises DataError: the fingerprints differ.
-    """
-    if manifest.tokenizer.fingerprint != fingerprint:
-        raise DataError(
-            f"{folder} was encoded with the tokenizer {manifest.tokenizer.fingerprint}, and "
-            f"{model} was trained with {fingerprint}",
-            remedy=f"encode the text anew: xlm prepare SOURCE OUT --tokenizer-from {model}",
-        )
 
 
 def _train_options(run: Path) -> TrainOptions:

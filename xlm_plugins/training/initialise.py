@@ -17,9 +17,10 @@ from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import load_tokenizer
-from xlm_plugins.model.bundle import TOKENIZER_NAME, read_description, read_weights
+from xlm_plugins.model.bundle import TOKENIZER_NAME, read_description
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.root import Model
+from xlm_plugins.model.weights import WEIGHTS_NAME, load_tensors, named_weights
 
 
 @dataclass
@@ -50,7 +51,7 @@ def initialise(
 
     :param description: of the model that is to be trained.
     :param tokenizer: of the model that is to be trained.
-    :raises BundleError: nothing fits, not even the width.
+    :raises BundleError: the widths differ, so that nothing fits.
     """
     theirs = read_description(path, plugins)
     if theirs.options.dim != description.options.dim:
@@ -59,19 +60,18 @@ def initialise(
             f"{description.options.dim}",
             remedy=f"train with --dim {theirs.options.dim}",
         )
-    weights = read_weights(path)
+    weights = load_tensors(path / WEIGHTS_NAME)
     their_tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
     tables = {
         "tokens": _row_map(tokenizer.tokens(), their_tokenizer.tokens()),
         "languages": _row_map(_by_id(description.languages), _by_id(theirs.languages)),
     }
     report = InitReport(str(path))
-    own = dict(model.named_parameters()) | dict(model.named_buffers())
-    kept = {name: tensor for name, tensor in own.items() if name in model.state_dict()}
+    own = named_weights(model)
     with torch.no_grad():
-        for name, tensor in kept.items():
+        for name, tensor in own.items():
             _copy(name, tensor, weights.get(name), _table_of(model, name), tables, report)
-    report.left_out = sorted(weights.keys() - kept.keys())
+    report.left_out = sorted(weights.keys() - own.keys())
     return report
 
 

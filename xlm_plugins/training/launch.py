@@ -7,7 +7,8 @@ from which the same five are derived.  A bare process is a world of one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -132,6 +133,33 @@ def start(world: World, engine: str) -> None:
         world_size=world.world_size,
         timeout=COLLECTIVE_TIMEOUT,
     )
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Work that every process must come through: if it fails in one, it fails in all.
+
+    The others would else wait for the one that failed until the timeout.  Within the block
+    nothing may be collective.
+
+    :raises RunError: another process failed.
+    """
+    try:
+        yield
+    except Exception:
+        _any_failed(True)
+        raise
+    if _any_failed(False):
+        raise RunError("another process of the run could not start; it says why")
+
+
+def _any_failed(failed: bool) -> bool:
+    if not dist.is_initialized():
+        return failed
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    flag = torch.tensor(int(failed), device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
 
 
 def finish(failed: bool = False) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.training.metrics import read_metrics
 from xlm_plugins.training.run import METRICS_NAME
+
+FORMATS = (".png", ".pdf", ".svg")
 
 Curve = dict[str, list[tuple[int, float]]]
 
@@ -19,7 +21,12 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
 
     :param out: a file name that ends in .png, .pdf or .svg.
     :raises BundleError: a run has no metrics yet.
+    :raises OptionError: the file name ends otherwise.
     """
+    if out.suffix not in FORMATS:
+        raise OptionError(
+            f"{out} names no kind of picture", expected=f"a name that ends in {', '.join(FORMATS)}"
+        )
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -58,8 +65,9 @@ def _curves(run: Path) -> tuple[Curve, Curve]:
     for line in read_metrics(run / METRICS_NAME):
         if line["kind"] == "train":
             points = train[line["objective"]]
-            before = points[-1][1] if points else line["loss"]
-            points.append((line["step"], 0.8 * before + 0.2 * float(line["loss"])))
+            loss = float(line["loss"])
+            before = points[-1][1] if points else loss
+            points.append((line["step"], 0.8 * before + 0.2 * loss))
         elif line["kind"] == "evaluation":
             for name, value in line.items():
                 if name.endswith("_ppl") and "_alone_" not in name:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,33 +23,28 @@ class Report:
 
     :param console: where to write.
     :param n_updates: length of the run in updates.
-    :param minutes: the run's limit of time, if it has one.
     """
 
     console: Console
     n_updates: int
-    minutes: float | None = None
-    _latest: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _latest: dict[tuple[str, str], Record] = field(default_factory=dict)
     _live: Live | None = None
     _bar: Progress | None = None
     _last_plain: float = 0.0
 
-    def start(self) -> None:
-        """Begin to show; `stop` must follow."""
-        if self.console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"),
-                console=self.console,
-            )  # fmt: skip
-            self._bar.add_task("", total=1.0)
-            self._live = Live(console=self.console, refresh_per_second=4)
-            self._live.start()
-
-    def stop(self) -> None:
-        """Leave the terminal as it is."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """While entered, a terminal shows the live table, which stays there at the end."""
+        if not self.console.is_terminal:
+            yield
+            return
+        percentage = TextColumn("{task.percentage:.0f}%")
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), percentage, console=self.console
+        )
+        self._bar.add_task("", total=1.0)
+        with Live(console=self.console, refresh_per_second=4) as self._live:
+            yield
 
     def note(self, text: str) -> None:
         """Print a line of its own."""
@@ -57,27 +53,27 @@ class Report:
     def training(
         self,
         update: int,
-        records: Sequence[Mapping[str, Any]],
+        records: Sequence[Record],
         lr: float,
         speed: float,
+        share: float,
         left: float,
     ) -> None:
         """Show the state after some updates.
 
         :param records: loss and accuracy per objective and step.
         :param speed: input tokens per second.
+        :param share: of the run that is done, from 0 to 1.
         :param left: seconds that remain.
         """
         for record in records:
-            self._latest[record["objective"], record["languages"]] = dict(record)
+            self._latest[record["objective"], record["languages"]] = record
         head = (
             f"step {update:,}/{self.n_updates:,}  {speed:,.0f} tokens/s  lr {lr:.2e}  "
             f"{_duration(left)} left"
         )
         if self._live is not None and self._bar is not None:
-            self._bar.update(
-                self._bar.task_ids[0], description=head, completed=self._share(update, left)
-            )
+            self._bar.update(self._bar.task_ids[0], description=head, completed=share)
             self._live.update(Group(self._table(), self._bar))
         elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or update == self.n_updates:
             self._last_plain = time.monotonic()
@@ -95,9 +91,6 @@ class Report:
             if name.endswith("_ppl") and "_alone_" not in name
         )
         self.note(f"evaluation at step {update:,}: perplexity {shown}")
-
-    def _share(self, update: int, left: float) -> float:
-        return update / self.n_updates if self.minutes is None else 1 - left / (60 * self.minutes)
 
     def _table(self) -> Table:
         table = Table("objective", "languages", "loss", "accuracy", box=None, pad_edge=False)

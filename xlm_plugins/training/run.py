@@ -16,30 +16,38 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
 from xlm_plugins.core.errors import BundleError, RunError
+from xlm_plugins.core.files import write_json, write_text
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.bundle import MODEL_NAME
-from xlm_plugins.training.checkpoint import latest_good
+from xlm_plugins.training.checkpoint import latest_good, prune, write_folder
 
 CONFIG_NAME = "config.toml"
 METRICS_NAME = "metrics.jsonl"
+CHECKPOINTS_NAME = "checkpoints"
+BEST_NAME = "best"
+ORDER_NAME = "metrics.json"
 LOCK_NAME = ".lock"
 
 
 @dataclass
 class RunFolder:
-    """A run folder that this process holds; no other run can write to it meanwhile."""
+    """A run folder as one process has it.
+
+    Rank 0 holds it: no other run can write to it meanwhile.  The other ranks know it by name.
+    """
 
     path: Path
-    _lock: IO[str]
+    _lock: IO[str] | None = None
 
     @classmethod
     def create(cls, path: Path, config: str, plugins: Plugins) -> RunFolder:
@@ -57,9 +65,8 @@ class RunFolder:
             raise RunError(f"{path} is not empty and is no run", remedy="choose another --out")
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path, _locked(path))
-        (path / CONFIG_NAME).write_text(config, encoding="utf-8")
-        environment = json.dumps(_environment(plugins), indent=1)
-        (path / "environment.json").write_text(environment + "\n", encoding="utf-8")
+        write_text(path / CONFIG_NAME, config)
+        write_json(path / "environment.json", _environment(plugins))
         return folder
 
     @classmethod
@@ -76,16 +83,45 @@ class RunFolder:
         return cls(path, _locked(path))
 
     @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    def writing(self) -> bool:
+        """Whether this process writes, which rank 0 alone does."""
+        return self._lock is not None
 
     @property
     def metrics(self) -> Path:
         return self.path / METRICS_NAME
 
+    def save_checkpoint(self, update: int, fill: Callable[[Path], None], keep: int) -> None:
+        """Write a checkpoint, and remove all but the newest.
+
+        :param update: updates done.
+        :param fill: writes the files into the folder that it is given.
+        :param keep: how many stay.
+        """
+        checkpoints = self.path / CHECKPOINTS_NAME
+        write_folder(checkpoints / f"step-{update}", fill)
+        prune(checkpoints, keep)
+
+    def save_best(
+        self, improved: Sequence[str], fill: Callable[[Path], None], metrics: Sequence[str]
+    ) -> None:
+        """Write the bundle that is now the best by some metrics.
+
+        :param metrics: all metrics that models are kept for; RUN means the best by the first.
+        """
+        for name in improved:
+            write_folder(self.path / BEST_NAME / name, fill)
+        write_json(self.path / BEST_NAME / ORDER_NAME, list(metrics))
+
+    def remove(self) -> None:
+        """Delete the folder with all that is in it, where this process holds it."""
+        if self.writing:
+            shutil.rmtree(self.path)
+
     def close(self) -> None:
         """Let go of the folder."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def _locked(path: Path) -> IO[str]:
@@ -109,6 +145,14 @@ def free_run_path(name: str, root: Path = Path("runs")) -> Path:
     return root / f"{name}-{number}"
 
 
+def split_reference(reference: str) -> tuple[Path, str]:
+    """``RUN@WHICH`` as a path and what stands behind the ``@``; a path may have one of its own."""
+    run, _, which = reference.rpartition("@")
+    if not run or Path(reference).is_dir():
+        return Path(reference), ""
+    return Path(run), which
+
+
 def find_bundle(reference: str) -> Path:
     """The bundle that RUN means: best by the first validation metric, else the last.
 
@@ -116,15 +160,14 @@ def find_bundle(reference: str) -> Path:
         folder itself.
     :raises BundleError: there is no such run or bundle; says what there is.
     """
-    text, _, which = reference.partition("@")
-    path = Path(text)
+    path, which = split_reference(reference)
     if not path.is_dir():
         raise BundleError(f"there is no run or bundle at {path}")
     if not which and (path / MODEL_NAME).is_file():
         return path
     best = _best_bundles(path)
     if which:
-        found = {**best, **{p.name: p for p in (path / "checkpoints").glob("step-*")}}
+        found = {**best, **{p.name: p for p in (path / CHECKPOINTS_NAME).glob("step-*")}}
         if which == "last":
             return _last(path)
         if which not in found:
@@ -137,15 +180,15 @@ def find_bundle(reference: str) -> Path:
 
 def _best_bundles(run: Path) -> dict[str, Path]:
     """The best bundles by metric, the run's first validation metric first."""
-    record = run / "best" / "metrics.json"
-    if not record.is_file():
+    best = run / BEST_NAME
+    if not (best / ORDER_NAME).is_file():
         return {}
-    names = json.loads(record.read_text(encoding="utf-8"))
-    return {name: run / "best" / name for name in names if (run / "best" / name).is_dir()}
+    names = json.loads((best / ORDER_NAME).read_text(encoding="utf-8"))
+    return {name: best / name for name in names if (best / name).is_dir()}
 
 
 def _last(run: Path) -> Path:
-    found, rejected = latest_good(run / "checkpoints")
+    found, rejected = latest_good(run / CHECKPOINTS_NAME)
     if found is None:
         damaged = "; ".join(f"{path.name}: {why}" for path, why in rejected)
         raise BundleError(
@@ -157,7 +200,7 @@ def _last(run: Path) -> Path:
 
 def _environment(plugins: Plugins) -> dict[str, object]:
     libraries = ("torch", "numpy", "webdataset", "safetensors", "deepspeed")
-    installed: Mapping[str, str] = {name: v for name in libraries if (v := _version(name))}
+    installed = {name: v for name in libraries if (v := _version(name))}
     return {
         "command": sys.argv,
         "plugins": {s.distribution: s.version for s in plugins.states if s.state == "ok"},

@@ -157,7 +157,7 @@ def _not_selected(section: str, plugins: Plugins) -> OptionError:
         for component in plugins.registry.of(kind):
             if section in (component.name, component.full_name):
                 return OptionError(
-                    f"[{section}] has options of a {kind} that is not selected",
+                    f"[{section}] has options of the {kind} {section}, which is not selected",
                     remedy=f"select it, --{kind} {section}, or take [{section}] out",
                 )
     return OptionError(

@@ -10,16 +10,23 @@ from typing import get_args
 import numpy as np
 
 from xlm_plugins.core.batch import Step, Vocabulary
-from xlm_plugins.core.contracts import Objective, StackName
+from xlm_plugins.core.contracts import Objective, StackName, Tokenizer
 from xlm_plugins.core.errors import DataError, OptionError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection, parse_positions
+from xlm_plugins.core.tokenizers import load_tokenizer
 from xlm_plugins.data.embedded import embedded_data_set
-from xlm_plugins.data.loader import BatchSizes
-from xlm_plugins.data.manifest import COUNTS_NAME, Manifest
+from xlm_plugins.data.manifest import COUNTS_NAME, TOKENIZER_NAME, Manifest
+from xlm_plugins.data.planning import BatchSizes
 from xlm_plugins.data.pools import stream_languages
 from xlm_plugins.data.schedule import Schedule, StepPlan
-from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
+from xlm_plugins.data.shards import check_size
+from xlm_plugins.model.description import (
+    ChosenObjective,
+    ModelDescription,
+    PlacedLayer,
+    build_objective,
+)
 from xlm_plugins.training.settings import Settings
 
 
@@ -29,6 +36,7 @@ class Plan:
 
     folder: Path
     manifest: Manifest
+    tokenizer: Tokenizer
     description: ModelDescription
     objectives: dict[str, Objective]
     steps: dict[str, list[Step]]
@@ -43,8 +51,10 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     """
     _check_lengths(settings)
     options = settings.train
-    folder = Path(options.data) if options.data else embedded_data_set(plugins)
-    manifest = Manifest.load(folder)
+    folder, manifest = open_data(options.data, plugins)
+    for shard in manifest.shards:
+        check_size(folder, shard)
+    tokenizer = _own_tokenizer(folder, manifest, plugins)
     vocabulary = manifest.vocabulary(_token_counts(folder))
     languages = {code: index for index, code in enumerate(manifest.languages)}
     choices = {
@@ -55,6 +65,7 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     return Plan(
         folder,
         manifest,
+        tokenizer,
         ModelDescription(
             settings.model,
             vocabulary,
@@ -68,6 +79,28 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
         Schedule([choice.plan for choice in choices.values()], options.seed),
         BatchSizes(options.batch_tokens, options.lanes, options.max_length, options.window),
     )
+
+
+def open_data(data: str | None, plugins: Plugins) -> tuple[Path, Manifest]:
+    """A data set; the embedded corpus if none is named.
+
+    :raises DataError: the folder holds no data set.
+    """
+    folder = Path(data) if data else embedded_data_set(plugins)
+    return folder, Manifest.load(folder)
+
+
+def check_tokenizer(manifest: Manifest, folder: Path, fingerprint: str, model: str) -> None:
+    """Refuse a data set that was encoded with another tokenizer than the model's.
+
+    :raises DataError: the fingerprints differ.
+    """
+    if manifest.tokenizer.fingerprint != fingerprint:
+        raise DataError(
+            f"{folder} was encoded with the tokenizer {manifest.tokenizer.fingerprint}, and "
+            f"{model} was trained with {fingerprint}",
+            remedy=f"encode the text anew: xlm prepare SOURCE OUT --tokenizer-from {model}",
+        )
 
 
 @dataclass(frozen=True)
@@ -89,8 +122,7 @@ def _choose(
 ) -> _Choice:
     component = plugins.get("objective", selection.name)
     options = settings.components[selection.name]
-    objective: Objective = component.load()(options, vocabulary, languages)
-    objective.name = component.name
+    objective = build_objective(component, options, vocabulary, languages)
     steps = tuple(_steps_of(selection, objective, manifest))
     sizes = tuple(
         manifest.stream("train", stream_languages(objective.layout(step), step)).n_sentences
@@ -117,6 +149,18 @@ def _check_lengths(settings: Settings) -> None:
             f"--window {options.window} does not fit into --max-positions {longest}",
             expected=f"--window of at most {longest}",
         )
+
+
+def _own_tokenizer(folder: Path, manifest: Manifest, plugins: Plugins) -> Tokenizer:
+    """The tokenizer in a data set's folder, which must be what its text was encoded with."""
+    tokenizer = load_tokenizer(plugins, folder / TOKENIZER_NAME)
+    if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
+        raise DataError(
+            f"{folder} was encoded with the tokenizer {manifest.tokenizer.fingerprint}, and "
+            f"{folder / TOKENIZER_NAME} holds {tokenizer.fingerprint}",
+            remedy="restore that folder, or prepare the text again: xlm prepare SOURCE OUT",
+        )
+    return tokenizer
 
 
 def _token_counts(folder: Path) -> np.ndarray | None:

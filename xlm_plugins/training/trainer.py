@@ -8,17 +8,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from xlm_plugins.core.batch import Batch
-from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import DivergenceError
-from xlm_plugins.core.registry import Component
+from xlm_plugins.core.files import write_json
 from xlm_plugins.data.loader import TrainingBatches, load
+from xlm_plugins.data.manifest import TOKENIZER_NAME
+from xlm_plugins.data.randomness import generator
 from xlm_plugins.data.schedule import Update
-from xlm_plugins.model.bundle import write_description, write_weights
-from xlm_plugins.training.checkpoint import prune, save_training_state, write_folder
+from xlm_plugins.model.bundle import write_description
+from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
+from xlm_plugins.training.checkpoint import save_training_state
 from xlm_plugins.training.engine import Engine
 from xlm_plugins.training.evaluation import EvaluationPlan
 from xlm_plugins.training.metrics import MetricsFile, Tallies
@@ -38,102 +39,132 @@ MAX_SKIPPED_IN_A_ROW = 20
 class TrainerState:
     """What a resume needs besides weights and moments: a few numbers.
 
+    :param data: fingerprint of the data set.
     :param update: updates done.
+    :param evaluated: updates done at the last evaluation; -1 before the first one.
     :param elapsed: seconds of training so far, over all starts.
     :param n_tokens: input tokens seen, by all ranks.
     :param n_skipped: updates skipped for a non-finite gradient.
     :param metrics_position: length of metrics.jsonl, in bytes.
     :param tallies: sums of the log line that is still open.
     :param validation: best values so far.
-    :param data: fingerprint of the data set.
     """
 
+    data: str
     update: int = 0
+    evaluated: int = -1
     elapsed: float = 0.0
     n_tokens: int = 0
     n_skipped: int = 0
     metrics_position: int = 0
     tallies: dict[str, Any] = field(default_factory=lambda: {"steps": [], "tokens": 0})
-    validation: dict[str, Any] = field(default_factory=dict)
-    data: str = ""
+    validation: dict[str, Any] = field(default_factory=lambda: {"best": {}, "n_without": 0})
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> TrainerState:
+        """The state in a checkpoint folder."""
+        return cls(**json.loads((checkpoint / TRAINER_NAME).read_text(encoding="utf-8")))
 
 
-@dataclass
 class Trainer:
-    """One run in progress; `run` trains to its end, or to a reason to stop before.
+    """One run: all that can be refused is refused when it is made, and `run` trains.
 
-    The collaborators come ready-made from `xlm_plugins.training.start`.
+    :param engine: holds the model; every rank has one.
+    :param report: shows the progress.
+    :param state: where to go on; a fresh one starts.
+    :raises XLMError: the plan cannot be trained, or a validation metric cannot be measured.
     """
 
-    settings: Settings
-    plan: Plan
-    engine: Engine
-    batches: TrainingBatches
-    run_folder: RunFolder | None
-    evaluation: EvaluationPlan
-    validation: Validation
-    metrics: MetricsFile
-    report: Report
-    learning_rate: LearningRate
-    tokenizer: Tokenizer
-    tokenizer_component: Component
-    stop: StopRequest
-    state: TrainerState
-
-    def __post_init__(self) -> None:
-        self._tallies = Tallies(self.engine.device)
-        self._tallies.restore(self.state.tallies, self.engine.rank)
-        self._began = time.monotonic() - self.state.elapsed
-        self._logged_at = time.monotonic()
+    def __init__(
+        self, settings: Settings, plan: Plan, engine: Engine, report: Report, state: TrainerState
+    ) -> None:
+        self.options = options = settings.train
+        self.plan = plan
+        self.engine = engine
+        self.report = report
+        self.state = state
+        self._batches = TrainingBatches(
+            plan.folder, plan.manifest, plan.schedule, plan.objectives, plan.sizes, options.seed,
+            engine.rank, engine.world_size, options.accumulation,
+        )  # fmt: skip
+        plan.schedule.update(options.steps - 1)  # weights that all fall to 0 end a run too early
+        self._evaluation = EvaluationPlan(
+            plan.folder, plan.manifest, plan.objectives, plan.steps, plan.sizes
+        )
+        measured = self._evaluation.names(engine.model, "valid")
+        self._validation = Validation(
+            options.validation_metrics or _first_perplexity(plan, measured),
+            options.stopping_criterion,
+        )
+        self._validation.check(measured)
+        self._validation.restore(state.validation)
+        self._learning_rate = LearningRate(settings.optimizer)
+        self._tallies = Tallies(engine.device)
+        self._tallies.restore(state.tallies, engine.rank)
         self._skipped_in_a_row = 0
         self._gradient_norm = self._rate = 0.0
-        self._saved_at = self._evaluated_at = self.state.update
+        self._is_saved = state.update > 0
 
-    def run(self) -> str:
+    def run(self, folder: RunFolder, stop: StopRequest) -> str:
         """Train until the end.
 
+        :param folder: where the run is written.
+        :param stop: notes the signals that end the run early.
         :returns: why it ended: ``done``, ``minutes``, ``criterion`` or the name of a signal.
         :raises DivergenceError: too many updates in a row had a non-finite gradient.
         """
-        options = self.settings.train
-        if self.state.update == 0 and options.evaluate_every:
-            self._evaluate()
-        reason = self._reason_to_stop()
-        if not reason:
-            self._logged_at = time.monotonic()
-            for micro_batches in load(
-                self.batches, self.state.update, options.steps, options.workers
-            ):
-                self._update(self.plan.schedule.update(self.state.update), micro_batches)
-                self._after_update()
-                reason = self._reason_to_stop()
-                if reason:
-                    break
-        self._finish(reason or "done")
-        return reason or "done"
+        self._folder = folder
+        self._stop = stop
+        self._metrics = MetricsFile(folder.metrics, writing=folder.writing)
+        self._metrics.cut(self.state.metrics_position)
+        self._began = time.monotonic() - self.state.elapsed
+        self._logged_at = time.monotonic()
+        try:
+            if self.state.evaluated < 0 and self.options.evaluate_every:
+                self._evaluate()
+            reason = self._reason_to_stop() or self._train()
+            self._finish(reason)
+        finally:
+            self._metrics.close()
+        return reason
+
+    def _train(self) -> str:
+        """Update until the last update or a reason to stop, which is returned."""
+        options = self.options
+        self._logged_at = time.monotonic()
+        for micro_batches in load(self._batches, self.state.update, options.steps, options.workers):
+            self._update(self.plan.schedule.update(self.state.update), micro_batches)
+            self._after_update()
+            if reason := self._reason_to_stop():
+                return reason
+        return "done"
 
     def _update(self, update: Update, micro_batches: list[Batch]) -> None:
         """One update of the weights: the gradient of the mean loss over the global batch."""
+        self._is_saved = False
         objective = self.plan.objectives[update.objective]
-        micro_batches = [self.engine.prepare(objective, batch) for batch in micro_batches]
+        for index, batch in enumerate(micro_batches):
+            self._seed("prepare", update, index)
+            micro_batches[index] = self.engine.prepare(objective, batch)
         n_targets = sum(batch.n_targets for batch in micro_batches)
         n_global = int(self.engine.sum(torch.tensor(n_targets)))
         scale = update.weight / max(n_global, 1)
         tally = self._tallies.of(update.objective, str(update.step))
         for index, batch in enumerate(micro_batches):
-            torch.manual_seed(self._dropout_seed(update.index, index))
+            self._seed("dropout", update, index)
             tally.add(self.engine.forward_backward(objective, batch, scale))
             self._tallies.n_tokens += batch.n_tokens
         tally.n_updates += 1
-        self._rate = self.learning_rate.at(update.index, self._progress())
+        self._rate = self._learning_rate.at(update.index, self._progress())
         stepped = self.engine.step(self._rate)
         self._gradient_norm = stepped.gradient_norm
         self._count_skipped(stepped.skipped, update, micro_batches)
         self.state.update += 1
 
-    def _dropout_seed(self, update: int, micro_batch: int) -> int:
-        key = (self.settings.train.seed, update, micro_batch, self.engine.rank)
-        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+    def _seed(self, purpose: str, update: Update, micro_batch: int) -> None:
+        """Make what torch draws next a function of the update, so that a resume draws it again."""
+        key = (self.options.seed, purpose, update.index, micro_batch, self.engine.rank)
+        torch.manual_seed(int(generator(*key).integers(2**63)))
 
     def _count_skipped(self, skipped: bool, update: Update, batches: list[Batch]) -> None:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
@@ -149,20 +180,17 @@ class Trainer:
 
     def _progress(self) -> float:
         """Share of the run that is done, by updates or by time, whichever is further."""
-        options = self.settings.train
-        share = self.state.update / options.steps
-        if options.minutes is not None:
-            share = max(share, self.engine.agree(self._elapsed()) / (60 * options.minutes))
+        share = self.state.update / self.options.steps
+        if self.options.minutes is not None:
+            share = max(share, self.engine.agree(self._elapsed()) / (60 * self.options.minutes))
         return min(share, 1.0)
 
-    def _updates_left(self) -> int:
-        return self.settings.train.steps - self.state.update
-
     def _elapsed(self) -> float:
+        """Seconds of training, over all starts."""
         return time.monotonic() - self._began
 
     def _after_update(self) -> None:
-        options, update = self.settings.train, self.state.update
+        options, update = self.options, self.state.update
         last = update == options.steps
         if update % options.log_every == 0 or last:
             self._log()
@@ -176,13 +204,14 @@ class Trainer:
 
         All ranks decide alike: signals and clocks of any rank count for all.
         """
-        options = self.settings.train
-        if self.validation.exhausted:
+        if self._validation.exhausted:
             return "criterion"
-        if options.minutes is not None and self._progress() >= 1 and self._updates_left():
+        number = int(self.engine.agree(float(self._stop.signal)))
+        if number:
+            return self._stop.name(number)
+        if self.state.update < self.options.steps and self._progress() >= 1:
             return "minutes"
-        number = int(self.engine.agree(float(self.stop.signal)))
-        return self.stop.name(number) if number else ""
+        return ""
 
     def _log(self) -> None:
         """Write one line per objective and step, and show it."""
@@ -192,7 +221,7 @@ class Trainer:
         self._logged_at = now
         self.state.n_tokens += n_tokens
         for record in records:
-            self.metrics.write(
+            self._metrics.write(
                 "train",
                 self.state.update,
                 {
@@ -204,72 +233,66 @@ class Trainer:
                     "tokens_per_second": round(speed, 1),
                 },
             )
-        self.report.training(self.state.update, records, self._rate, speed, self._seconds_left())
-
-    def _seconds_left(self) -> float:
-        elapsed, options = self._elapsed(), self.settings.train
-        by_updates = elapsed * (options.steps / max(self.state.update, 1) - 1)
-        limit = options.minutes
-        return by_updates if limit is None else min(by_updates, 60 * limit - elapsed)
+        share = self._progress()
+        left = self._elapsed() * (1 / share - 1)
+        self.report.training(self.state.update, records, self._rate, speed, share, left)
 
     def _evaluate(self) -> None:
         """Measure the validation data; keep the model where it is the best so far."""
         began = time.monotonic()
-        self._evaluated_at = self.state.update
-        metrics = self.evaluation.evaluate(self.engine, "valid")
+        self.state.evaluated = self.state.update
+        self._is_saved = False
+        metrics = self._evaluation.evaluate(self.engine, "valid")
         if metrics:
-            self.metrics.write("evaluation", self.state.update, metrics)
+            self._metrics.write("evaluation", self.state.update, metrics)
             self.report.evaluation(self.state.update, metrics)
-            improved = self.validation.take(metrics)
+            improved = self._validation.take(metrics)
             if improved and self.state.update:
                 self._keep_best(improved)
         self._logged_at += time.monotonic() - began  # speed counts training alone
 
     def _keep_best(self, names: list[str]) -> None:
         weights = self.engine.weights()  # collective: all ranks take part
-        if self.run_folder is None:
-            return
-        best = self.run_folder.path / "best"
-        best.mkdir(exist_ok=True)
-        for name in names:
-            write_folder(best / name, lambda folder: self._write_bundle(folder, weights))
-        record = json.dumps(self.validation.names, indent=1)
-        (best / "metrics.json").write_text(record + "\n", encoding="utf-8")
 
-    def _write_bundle(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
-        description = self.plan.description
-        write_description(folder, description, self.tokenizer_component, self.tokenizer)
-        write_weights(folder, weights)
+        def fill(folder: Path) -> None:
+            self._describe(folder)
+            save_tensors(folder / WEIGHTS_NAME, weights)
+
+        if self._folder.writing:
+            self._folder.save_best(names, fill, self._validation.names)
 
     def _save(self) -> None:
         """Write a checkpoint: a bundle and all that going on needs."""
         self.state.elapsed = self._elapsed()
-        self.state.metrics_position = self.metrics.position()
+        self.state.metrics_position = self._metrics.position()
         self.state.tallies = self._tallies.to_json(self.engine)
-        self.state.validation = self.validation.to_json()
-        training = self.engine.state()
-        self._saved_at = self.state.update
-        if self.run_folder is None:
-            return
+        self.state.validation = self._validation.to_json()
+        training = self.engine.state()  # collective, as the sums above
 
         def fill(folder: Path) -> None:
-            description = self.plan.description
-            write_description(folder, description, self.tokenizer_component, self.tokenizer)
+            self._describe(folder)
             save_training_state(folder, training)
-            tree = json.dumps(asdict(self.state), indent=1)
-            (folder / TRAINER_NAME).write_text(tree + "\n", encoding="utf-8")
+            write_json(folder / TRAINER_NAME, asdict(self.state))
 
-        checkpoints = self.run_folder.checkpoints
-        checkpoints.mkdir(exist_ok=True)
-        write_folder(checkpoints / f"step-{self.state.update}", fill)
-        prune(checkpoints, self.settings.train.keep)
+        if self._folder.writing:
+            self._folder.save_checkpoint(self.state.update, fill, self.options.keep)
+        self._is_saved = True
+
+    def _describe(self, folder: Path) -> None:
+        write_description(folder, self.plan.description, self.plan.folder / TOKENIZER_NAME)
 
     def _finish(self, reason: str) -> None:
         """Measure and save at the end; after a signal only save, there may be little time."""
         if reason in ("done", "minutes", "criterion"):
             if self._tallies.by_step:
                 self._log()
-            if self._evaluated_at != self.state.update:
+            if self.state.evaluated != self.state.update:
                 self._evaluate()
-        if self._saved_at != self.state.update or reason == "done":
+        if not self._is_saved:
             self._save()
+
+
+def _first_perplexity(plan: Plan, measured: list[str]) -> tuple[str, ...]:
+    """What the best model is chosen by if nothing is said: the first perplexity that there is."""
+    wanted = (f"valid_{name}_ppl" for name in plan.objectives)
+    return tuple(f"_{name}" for name in wanted if name in measured)[:1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ class Validation:
 
     def __post_init__(self) -> None:
         self._stopping, self._patience = _parse_criterion(self.criterion)
+        stopping = [self._stopping] if self._stopping else []
+        self._followed = list(dict.fromkeys([*self.metrics, *stopping]))
 
     @property
     def names(self) -> list[str]:
@@ -35,18 +38,28 @@ class Validation:
         """Whether the stopping criterion is met."""
         return bool(self._patience) and self.n_without >= self._patience
 
+    def check(self, patterns: Sequence[str]) -> None:
+        """Hold what is followed to what will be measured, before any time is spent.
+
+        :param patterns: names of metrics, or shell patterns of them.
+        :raises OptionError: a metric that nothing measures.
+        """
+        for metric in self._followed:
+            name = metric.removeprefix("_")
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+                raise _not_measured(name, patterns)
+
     def take(self, measured: Mapping[str, float]) -> list[str]:
         """Note an evaluation; gives the names of the metrics whose best it is.
 
         :raises OptionError: a metric that is asked for is not measured.
         """
-        improved = [metric for metric in self.metrics if self._better(metric, measured)]
-        if self._stopping:
-            better = self._better(self._stopping, measured)
-            self.n_without = 0 if better else self.n_without + 1
-        for metric in {*improved, *([self._stopping] if self._stopping and better else [])}:
+        better = [metric for metric in self._followed if self._better(metric, measured)]
+        for metric in better:
             self.best[metric] = measured[metric.removeprefix("_")]
-        return [metric.removeprefix("_") for metric in improved]
+        if self._stopping:
+            self.n_without = 0 if self._stopping in better else self.n_without + 1
+        return [metric.removeprefix("_") for metric in better if metric in self.metrics]
 
     def to_json(self) -> dict[str, Any]:
         return {"best": self.best, "n_without": self.n_without}
@@ -59,10 +72,7 @@ class Validation:
     def _better(self, metric: str, measured: Mapping[str, float]) -> bool:
         name = metric.removeprefix("_")
         if name not in measured:
-            raise OptionError(
-                f"the validation metric {name!r} is not measured",
-                expected=f"one of {', '.join(measured)}, with a leading _ where lower is better",
-            )
+            raise _not_measured(name, measured)
         if metric not in self.best:
             return True
         if metric.startswith("_"):
@@ -70,11 +80,21 @@ class Validation:
         return measured[name] > self.best[metric]
 
 
+def _not_measured(name: str, measured: Iterable[str]) -> OptionError:
+    have = ", ".join(measured)
+    return OptionError(
+        f"the validation metric {name!r} is not measured",
+        expected=f"one of {have}, with a leading _ where lower is better"
+        if have
+        else "validation text for what is trained; the data has none",
+    )
+
+
 def _parse_criterion(text: str | None) -> tuple[str, int]:
     if text is None:
         return "", 0
-    metric, comma, number = text.rpartition(",")
-    if not comma or not number.isdigit() or int(number) < 1:
+    metric, _, number = text.rpartition(",")
+    if not metric or not number.isdigit() or int(number) < 1:
         raise OptionError(
             f"--stopping-criterion {text!r} cannot be read",
             expected="METRIC,N such as _valid_mlm_ppl,10",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from xlm_mlm import MLMOptions
 from xlm_mlm.objective import MaskedLanguageModelling
 
 from xlm_plugins import (
     Batch,
     Layout,
-    MaskingOptions,
     Model,
     OptionError,
     Ragged,
@@ -25,8 +25,8 @@ VOCABULARY = Vocabulary(40, ROLES, tuple(range(6)), np.arange(1, 41) ** 2)
 FR = Step(("fr",))
 
 
-def mlm(**options: float) -> MaskedLanguageModelling:
-    return MaskedLanguageModelling(MaskingOptions(**options), VOCABULARY, {"en": 0, "fr": 1})
+def mlm(**options: float | str) -> MaskedLanguageModelling:
+    return MaskedLanguageModelling(MLMOptions(**options), VOCABULARY, {"en": 0, "fr": 1})
 
 
 def windows(n: int, length: int = 32) -> Samples:
@@ -60,6 +60,17 @@ def test_training_hides_tokens_and_predicts_what_they_were() -> None:
     assert set(batch.languages.tolist()) == {1}
     assert batch.positions.tolist() == list(range(32)) * 200
     assert batch.sample_ids.tolist() == samples.ids.tolist()
+
+
+def test_sentences_are_framed_and_never_predict_their_first_eos() -> None:
+    objective = mlm(layout="sentence", mask_prob=1.0, keep_share=0.5, random_share=0.5)
+    assert objective.layout(FR) is Layout.SENTENCE
+    samples = Samples(np.arange(2), (Ragged.of([[7, 8], [9]]),))
+    batch = batch_of(objective, samples)
+    assert batch.offsets.tolist() == [0, 4, 7]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert batch.predicted.tolist() == [1, 2, 3, 5, 6]
+    assert batch.targets.tolist() == [7, 8, 1, 9, 1]
 
 
 def test_the_generator_decides_what_is_hidden() -> None:

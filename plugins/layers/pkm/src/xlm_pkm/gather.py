@@ -18,7 +18,8 @@ from torch.nn import functional
 def weighted_rows(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
     """Sum rows of a table, weighted, for each token.
 
-    Backward takes half the time of `embedding_bag`'s own at 16k slots (benchmarks/pkm_step.md).
+    Backward takes half the time of `embedding_bag`'s own at 16k slots
+    (benchmarks/results/pkm_step.md).
 
     :param values: the table. Shape: (n_slots, dim)
     :param slots: rows to read. Shape: (n_tokens, n_read)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from xlm_plugins import Component, MaskingOptions, hookimpl
+from dataclasses import dataclass
+
+from xlm_plugins import Component, MaskingOptions, hookimpl, option
+
+
+@dataclass(frozen=True)
+class MLMOptions(MaskingOptions):
+    """The masking, and what it is applied to."""
+
+    layout: str = option(
+        "stream",
+        "stream: windows of running text; sentence: single sentences, each framed by EOS",
+        choices=("stream", "sentence"),
+    )
 
 
 @hookimpl
@@ -11,7 +24,7 @@ def xlm_objectives() -> list[Component]:
         Component(
             "mlm",
             "xlm_mlm.objective:MaskedLanguageModelling",
-            MaskingOptions,
+            MLMOptions,
             "masked language modelling on one language (arXiv 1810.04805, 1901.07291)",
         )
     ]

@@ -20,7 +20,10 @@ from xlm_plugins import (
 
 
 class MaskedLanguageModelling(Objective):
-    """MLM as XLM has it (arXiv 1901.07291, section 3.2): windows of running text, not sentences.
+    """MLM as XLM has it (arXiv 1901.07291, section 3.2): on windows of running text.
+
+    The option ``layout`` takes single sentences instead, framed as TLM frames its sides: for text
+    that was shuffled, or where little text must serve both objectives.
 
     Training draws the positions anew at every update, and shows some of them unchanged or as a
     random token; evaluation shows MASK at every position that it predicts.
@@ -30,25 +33,34 @@ class MaskedLanguageModelling(Objective):
     n_languages = (1,)
 
     def layout(self, step: Step) -> Layout:
-        return Layout.STREAM
+        return Layout(self.options.layout)
 
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
-        shown, predicted = choose_masked(samples.sides[0], self.options, self.vocabulary, rng)
-        return self._packed(samples, step, shown, predicted)
+        clean = self._rows(samples, step)
+        shown, predicted = choose_masked(clean, self.options, self.vocabulary, rng)
+        return self._packed(samples, step, clean, shown, predicted)
 
     def evaluation_batches(
         self, samples: Samples, step: Step, rng: np.random.Generator
     ) -> dict[str, Batch]:
-        shown, predicted = choose_for_evaluation(
-            samples.sides[0], self.options.mask_prob, self.vocabulary, rng
-        )
-        return {"": self._packed(samples, step, shown, predicted)}
+        clean = self._rows(samples, step)
+        shown, predicted = choose_for_evaluation(clean, self.vocabulary, rng)
+        return {"": self._packed(samples, step, clean, shown, predicted)}
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
         return model.stack("encoder").predict(batch)
 
-    def _packed(self, samples: Samples, step: Step, shown: Ragged, predicted: np.ndarray) -> Batch:
-        (clean,) = samples.sides
+    def _rows(self, samples: Samples, step: Step) -> Ragged:
+        """Windows as they are; sentences between two EOS."""
+        (rows,) = samples.sides
+        if self.layout(step) is Layout.STREAM:
+            return rows
+        eos = self.vocabulary.roles["eos"]
+        return rows.framed(eos, eos)
+
+    def _packed(
+        self, samples: Samples, step: Step, clean: Ragged, shown: Ragged, predicted: np.ndarray
+    ) -> Batch:
         language = self.languages[step.languages[0]]
         targets = clean.values[predicted]
         return pack(

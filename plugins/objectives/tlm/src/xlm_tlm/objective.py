@@ -48,7 +48,7 @@ class TranslationLanguageModelling(Objective):
         self, samples: Samples, step: Step, rng: np.random.Generator
     ) -> dict[str, Batch]:
         rows, positions, languages = self._joined(samples, step)
-        shown, predicted = choose_for_evaluation(rows, self.options.mask_prob, self.vocabulary, rng)
+        shown, predicted = choose_for_evaluation(rows, self.vocabulary, rng)
         targets = rows.values[predicted]
         joint = pack(shown, positions, languages, predicted, targets, samples.ids)
         return {"": joint, "alone": _sides_apart(joint, samples.sides[0])}

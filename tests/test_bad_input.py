@@ -1,0 +1,370 @@
+"""What the user gets wrong is told in plain words, with status 2 and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from xlm_plugins.cli.main import main
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.data.manifest import Manifest
+from xlm_plugins.training.run import RunFolder
+from xlm_plugins.training.trainer import Trainer
+
+Refused = Callable[..., str]
+TRAIN = shlex.split(
+    "train --objective mlm --objective tlm:en-fr --dim 16 --n-layers 2 --n-heads 2 --threads 1 "
+    "--batch-tokens 256 --window 32 --steps 2 --evaluate-every 0"
+)
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refused:
+    """Run `xlm` in an empty folder; it must refuse, tell these facts, and write nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def refused(arguments: Sequence[str | Path], *facts: str | Path) -> str:
+        before = _content(tmp_path)
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert status == 2, err
+        assert out == ""
+        assert "Traceback" not in err
+        for fact in facts:
+            assert str(fact) in err
+        assert _content(tmp_path) == before
+        return err
+
+    return refused
+
+
+def _content(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def source(tiny_source: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny source, for a test to spoil."""
+    return Path(shutil.copytree(tiny_source, tmp_path / "text"))
+
+
+@pytest.fixture
+def data(tiny_data: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny data set, for a test to spoil."""
+    return Path(shutil.copytree(tiny_data, tmp_path / "data"))
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, for a test to go on with."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def _fingerprints(*folders: Path) -> list[str]:
+    return [Manifest.load(folder).tokenizer.fingerprint for folder in folders]
+
+
+# Text
+
+
+def test_parallel_files_of_different_lengths(source: Path, refused: Refused) -> None:
+    side = source / "train.en-fr.fr.txt"
+    side.write_text("".join(side.read_text().splitlines(keepends=True)[:-3]))
+    told = refused(["prepare", source, "out"], "train.en-fr.en.txt", side)
+    assert {"1,000 lines", "997 lines"} <= set(re.findall(r"[\d,]+ lines", told))
+
+
+@pytest.mark.parametrize("text", ["", "\n \n\n"])
+def test_an_empty_file(source: Path, refused: Refused, text: str) -> None:
+    (source / "valid.en.txt").write_text(text)
+    refused(["prepare", source, "out"], source / "valid.en.txt", "is empty")
+
+
+def test_bytes_that_are_not_utf8_and_the_way_out(
+    source: Path, tiny_data: Path, refused: Refused
+) -> None:
+    path = source / "train.fr.txt"
+    lines = path.read_bytes().split(b"\n")
+    lines[41] = "Jésus".encode("latin-1")
+    path.write_bytes(b"\n".join(lines))
+    command = ["prepare", str(source), "out", "--tokenizer-from", str(tiny_data)]
+    refused(command, f"{path}, line 42", "not UTF-8", "--errors replace")
+    assert main([*command, "--errors", "replace", "--workers", "1"]) == 0
+    assert Manifest.load(Path("out")).stream("train", ("fr",)).n_sentences == 1000
+
+
+def test_a_vocabulary_that_the_text_cannot_give_and_the_number_that_works(
+    tmp_path: Path, refused: Refused
+) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "train.en.txt").write_text("the cat sat on the mat\na dog\n" * 20)
+    command = ["prepare", "text", "out", "--workers", "1", "--vocab-size"]
+    told = refused([*command, "8000"], "8000", "SentencePiece says", "Vocabulary size too high")
+    number = re.search(r"--vocab-size (\d+)", told)[1]
+    assert main([*command, str(int(number) + 1)]) == 2
+    assert main([*command, number]) == 0
+    assert Manifest.load(Path("out")).tokenizer.size == int(number)
+
+
+# Languages and options
+
+
+@pytest.mark.parametrize(
+    ("objective", "facts"),
+    [
+        ("tlm:en-xx", ["--objective tlm:en-xx", "no train.en-xx", "train.en-fr"]),
+        ("mlm:en,xx", ["--objective mlm:en,xx", "no train.xx", "train.en", "train.fr"]),
+        ("tlm:en", ["tlm:en", "a pair such as en-fr"]),
+    ],
+)
+def test_an_unknown_language(
+    tiny_data: Path, refused: Refused, objective: str, facts: list[str]
+) -> None:
+    refused(["train", "--objective", objective, "--data", tiny_data, "--out", "run"], *facts)
+
+
+def test_an_option_of_a_plugin_that_is_not_selected(
+    tiny_data: Path, tmp_path: Path, refused: Refused
+) -> None:
+    command = [*TRAIN, "--data", tiny_data, "--out", "new"]
+    refused([*command, "--pkm.n-keys", "64"], "--pkm.n-keys", "--layer pkm")
+    refused([*command, "--clm.context-size", "4"], "--clm.context-size", "--objective clm")
+    (tmp_path / "settings.toml").write_text("[pkm]\nn-keys = 64\n")
+    refused([*command, "--config", "settings.toml"], "[pkm]", "--layer pkm")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "fact"),
+    [
+        ("--stopping-criterion", "perplexity", "METRIC,N"),
+        ("--stopping-criterion", "_valid_mml_ppl,3", "valid_mlm_ppl"),
+        ("--validation-metrics", "_valid_mml_ppl", "valid_mlm_ppl"),
+        ("--init", "nowhere", "nowhere"),
+        ("--data", "nowhere", "xlm prepare"),
+        ("--config", "nowhere.toml", "nowhere.toml"),
+        ("--train-only", "nothing.like.this", "nothing.like.this"),
+        ("--n-heads", "3", "divides dim"),
+        ("--lr", "-1", "lr"),
+    ],
+)
+def test_a_setting_that_cannot_be(
+    tiny_data: Path, refused: Refused, flag: str, value: str, fact: str
+) -> None:
+    refused([*TRAIN, "--data", tiny_data, "--out", "new", flag, value], fact)
+
+
+# Tokenizer, data and model that do not belong together
+
+
+def test_evaluating_on_data_of_another_tokenizer(
+    tiny_run: Path, tiny_data: Path, other_data: Path, refused: Refused
+) -> None:
+    refused(
+        ["evaluate", tiny_run, "--data", other_data],
+        *_fingerprints(tiny_data, other_data),
+        "xlm prepare SOURCE OUT --tokenizer-from",
+    )
+
+
+def test_the_command_that_is_told_mends_it(
+    tiny_run: Path, tiny_source: Path, other_data: Path, refused: Refused
+) -> None:
+    told = refused(["evaluate", tiny_run, "--data", other_data], "way out")
+    command = re.search(r"xlm (prepare SOURCE OUT --tokenizer-from \S+)", told)[1].split()
+    command[1:3] = [str(tiny_source), "mended"]
+    assert main([*command, "--workers", "1"]) == 0
+    assert main(["evaluate", str(tiny_run), "--data", "mended"]) == 0
+
+
+def test_going_on_with_data_of_another_tokenizer(
+    run: Path, tiny_data: Path, other_data: Path, refused: Refused
+) -> None:
+    refused(
+        ["train", "--resume", run, "--data", other_data],
+        *_fingerprints(tiny_data, other_data),
+        "xlm prepare SOURCE OUT --tokenizer-from",
+    )
+
+
+def test_going_on_with_other_text(
+    run: Path, source: Path, tiny_data: Path, refused: Refused
+) -> None:
+    """The same tokenizer, but not the text that the run was in the middle of."""
+    with (source / "train.fr.txt").open("a") as text:
+        text.write("Et voilà.\n")
+    command = ["prepare", str(source), "more", "--tokenizer-from", str(tiny_data)]
+    assert main([*command, "--workers", "1"]) == 0
+    refused(
+        ["train", "--resume", run, "--data", "more"],
+        Manifest.load(tiny_data).fingerprint,
+        Manifest.load(Path("more")).fingerprint,
+        f"xlm train --init {run}",
+    )
+
+
+def test_a_model_of_another_tokenizer_gives_the_rows_that_both_have(
+    tiny_run: Path, other_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This is allowed: rows go by token, and what was found is told."""
+    command = [*TRAIN, "--data", str(other_data), "--out", str(tmp_path / "new")]
+    assert main([*command, "--init", str(tiny_run)]) == 0
+    told = capsys.readouterr().err
+    found = re.search(r"encoder\.embeddings\.tokens\.weight: (\d+) of 450 rows found", told)
+    assert 270 < int(found[1]) <= 400  # the special ids, the bytes, and pieces that both have
+
+
+def test_a_data_set_with_a_tokenizer_that_is_not_its_own(
+    data: Path, tiny_data: Path, other_data: Path, refused: Refused
+) -> None:
+    shutil.rmtree(data / "tokenizer")
+    shutil.copytree(other_data / "tokenizer", data / "tokenizer")
+    command = [*TRAIN, "--data", data, "--out", "new"]
+    refused(command, *_fingerprints(tiny_data, other_data))
+
+
+# Damage
+
+
+@pytest.mark.parametrize("stream", ["train.en", "valid.en-fr"])
+def test_a_truncated_shard(data: Path, tiny_run: Path, refused: Refused, stream: str) -> None:
+    shard = data / f"{stream}-00000.tar"
+    size = shard.stat().st_size
+    with shard.open("r+b") as file:
+        file.truncate(size // 2)
+    facts = (shard, "truncated", f"{size // 2:,} bytes", f"{size:,} bytes", "xlm prepare")
+    refused(["data", data, "--verify"], *facts)
+    refused(["data", data], *facts)
+    refused([*TRAIN, "--data", data, "--out", "new"], *facts)
+    if stream.startswith("valid"):
+        refused(["evaluate", tiny_run, "--data", data, "--split", "valid"], *facts)
+
+
+def test_a_missing_shard(data: Path, refused: Refused) -> None:
+    shard = data / "train.fr-00000.tar"
+    shard.unlink()
+    for command in (["data", data, "--verify"], [*TRAIN, "--data", data, "--out", "new"]):
+        refused(command, shard, "missing")
+
+
+def test_a_shard_that_was_cut_since_the_run_was_saved(
+    data: Path, run: Path, refused: Refused
+) -> None:
+    shutil.rmtree(run / "checkpoints" / "step-12")
+    shard = data / "train.en-fr-00000.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1000])
+    command = ["train", "--resume", str(run), "--data", str(data)]
+    refused(command, shard, "truncated")
+    shard.write_bytes(content)
+    assert main(command) == 0
+
+
+def test_a_shard_that_is_cut_while_a_run_trains(
+    data: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The run ends with the shard's name, and goes on from its checkpoint once that is whole."""
+    shard = data / "valid.en-00000.tar"
+    content = shard.read_bytes()
+    log = Trainer._log
+
+    def log_and_cut(self: Trainer) -> None:
+        log(self)
+        shard.write_bytes(content[:-1000])
+
+    monkeypatch.setattr(Trainer, "_log", log_and_cut)
+    run = tmp_path / "new"
+    command = ["train", "--config", str(tiny_run / "config.toml"), "--data", str(data)]
+    command += ["--out", str(run), "--save-every", "3"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert f"{shard} is truncated" in told
+    assert "Traceback" not in told
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-3"]
+    monkeypatch.undo()
+    shard.write_bytes(content)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert _evaluations(run) == _evaluations(tiny_run)
+
+
+def _evaluations(run: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line | {"time": 0} for line in lines if line["kind"] == "evaluation"]
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_a_damaged_block(data: Path, refused: Refused, n_workers: int) -> None:
+    """The shard has its length, so that only reading finds it; a loader process tells it too."""
+    for language in ("en", "fr"):
+        shard = data / f"train.{language}-00000.tar"
+        shard.write_bytes(b"\0" * shard.stat().st_size)
+    command = ["train", "--objective", "mlm", *TRAIN[5:], "--data", data, "--out", "new"]
+    command += ["--workers", str(n_workers)]
+    refused(command, "train.", "is damaged", f"xlm data {data} --verify")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer/component.json"])
+def test_a_damaged_data_set(data: Path, refused: Refused, name: str) -> None:
+    (data / name).write_text("{")
+    refused([*TRAIN, "--data", data, "--out", "new"], data)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "tokenizer/component.json"])
+def test_a_damaged_model(run: Path, refused: Refused, name: str) -> None:
+    for bundle in [*(run / "checkpoints").iterdir(), *(run / "best").iterdir()]:
+        if bundle.is_dir():
+            (bundle / name).write_text("{")
+    refused(["evaluate", run], run)
+    refused(["evaluate", f"{run}@last"], "step-12", name)
+    refused(["fill-mask", run, "--language", "en", "<mask>"], run)
+
+
+# Run folders
+
+
+def test_a_folder_that_holds_a_run(run: Path, tiny_data: Path, refused: Refused) -> None:
+    refused([*TRAIN, "--data", tiny_data, "--out", run], "already holds a run", f"--resume {run}")
+
+
+def test_a_folder_that_holds_something_else(
+    tiny_data: Path, tmp_path: Path, refused: Refused
+) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter-1.tex").write_text("Once")
+    refused([*TRAIN, "--data", tiny_data, "--out", "thesis"], "thesis", "--out")
+
+
+def test_a_run_that_is_in_use(run: Path, tiny_data: Path, tmp_path: Path, refused: Refused) -> None:
+    shutil.rmtree(run / "checkpoints" / "step-12")
+    holder = RunFolder.reopen(run)
+    refused(["train", "--resume", run], run, "in use")
+    refused([*TRAIN, "--data", tiny_data, "--out", run], "already holds a run")
+    holder.close()
+    fresh = RunFolder.create(tmp_path / "fresh", "", Plugins.discover())
+    (tmp_path / "fresh" / "config.toml").unlink()  # it has the lock, and nothing written yet
+    (tmp_path / "fresh" / "environment.json").unlink()
+    refused([*TRAIN, "--data", tiny_data, "--out", "fresh"], "fresh", "in use")
+    fresh.close()
+
+
+def test_going_on_with_what_is_no_run(tmp_path: Path, refused: Refused) -> None:
+    refused(["train", "--resume", "nowhere"], "nowhere", "holds no run")
+    refused(["train", "--objective", "mlm", "--resume", "auto"], "--out")
+
+
+def test_an_existing_data_set_is_never_written_to(
+    source: Path, data: Path, refused: Refused
+) -> None:
+    refused(["prepare", source, data], data, "a data set already")

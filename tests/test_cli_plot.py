@@ -1,0 +1,80 @@
+"""``xlm plot``: a picture of one run or of several."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xlm_plugins.cli.main import main
+from xlm_plugins.training.plot import _curves
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _run(name: str, *lines: dict[str, object]) -> Path:
+    path = Path(name)
+    path.mkdir()
+    text = "".join(json.dumps({"time": 0.0, **line}) + "\n" for line in lines)
+    (path / "metrics.jsonl").write_text(text)
+    return path
+
+
+def test_one_run(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", str(tiny_run)]) == 0
+    assert capsys.readouterr().out == "curves.png\n"
+    assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_runs_are_told_apart(tiny_run: Path) -> None:
+    other = _run("other", {"kind": "train", "step": 1, "objective": "mlm", "loss": 2.0})
+    assert main(["plot", str(tiny_run), str(other), "--out", "pictures/both.svg"]) == 0
+    assert b"<svg" in Path("pictures/both.svg").read_bytes()
+
+
+def test_a_run_without_any_line_yet_and_a_loss_that_is_not_finite() -> None:
+    assert main(["plot", str(_run("new")), "--out", "new.png"]) == 0
+    lines = [{"kind": "train", "step": s, "objective": "mlm", "loss": "nan"} for s in (1, 2)]
+    lines += [{"kind": "evaluation", "step": 2, "valid_mlm_ppl": "inf"}]
+    assert main(["plot", str(_run("broken", *lines)), "--out", "broken.png"]) == 0
+
+
+def test_the_curves_are_those_of_the_metrics() -> None:
+    run = _run(
+        "run",
+        {"kind": "evaluation", "step": 0, "valid_en_mlm_ppl": 90.0, "valid_en_mlm_acc": 1.0},
+        {"kind": "train", "step": 1, "objective": "mlm", "loss": 4.0},
+        {"kind": "train", "step": 1, "objective": "tlm", "loss": 3.0},
+        {"kind": "train", "step": 2, "objective": "mlm", "loss": 2.0},
+        {"kind": "evaluation", "step": 2, "valid_en_mlm_ppl": 30.0, "valid_x_tlm_alone_ppl": 9.0},
+    )
+    train, evaluation = _curves(run)
+    # Smoothed: four fifths of what was before, one fifth of the new line.
+    assert train == {
+        "mlm": [(1, pytest.approx(4.0)), (2, pytest.approx(3.6))],
+        "tlm": [(1, pytest.approx(3.0))],
+    }
+    assert evaluation == {"en_mlm": [(0, 90.0), (2, 30.0)]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "nowhere has no metrics.jsonl"),
+        ([], "RUN"),
+        (["run", "--out", "curves.xyz"], ".png, .pdf, .svg"),
+    ],
+)
+def test_what_cannot_be_drawn(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    _run("run", {"kind": "train", "step": 1, "objective": "mlm", "loss": 2.0})
+    assert main(["plot", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err
+    assert {path.name for path in Path().iterdir()} == {"run"}

@@ -1,0 +1,151 @@
+"""``xlm train``: what it prints, where it writes, and how a run is repeated and gone on with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlm_plugins.cli.main import main
+from xlm_plugins.training import setup
+
+SMALL = ("--dim=16", "--n-layers=2", "--n-heads=2", "--batch-tokens=256", "--window=32")
+SHORT = (*SMALL, "--threads=1", "--steps=3", "--log-every=1", "--evaluate-every=0")
+PKM = ("--layer=pkm", "--pkm.n-keys=8", "--pkm.knn=4")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _losses(run: Path) -> list[tuple[Any, ...]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [(m["step"], m["languages"], m["loss"]) for m in lines if m["kind"] == "train"]
+
+
+def test_standard_output_has_the_run_and_standard_error_the_rest(
+    tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--objective", "mlm", "--objective=tlm:en-fr@0.5", *PKM, *SHORT]
+    assert main([*command, "--data", str(tiny_data)]) == 0
+    out, err = capsys.readouterr()
+    assert out == "runs/mlm-tlm-pkm-1\n"
+    assert Path(out.strip(), "plots", "curves.png").is_file()
+    assert f"data: {tiny_data} (en, fr; 400 tokens in the vocabulary)" in err
+    assert "objectives: mlm:en,fr, tlm:en-fr; layers: pkm at enc.1" in err
+    n_parameters = int(re.search(r"parameters: ([\d,]+)", err)[1].replace(",", ""))
+    assert 10_000 < n_parameters < 100_000
+    assert re.search(r"step 3/3 .* tokens/s  lr \S+  .* left  loss (mlm|tlm):", err)
+    assert re.search(r"evaluation at step 3: perplexity valid_en_mlm \d", err)
+
+
+def test_every_run_gets_a_name_of_its_own(
+    tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--objective", "clm:en", *SHORT, "--steps=1", "--data", str(tiny_data)]
+    names = []
+    for _ in range(2):
+        assert main(command) == 0
+        names.append(capsys.readouterr().out)
+    assert names == ["runs/clm-1\n", "runs/clm-2\n"]
+
+
+def test_without_data_the_embedded_corpus_is_taken(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`xlm train --objective tlm --layer pkm` and nothing else but a size."""
+    monkeypatch.setattr(setup, "embedded_data_set", lambda plugins: tiny_data)
+    assert main(["train", "--objective", "tlm", *PKM, *SHORT]) == 0
+    assert "objectives: tlm:en-fr,fr-en" in capsys.readouterr().err
+
+
+def test_the_written_settings_repeat_the_run(tiny_data: Path) -> None:
+    command = ["train", "--objective", "tlm", *PKM, *SHORT, "--data", str(tiny_data)]
+    assert main([*command, "--seed", "5", "--tlm.mask-prob", "0.3", "--out", "first"]) == 0
+    written = tomllib.loads(Path("first", "config.toml").read_text())
+    assert (written["train"]["seed"], written["tlm"]["mask-prob"]) == (5, 0.3)
+    assert main(["train", "--config", "first/config.toml", "--out", "again"]) == 0
+    assert _losses(Path("again")) == _losses(Path("first"))
+    assert tomllib.loads(Path("again", "config.toml").read_text()) == written
+    assert main(["train", "--config", "first/config.toml", "--out", "x", "--tlm.mask-prob=.1"]) == 0
+    assert _losses(Path("x")) != _losses(Path("first"))
+
+
+def test_resuming_goes_on_with_the_runs_own_settings(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    shutil.rmtree(run / "checkpoints" / "step-12")
+    assert main(["train", "--resume", str(run)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{run}\n"
+    assert f"going on with {run / 'checkpoints' / 'step-11'} after 11 steps" in err
+    assert _losses(run) == _losses(tiny_run)
+
+
+def test_a_finished_run_resumed_is_left_as_it_is(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (run / "metrics.jsonl").read_bytes() == (tiny_run / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_can_be_made_longer(tiny_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    assert main(["train", "--resume", str(run), "--steps", "15", "--schedule", "constant"]) == 0
+    assert _losses(run)[: len(_losses(tiny_run))] == _losses(tiny_run)
+    assert _losses(run)[-1][0] == 15
+
+
+def test_auto_starts_and_goes_on_with_the_same_command(
+    tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--objective", "mlm:en", *SHORT, "--data", str(tiny_data)]
+    command += ["--out", "run", "--resume", "auto", "--save-every", "2"]
+    assert main(command) == 0
+    whole = _losses(Path("run"))
+    shutil.rmtree("run/checkpoints/step-3")
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "after 2 steps" in capsys.readouterr().err
+    assert _losses(Path("run")) == whole
+
+
+def test_a_damaged_checkpoint_is_told_and_passed_over(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    shutil.rmtree(run / "checkpoints" / "step-12")
+    weights = run / "checkpoints" / "step-11" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert main(["train", "--resume", str(run)]) == 0
+    told = capsys.readouterr().err
+    assert "passing over the damaged checkpoint step-11" in told
+    assert "after 10 steps" in told
+    assert _losses(run) == _losses(tiny_run)
+
+
+def test_only_what_matches_a_pattern_is_trained(
+    tiny_data: Path, tmp_path: Path, tiny_run: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    command = ["train", "--config", str(tiny_run / "config.toml"), "--init", f"{tiny_run}@last"]
+    command += ["--out", "run", "--steps", "3", "--save-every", "0", "--evaluate-every", "0"]
+    assert main([*command, "--train-only", "*.feed_forward.*"]) == 0
+    before = load_file(tiny_run / "checkpoints" / "step-12" / "model.safetensors")
+    after = load_file("run/checkpoints/step-3/model.safetensors")
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed
+    assert all(".feed_forward." in name for name in changed)

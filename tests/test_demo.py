@@ -1,0 +1,72 @@
+"""The demonstration: what it runs, and what it shows."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from xlm_plugins import RunError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.demo import MASKED, Demonstration
+from xlm_plugins.model.inference import MASK_MARK
+
+
+def _demonstration(folder: Path, minutes: float = 0.2) -> tuple[Demonstration, io.StringIO]:
+    shown = io.StringIO()
+    return Demonstration(folder, minutes, Plugins.discover(), Console(file=shown, width=120)), shown
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="exists already"):
+        _demonstration(tmp_path)[0].show()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_fails_ends_it_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 3))
+    demonstration, shown = _demonstration(tmp_path / "demo")
+    with pytest.raises(RunError, match=r"`xlm prepare embedded .*` ended with status 3"):
+        demonstration.show()
+    assert f"$ xlm prepare embedded {tmp_path / 'demo' / 'data'}" in shown.getvalue()
+
+
+def test_there_are_three_texts_with_one_mask_in_each_language() -> None:
+    assert set(MASKED) == {"en", "fr", "de"}
+    for texts in MASKED.values():
+        assert [text.count(MASK_MARK) for text in texts] == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_everything_that_it_promises_is_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    demonstration, captured = _demonstration(tmp_path / "demo")
+    demonstration.show()
+    shown, commands_printed = captured.getvalue(), capfd.readouterr().out
+    for command in ("prepare embedded", "train --objective mlm --objective tlm --layer pkm"):
+        assert f"$ xlm {command}" in shown
+    for language, texts in MASKED.items():
+        assert f"--language {language} --top 3" in shown
+        for text in texts:
+            assert f"{text}\n" in commands_printed
+    rows = {line.split("│")[1].strip(): line for line in shown.splitlines() if "│" in line}
+    for row in ("mlm en", "mlm fr", "mlm de", "tlm en-fr", "tlm de-en"):
+        untrained, trained = re.findall(r"[\d,.]+", rows[row].replace("│", " "))[:2]
+        assert float(trained.replace(",", "")) < float(untrained.replace(",", "")) / 2
+    for row in ("fr to en", "de to en", "fr to de"):
+        chance, *others = map(float, re.findall(r"([\d.]+) %", rows[row]))
+        assert chance == pytest.approx(100 / 265, abs=0.05)
+        assert len(others) == 3
+        assert others[1] > 10  # plain word overlap finds about a fifth
+    curves = re.search(r"The curves: (\S+)", shown)[1]
+    assert Path(curves).stat().st_size
+    for command in re.findall(r"^  xlm ((?:evaluate|fill-mask) .*)$", shown, re.MULTILINE):
+        assert str(tmp_path / "demo" / "run") in command

@@ -1,0 +1,154 @@
+"""Metrics of models whose every score is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.data.evaluation_batches import evaluation_batches
+from xlm_plugins.model.root import Model
+from xlm_plugins.training.config import OptimizerOptions, TrainOptions
+from xlm_plugins.training.engine import TorchEngine
+from xlm_plugins.training.evaluation import EvaluationPlan, evaluate_run
+from xlm_plugins.training.launch import World
+from xlm_plugins.training.settings import Settings
+from xlm_plugins.training.setup import make_plan
+
+Planned = tuple[EvaluationPlan, Model]
+
+
+@pytest.fixture(scope="module")
+def planned(tiny_settings: Callable[..., Settings]) -> Callable[..., Planned]:
+    """A plan and an untrained model for options of ``[train]``."""
+
+    def planned(**options: object) -> Planned:
+        plan = make_plan(tiny_settings(**options), Plugins.discover())
+        torch.manual_seed(1)
+        model = plan.description.build_model(plan.objectives)
+        return (
+            EvaluationPlan(plan.folder, plan.manifest, plan.objectives, plan.steps, plan.sizes),
+            model,
+        )
+
+    return planned
+
+
+def _measure(plan: EvaluationPlan, model: Model, split: str = "valid") -> dict[str, float]:
+    return plan.evaluate(TorchEngine(model, OptimizerOptions(), TrainOptions(), World()), split)
+
+
+def _always(model: Model, bias: torch.Tensor | None = None) -> None:
+    """Give the model the same scores everywhere: the bias, or 0."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        if bias is not None:
+            model.encoder.output.bias.copy_(bias)
+
+
+def test_even_scores_have_the_perplexity_of_the_vocabularys_size(
+    planned: Callable[..., Planned],
+) -> None:
+    plan, model = planned(objective=["mlm", "tlm", "clm:en"], layer=[])
+    _always(model)
+    metrics = _measure(plan, model)
+    perplexities = {name: value for name, value in metrics.items() if name.endswith("_ppl")}
+    assert set(perplexities) == {
+        "valid_en_mlm_ppl", "valid_fr_mlm_ppl", "valid_mlm_ppl",
+        "valid_en-fr_tlm_ppl", "valid_en-fr_tlm_alone_ppl",
+        "valid_fr-en_tlm_ppl", "valid_fr-en_tlm_alone_ppl", "valid_tlm_ppl",
+        "valid_en_clm_ppl", "valid_clm_ppl",
+    }  # fmt: skip
+    assert list(perplexities.values()) == pytest.approx([400] * len(perplexities), rel=1e-5)
+
+
+def test_perplexity_and_accuracy_are_those_of_the_predicted_tokens(
+    planned: Callable[..., Planned],
+) -> None:
+    """A model that knows how often tokens occur and nothing else: both can be counted."""
+    plan, model = planned(objective=["mlm:fr"], layer=[])
+    (step,) = plan.steps["mlm"]
+    batches = evaluation_batches(
+        plan.folder, plan.manifest, "valid", plan.objectives["mlm"], step, plan.sizes
+    )
+    targets = torch.cat([batch.targets for each, _ in batches for batch in each.values()])
+    bias = torch.linspace(-2, 2, 400)
+    bias[targets.mode().values] = 5.0
+    _always(model, bias)
+    metrics = _measure(plan, model)
+    mean = -bias.double().log_softmax(0)[targets].mean()
+    assert metrics["valid_fr_mlm_ppl"] == pytest.approx(math.exp(mean), rel=1e-5)
+    n_correct = int((targets == targets.mode().values).sum())
+    assert 1 < n_correct < len(targets)
+    assert metrics["valid_fr_mlm_acc"] == pytest.approx(100 * n_correct / len(targets))
+
+
+def test_a_perplexity_beyond_all_numbers_is_infinite(planned: Callable[..., Planned]) -> None:
+    plan, model = planned(objective=["mlm:en"], layer=[])
+    bias = torch.zeros(400)
+    bias[0] = 1e4  # a special token, which is never right
+    _always(model, bias)
+    assert _measure(plan, model)["valid_en_mlm_ppl"] == math.inf
+
+
+def test_means_are_over_the_steps_and_not_over_what_each_step_is_compared_with(
+    planned: Callable[..., Planned],
+) -> None:
+    metrics = _measure(*planned(objective=["tlm"], layer=[]))
+    for measure in ("ppl", "acc"):
+        steps = [metrics[f"valid_{step}_tlm_{measure}"] for step in ("en-fr", "fr-en")]
+        assert metrics[f"valid_tlm_{measure}"] == pytest.approx(sum(steps) / 2)
+        assert f"valid_tlm_alone_{measure}" not in metrics
+
+
+def test_how_batches_are_cut_does_not_matter_where_nothing_is_masked(
+    planned: Callable[..., Planned],
+) -> None:
+    plan, model = planned(objective=["clm"], layer=["pkm"])
+    small = _measure(plan, model)
+    large = _measure(replace(plan, sizes=replace(plan.sizes, batch_tokens=2048)), model)
+    assert small.keys() == large.keys()
+    assert list(small.values()) == pytest.approx(list(large.values()), rel=1e-5)
+
+
+def test_every_evaluation_measures_the_same(planned: Callable[..., Planned]) -> None:
+    """The masks are those of the time before, and a layer counts anew."""
+    plan, model = planned(objective=["mlm:en", "tlm:en-fr"], layer=["pkm"])
+    first = _measure(plan, model.train())
+    assert _measure(plan, model) == first
+    assert 0 < first["valid_enc.1_pkm_usage"] <= 100
+    assert model.training
+
+
+def test_a_split_has_a_name_of_its_own_and_steps_without_text_are_left_out(
+    planned: Callable[..., Planned],
+) -> None:
+    plan, model = planned(objective=["mlm", "tlm:en-fr"], layer=[])
+    assert all(name.startswith("test_") for name in _measure(plan, model, "test"))
+    assert _measure(plan, model, "nowhere") == {}
+    streams = [s for s in plan.manifest.streams if s.name not in ("test.fr", "test.en-fr")]
+    partly = replace(plan, manifest=replace(plan.manifest, streams=streams))
+    assert set(_measure(partly, model, "test")) == {
+        "test_en_mlm_ppl", "test_en_mlm_acc", "test_mlm_ppl", "test_mlm_acc"
+    }  # fmt: skip
+
+
+def test_a_run_measures_itself_as_it_did_while_it_trained(tiny_run: Path, tiny_data: Path) -> None:
+    """The final line of metrics.jsonl is the last model's."""
+    line = json.loads((tiny_run / "metrics.jsonl").read_text().splitlines()[-1])
+    metrics = evaluate_run(f"{tiny_run}@last", None, "valid", Plugins.discover())
+    assert metrics == pytest.approx({name: line[name] for name in metrics}, rel=1e-6)
+    assert set(line) - set(metrics) == {"kind", "step", "time"}
+
+
+def test_a_split_that_there_is_not_names_those_that_there_are(tiny_run: Path) -> None:
+    with pytest.raises(DataError, match=r"'dev'.*\n.*test, train, valid"):
+        evaluate_run(str(tiny_run), None, "dev", Plugins.discover())

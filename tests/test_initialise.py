@@ -1,0 +1,156 @@
+"""Starting from another model: rows by token and language, the rest by name and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.plugins import Plugins, new_manager
+from xlm_plugins.core.registry import Component, Registry
+from xlm_plugins.core.tokenizers import save_tokenizer
+from xlm_plugins.model.bundle import write_description
+from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.description import ModelDescription
+from xlm_plugins.model.root import Model
+from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
+from xlm_plugins.training.initialise import InitReport, initialise
+
+N_SPECIAL = 6
+EN_FR = {"en": 0, "fr": 1}
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> Component:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return Component("words", "word_tokenizer:WordTokenizer", kind="tokenizer", distribution="t")
+
+
+Built = tuple[ModelDescription, Any, Model]
+Start = Callable[..., tuple[Model, Model, dict[str, torch.Tensor], InitReport]]
+
+
+def _build(
+    words: Component, vocabulary: Sequence[str], languages: Mapping[str, int], options: Any
+) -> Built:
+    tokenizer = words.load()(vocabulary)
+    shape = ModelOptions(**{"dim": 8, "n_layers": 2, "n_heads": 2, "max_positions": 10, **options})
+    description = ModelDescription(shape, tokenizer.vocabulary(), languages, ("encoder",))
+    return description, tokenizer, description.build_model({})
+
+
+@pytest.fixture
+def start(words: Component, tmp_path: Path) -> Start:
+    """Save a model of the words a, b, c, and start another from it.
+
+    Gives the old model, the new one, the new one's weights from before, and the report.
+    """
+
+    def start(
+        vocabulary: Sequence[str] = "abc",
+        languages: Mapping[str, int] = EN_FR,
+        theirs: Mapping[str, Any] | None = None,
+        their_languages: Mapping[str, int] = EN_FR,
+        **options: Any,
+    ) -> tuple[Model, Model, dict[str, torch.Tensor], InitReport]:
+        torch.manual_seed(1)
+        description, tokenizer, old = _build(words, "abc", their_languages, theirs or {})
+        save_tokenizer(words, tokenizer, tmp_path / "saved")
+        write_description(tmp_path, description, tmp_path / "saved")
+        save_tensors(tmp_path / WEIGHTS_NAME, dict(old.named_parameters()))
+        description, tokenizer, new = _build(words, vocabulary, languages, options)
+        before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+        plugins = Plugins(new_manager(), Registry([words]))
+        report = initialise(new, description, tokenizer, tmp_path, plugins)
+        return old, new, before, report
+
+    return start
+
+
+def test_an_equal_model_is_copied_whole(start: Start) -> None:
+    old, new, _, report = start()
+    assert (report.partly, report.new, report.left_out) == ({}, [], [])
+    assert sorted(report.copied) == sorted(name for name, _ in old.named_parameters())
+    for name, tensor in new.state_dict().items():
+        assert torch.equal(tensor, old.state_dict()[name])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_go_by_token(start: Start, tied: bool) -> None:
+    old, new, before, report = start("cxa", theirs={"tied_output": tied}, tied_output=tied)
+    for name in ("embeddings.tokens.weight", "output.weight", "output.bias"):
+        rows, given = (model.state_dict()[f"encoder.{name}"] for model in (new, old))
+        assert torch.equal(rows[:N_SPECIAL], given[:N_SPECIAL])  # specials are tokens as well
+        assert torch.equal(rows[N_SPECIAL], given[N_SPECIAL + 2])  # c
+        assert torch.equal(rows[N_SPECIAL + 1], before[f"encoder.{name}"][N_SPECIAL + 1])  # x
+        assert torch.equal(rows[N_SPECIAL + 2], given[N_SPECIAL])  # a
+    tables = {"encoder.embeddings.tokens.weight", "encoder.output.bias"}
+    tables |= set() if tied else {"encoder.output.weight"}
+    assert report.partly == dict.fromkeys(tables, (8, 9))
+    assert report.new == []
+
+
+def test_rows_go_by_language(start: Start) -> None:
+    old, new, before, report = start(languages={"de": 0, "en": 1, "fr": 2})
+    name = "encoder.embeddings.languages.weight"
+    rows, given = new.state_dict()[name], old.state_dict()[name]
+    assert torch.equal(rows[1:], given)
+    assert torch.equal(rows[0], before[name][0])
+    assert report.partly == {name: (2, 3)}
+
+
+def test_a_model_of_one_language_has_no_row_to_give(start: Start) -> None:
+    _, new, before, report = start(their_languages={"en": 0})
+    name = "encoder.embeddings.languages.weight"
+    assert report.new == [name]
+    assert torch.equal(new.state_dict()[name], before[name])
+
+
+@pytest.mark.parametrize(("n_positions", "partly"), [(6, {}), (14, {(10, 14)})])
+def test_positions_are_cut_or_extended(start: Start, n_positions: int, partly: Any) -> None:
+    old, new, before, report = start(max_positions=n_positions)
+    name = "encoder.embeddings.positions.weight"
+    n_both = min(n_positions, 10)
+    rows = new.state_dict()[name]
+    assert torch.equal(rows[:n_both], old.state_dict()[name][:n_both])
+    assert torch.equal(rows[n_both:], before[name][n_both:])
+    assert set(report.partly.values()) == set(partly)
+
+
+def test_a_deeper_model_has_new_layers_and_a_shallower_one_leaves_some_out(start: Start) -> None:
+    _, new, before, report = start(n_layers=3)
+    assert report.new
+    assert all(name.startswith("encoder.layers.2.") for name in report.new)
+    assert all(torch.equal(new.state_dict()[name], before[name]) for name in report.new)
+    _, _, _, report = start(n_layers=1)
+    assert report.left_out
+    assert all(name.startswith("encoder.layers.1.") for name in report.left_out)
+
+
+def test_what_has_another_shape_stays_as_initialised(start: Start) -> None:
+    _, new, before, report = start(ffn_dim=5)
+    names = {f"encoder.layers.{i}.feed_forward.{x}" for i in (0, 1)
+             for x in ("expand.weight", "expand.bias", "contract.weight")}  # fmt: skip
+    assert set(report.new) == names
+    assert all(torch.equal(new.state_dict()[name], before[name]) for name in names)
+
+
+def test_another_width_is_refused_with_the_one_that_fits(start: Start) -> None:
+    with pytest.raises(BundleError, match=r"width is 8, the new model's is 16\n.*--dim 8"):
+        start(dim=16)
+
+
+def test_the_report_reads_well() -> None:
+    names = [f"layer.{i}" for i in range(6)]
+    report = InitReport("here", ["a", "b"], {"tokens": (7, 9)}, names, ["old"])
+    assert report.lines() == [
+        "started from here: 2 tensors copied",
+        "  tokens: 7 of 9 rows found",
+        "  new, as initialised: layer.0, layer.1, layer.2, layer.3 and 2 more",
+        "  left out: old",
+    ]
+    assert InitReport("here", ["a"]).lines() == ["started from here: 1 tensors copied"]

@@ -1,0 +1,66 @@
+"""Weights by name: out of a model, into a model, and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xlm_plugins.core.errors import BundleError
+
+WEIGHTS_NAME = "model.safetensors"
+
+
+def named_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, tied ones once, and the buffers that belong to a checkpoint."""
+    weights: dict[str, Tensor] = dict(model.named_parameters())
+    kept = model.state_dict().keys()
+    weights.update((name, buffer) for name, buffer in model.named_buffers() if name in kept)
+    return weights
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copy weights into a model that they fit exactly, each by its name.
+
+    :param origin: what the error calls the weights.
+    :raises BundleError: names or shapes differ; the first few are named.
+    """
+    own = named_weights(model)
+    faults = [f"{name} is missing" for name in sorted(own.keys() - weights.keys())]
+    faults += [f"{name} is not in the model" for name in sorted(weights.keys() - own.keys())]
+    faults += [
+        f"{name} is {tuple(weights[name].shape)}, the model's is {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise BundleError(
+            f"{origin} does not fit the model: {'; '.join(faults[:3])}{more}",
+            remedy="a run goes on with the options that it was started with: RUN/config.toml",
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors that lie on the CPU as a safetensors file."""
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    save_file(whole, path, metadata={"format": "pt"})
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file to the CPU.
+
+    :raises BundleError: it is missing or damaged.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    return tensors
