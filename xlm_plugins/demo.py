@@ -28,10 +28,14 @@ from xlm_plugins.training.metrics import read_metrics
 from xlm_plugins.training.run import METRICS_NAME, find_bundle
 
 VOCABULARY_SIZE = 2000
-MODEL = "--dim 128 --n-layers 2 --n-heads 4 --pkm.n-keys 64"
-TRAINING = (
-    "--batch-tokens 1024 --window 128 --lr 4e-3 --warmup 200 --evaluate-every 1000 --save-every 0"
+MODEL = (
+    "--dim 128 --n-layers 2 --n-heads 4 --dropout 0 --layer pkm:1+ --pkm.n-keys 64 --pkm.heads 2 "
+    "--pkm.knn 16 --pkm.k-dim 64 --pkm.no-query-batchnorm --pkm.value-lr 4e-3"
 )
+OBJECTIVES = (
+    "--objective mlm --mlm.layout sentence --mlm.mask-prob 0.3 --objective tlm --tlm.mask-prob 0.3"
+)
+TRAINING = "--batch-tokens 1300 --lr 4e-3 --evaluate-every 2000 --save-every 0"
 
 MASKED = {
     "en": (
@@ -78,8 +82,8 @@ class Demonstration:
         data, run = self.folder / "data", self.folder / "run"
         self._xlm(f"prepare embedded {data} --vocab-size {VOCABULARY_SIZE}")
         self._xlm(
-            f"train --objective mlm --objective tlm --layer pkm --data {data} --out {run} "
-            f"--minutes {self.minutes:g} --steps 1000000 {MODEL} {TRAINING}"
+            f"train {OBJECTIVES} {MODEL} --data {data} --out {run} "
+            f"--minutes {self.minutes:g} --steps 1000000 {TRAINING}"
         )
         for language, texts in MASKED.items():
             masked = " ".join(shlex.quote(text) for text in texts)

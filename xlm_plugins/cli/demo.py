@@ -8,13 +8,15 @@ import click
 
 
 @click.command()
-@click.option("--out", default=Path("demo"), type=click.Path(path_type=Path), show_default=True)
-@click.option("--minutes", default=2.8, show_default=True, help="How long to train.")
+@click.option("--out", type=click.Path(path_type=Path), help="New folder; runs/demo-N if unset.")
+@click.option("--minutes", default=3.1, show_default=True, help="How long to train.")
 @click.pass_context
-def demo(context: click.Context, out: Path, minutes: float) -> None:
+def demo(context: click.Context, out: Path | None, minutes: float) -> None:
     """Train MLM and TLM with a product-key memory on the embedded corpus, and show the result."""
     from rich.console import Console
 
     from xlm_plugins.demo import Demonstration
+    from xlm_plugins.training.run import free_run_path
 
-    Demonstration(out, minutes, context.obj.plugins, Console()).show()
+    folder = out or free_run_path("demo")
+    Demonstration(folder, minutes, context.obj.plugins, Console()).show()

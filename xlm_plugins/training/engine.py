@@ -231,6 +231,11 @@ def create_engine(
     :raises XLMError: options that contradict each other, or a state that does not fit.
     """
     if choose_engine(train.engine, world) == "torch":
+        if train.deepspeed_config:
+            raise OptionError(
+                f"--deepspeed-config {train.deepspeed_config} has no meaning for the torch engine",
+                remedy="take --engine deepspeed, or leave the file out",
+            )
         return TorchEngine(model, options, train, world, state)
     from xlm_plugins.training.deepspeed_engine import DeepSpeedEngine
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -205,13 +205,21 @@ def _held(
         if rank > 0:
             folder = RunFolder(path)
         elif new:
-            folder = RunFolder.create(path, to_toml(settings), plugins)
+            folder = RunFolder.create(path, to_toml(_repeatable(settings)), plugins)
         else:
             folder = RunFolder.reopen(path)
     try:
         yield folder
     finally:
         folder.close()
+
+
+def _repeatable(settings: Settings) -> Settings:
+    """The settings as config.toml records them: the data by a path that holds from anywhere."""
+    if settings.train.data is None:
+        return settings
+    data = str(Path(settings.train.data).resolve())
+    return replace(settings, train=replace(settings.train, data=data))
 
 
 def _describe(model: Model, plan: Plan) -> list[str]:
