@@ -38,7 +38,7 @@ def test_a_command_that_fails_ends_it_and_is_named(
 
 
 def test_there_are_three_texts_with_one_mask_in_each_language() -> None:
-    assert set(MASKED) == {"en", "fr", "de"}
+    assert set(MASKED) == {"en", "fr"}
     for texts in MASKED.values():
         assert [text.count(MASK_MARK) for text in texts] == [1, 1, 1]
 
@@ -58,10 +58,10 @@ def test_everything_that_it_promises_is_shown(
         for text in texts:
             assert f"{text}\n" in commands_printed
     rows = {line.split("│")[1].strip(): line for line in shown.splitlines() if "│" in line}
-    for row in ("mlm en", "mlm fr", "mlm de", "tlm en-fr", "tlm en-de"):
+    for row in ("mlm en", "mlm fr", "tlm en-fr", "tlm fr-en"):
         untrained, trained = re.findall(r"[\d,.]+", rows[row].replace("│", " "))[:2]
         assert float(trained.replace(",", "")) < float(untrained.replace(",", "")) / 2
-    for row in ("fr to en", "de to en", "fr to de"):
+    for row in ("fr to en", "en to fr"):
         chance, *others = map(float, re.findall(r"([\d.]+) %", rows[row]))
         assert chance == pytest.approx(100 / 265, abs=0.05)
         assert len(others) == 3

@@ -48,7 +48,7 @@ class Text:
                 (int(at), int((both.max(0) == at).sum()), int(both[:, both.max(0) == at].sum()))
                 for at in np.unique(both.max(0))
             ]
-            blocks.append(Block(0, str(number), {}, rows, table))
+            blocks.append(Block(0, str(number), {}, rows, np.array(table)))
         self.stream = Stream("train", languages, blocks)
         self.sides = tuple(
             stack([self.blocks[b.key][side] for b in blocks]) for side in range(len(languages))
@@ -263,7 +263,7 @@ def test_fewer_blocks_than_lanes() -> None:
 
 def test_only_long_sentences() -> None:
     text = Text(8)
-    blocks = [dataclasses.replace(b, lengths=[(30, 30, 900)]) for b in text.stream.blocks]
+    blocks = [dataclasses.replace(b, lengths=np.array([[30, 30, 900]])) for b in text.stream.blocks]
     text.stream = dataclasses.replace(text.stream, blocks=blocks)
     with pytest.raises(DataError, match="no sentence of 1 to 20 tokens"):
         make_plan(text)

@@ -1,12 +1,13 @@
 """The demonstration: the main job on the embedded corpus, and what a person wants to see of it.
 
 `xlm demo` runs the commands below one after the other, echoes each, and then shows what the model
-learned: perplexities beside those of the untrained model, masks filled in three languages, and how
+learned: perplexities beside those of the untrained model, masks filled in both languages, and how
 often a verse finds its translation.
 """
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import subprocess
 import sys
@@ -28,15 +29,18 @@ from xlm_plugins.training.metrics import read_metrics
 from xlm_plugins.training.run import METRICS_NAME, find_bundle
 
 VOCABULARY_SIZE = 2000
+MIDDLE_LAYER = 1  # of two: its states align languages better than the last layer's
 MODEL = (
-    "--dim 128 --n-layers 2 --n-heads 4 --dropout 0 --layer pkm:1+ --pkm.n-keys 64 --pkm.heads 2 "
-    "--pkm.knn 16 --pkm.k-dim 64 --pkm.no-query-batchnorm --pkm.value-lr 4e-3"
+    "--dim 128 --n-layers 2 --n-heads 4 --dropout 0 --layer pkm:1+ --pkm.n-keys 32 --pkm.heads 2 "
+    "--pkm.knn 8 --pkm.k-dim 64 --pkm.no-query-batchnorm --pkm.value-lr 4e-3"
 )
 OBJECTIVES = (
     "--objective mlm --mlm.layout sentence --mlm.mask-prob 0.3 --objective tlm --tlm.mask-prob 0.3"
 )
 TRAINING = "--batch-tokens 1300 --lr 4e-3 --evaluate-every 2000 --save-every 0"
 
+# Two of the corpus's three languages: in four minutes three learn to fill masks as well, but do
+# not yet find their translations (README, "Measured").
 MASKED = {
     "en": (
         "Jesus said to <mask>, Follow me.",
@@ -47,11 +51,6 @@ MASKED = {
         "Jésus dit à <mask>: Suis-moi.",
         "Le roi d'<mask> sortit de la ville.",
         "La crainte de l'Éternel est le commencement de la <mask>.",
-    ),
-    "de": (
-        "Jesus sprach zu <mask>: Folge mir nach.",
-        "Der König von <mask> ging aus der Stadt.",
-        "Die Furcht Jehovas ist der Anfang der <mask>.",
     ),
 }
 
@@ -80,7 +79,8 @@ class Demonstration:
             )
         self.folder.mkdir(parents=True)
         data, run = self.folder / "data", self.folder / "run"
-        self._xlm(f"prepare embedded {data} --vocab-size {VOCABULARY_SIZE}")
+        languages = ",".join(MASKED)
+        self._xlm(f"prepare embedded {data} --languages {languages} --vocab-size {VOCABULARY_SIZE}")
         self._xlm(
             f"train {OBJECTIVES} {MODEL} --data {data} --out {run} "
             f"--minutes {self.minutes:g} --steps 1000000 {TRAINING}"
@@ -104,7 +104,7 @@ class Demonstration:
         before, after = lines[0], lines[-1]
         table = Table(
             "", "untrained", "trained", "untrained", "trained",
-            title=f"\nPerplexity and accuracy on {'the validation verses'}", title_justify="left",
+            title="\nPerplexity and accuracy on the validation verses", title_justify="left",
         )  # fmt: skip
         names = [n.removesuffix("_ppl") for n in after if n.endswith("_ppl") and n.count("_") == 3]
         for name in names:
@@ -125,10 +125,10 @@ class Demonstration:
         n_verses = len(texts["en"])
         table = Table(
             "", "chance", "untrained", "word overlap", "trained",
-            title=f"\nA verse finds its translation among {n_verses} (nearest neighbour of the "
-            "mean state)", title_justify="left",
+            title=f"\nA verse finds its translation among {n_verses}, by nearest neighbour of the "
+            f"mean state of layer {MIDDLE_LAYER}", title_justify="left",
         )  # fmt: skip
-        for query, candidate in (("fr", "en"), ("de", "en"), ("fr", "de")):
+        for candidate, query in itertools.permutations(MASKED, 2):
             shares = [
                 100 / n_verses,
                 _retrieval(untrained, texts, query, candidate),
@@ -159,6 +159,8 @@ def _untrained(bundle: Bundle) -> Bundle:
 def _retrieval(
     bundle: Bundle, texts: Mapping[str, Sequence[str]], query: str, candidate: str
 ) -> float:
-    return retrieval_accuracy(
-        embed(bundle, texts[query], query), embed(bundle, texts[candidate], candidate)
+    sides = (
+        embed(bundle, texts[language], language, layer=MIDDLE_LAYER)
+        for language in (query, candidate)
     )
+    return retrieval_accuracy(*sides)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from xlm_plugins.core.batch import Layout, Samples, Step
 from xlm_plugins.core.errors import DataError
@@ -53,13 +54,12 @@ class Cutting:
         """Sentences kept of a block, and their tokens with those that are added to them."""
         if self.layout is Layout.STREAM:
             return block.n_sentences, block.n_tokens + block.n_sentences
-        kept = [(n, tokens) for longest, n, tokens in block.lengths if self.keeps(longest)]
-        n_sentences = sum(n for n, _ in kept)
-        return n_sentences, sum(tokens for _, tokens in kept) + 2 * len(self.sides) * n_sentences
+        n_sentences, n_tokens = block.lengths[self.keeps(block.lengths[:, 0]), 1:].sum(axis=0)
+        return int(n_sentences), int(n_tokens + 2 * len(self.sides) * n_sentences)
 
-    def keeps(self, longest: int) -> bool:
-        """Whether a sentence, or a pair by its longer side, has a length that is trained on."""
-        return 0 < longest <= self.max_length
+    def keeps(self, longest: IntArray) -> npt.NDArray[np.bool_]:
+        """Which sentences, or pairs by their longer side, have a length that is trained on."""
+        return (longest > 0) & (longest <= self.max_length)
 
     def n_batches(self, n_sentences: IntArray, n_tokens: IntArray) -> IntArray:
         """Batches of pools with so many sentences and tokens as `count` counts them.
@@ -162,7 +162,7 @@ class BlockTable:
     ) -> Pool:
         lengths = np.stack([side.lengths.astype(np.int64) for side in sides])
         longest = lengths.max(axis=0)
-        kept = np.flatnonzero((longest > 0) & (longest <= self.cutting.max_length))
+        kept = np.flatnonzero(self.cutting.keeps(longest))
         order = rng.permutation(kept) if rng else kept
         framed = lengths.sum(axis=0) + 2 * len(sides)
         self._check(blocks, len(kept), int(framed[kept].sum()))

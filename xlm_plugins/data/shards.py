@@ -94,15 +94,14 @@ class ShardWriter:
         return WrittenShard(shard, blocks)
 
 
-def length_table(sides: tuple[Ragged, ...]) -> list[tuple[int, int, int]]:
+def length_table(sides: tuple[Ragged, ...]) -> npt.NDArray[np.int32]:
     """`Block.lengths`: (longest side, sentences of that length, their tokens), rising."""
     lengths = np.stack([side.lengths for side in sides])
     longest, row = np.unique(lengths.max(axis=0), return_inverse=True)
     n_sentences = np.bincount(row, minlength=len(longest))
     n_tokens = np.zeros(len(longest), np.int64)
     np.add.at(n_tokens, row, lengths.sum(axis=0))
-    table = zip(longest.tolist(), n_sentences.tolist(), n_tokens.tolist(), strict=True)
-    return [(length, sentences, tokens) for length, sentences, tokens in table]
+    return np.stack([longest, n_sentences, n_tokens], axis=1).astype(np.int32)
 
 
 class ShardReader:
