@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -39,3 +40,5 @@ class StopRequest:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if number == signal.SIGINT:
+            os.write(2, b"\nsaving after this step; Ctrl-C again stops at once\n")

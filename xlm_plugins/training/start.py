@@ -66,6 +66,8 @@ def train(settings: Settings, plugins: Plugins) -> Outcome:
     tune_host(settings.train.threads)
     report = Report(Console(stderr=True, quiet=world.rank > 0), settings.train.steps)
     with _joined(world, settings.train.engine):
+        if settings.train.data is None:
+            report.note("no --data: the embedded corpus, which the first use prepares in seconds")
         with launch.all_or_none():
             plan = make_plan(settings, plugins)
             resumed = _resumed_path(settings)

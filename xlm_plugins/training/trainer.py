@@ -121,6 +121,7 @@ class Trainer:
         self._logged_at = time.monotonic()
         try:
             if self.state.evaluated < 0 and self.options.evaluate_every:
+                self.report.note("measuring the model on the validation text before it is trained")
                 self._evaluate()
             reason = self._reason_to_stop() or self._train()
             self._finish(reason)
