@@ -8,12 +8,11 @@ is read through a memory map at the offsets that the manifest records, without a
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,6 @@ from xlm_plugins.core.ragged import IntArray, Ragged
 from xlm_plugins.data.manifest import Block, Manifest, Shard
 
 _HEADER_BYTES = 256
-_MOST_OPEN_SHARDS = 64
 
 
 def token_type(vocabulary_size: int) -> npt.DTypeLike:
@@ -105,7 +103,10 @@ def length_table(sides: tuple[Ragged, ...]) -> npt.NDArray[np.int32]:
 
 
 class ShardReader:
-    """Reads blocks in place.  Picklable: each process maps the shards anew, when it needs them.
+    """Reads blocks, one at a time.
+
+    A block is read, not mapped: pages of mapped shards would count as the process's memory, which
+    then grew with the corpus, and a shard cut meanwhile would kill the process.
 
     :param folder: the data set.
     :param manifest: its manifest.
@@ -114,43 +115,32 @@ class ShardReader:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
         self._shards = manifest.shards
-        self._maps: dict[int, mmap.mmap] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
 
     def read(self, block: Block) -> tuple[Ragged, ...]:
-        """The block's rows, one `Ragged` for each language in sorted order; read-only views.
+        """The block's rows, one `Ragged` for each language in sorted order; read-only.
 
         :raises DataError: the shard is missing, truncated or damaged.
         """
-        shard = self._mapped(block.shard)
+        check_size(self._folder, self._shards[block.shard])
         languages = sorted({member.partition(".")[0] for member in block.members})
-        return tuple(
-            Ragged(
-                self._array(shard, block, f"{language}.tokens.npy"),
-                self._array(shard, block, f"{language}.offsets.npy"),
+        with (self._folder / self._shards[block.shard].path).open("rb") as shard:
+            return tuple(
+                Ragged(
+                    self._array(shard, block, f"{language}.tokens.npy"),
+                    self._array(shard, block, f"{language}.offsets.npy"),
+                )
+                for language in languages
             )
-            for language in languages
-        )
 
-    def _mapped(self, index: int) -> mmap.mmap:
-        if index not in self._maps:
-            if len(self._maps) >= _MOST_OPEN_SHARDS:  # a map holds a file descriptor
-                del self._maps[next(iter(self._maps))]
-            path = self._folder / self._shards[index].path
-            check_size(self._folder, self._shards[index])
-            with path.open("rb") as file:
-                self._maps[index] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._maps[index]
-
-    def _array(self, shard: mmap.mmap, block: Block, member: str) -> IntArray:
+    def _array(self, shard: BinaryIO, block: Block, member: str) -> IntArray:
         offset, size = block.members[member]
-        header = io.BytesIO(shard[offset : offset + min(size, _HEADER_BYTES)])
+        shard.seek(offset)
+        content = shard.read(size)
+        header = io.BytesIO(content[:_HEADER_BYTES])
         try:
             np.lib.format.read_magic(header)
             shape, _, dtype = np.lib.format.read_array_header_1_0(header)
-            return np.frombuffer(shard, dtype, shape[0], offset + header.tell())
+            return np.frombuffer(content, dtype, shape[0], header.tell())
         except ValueError as error:
             path = self._folder / self._shards[block.shard].path
             raise DataError(
