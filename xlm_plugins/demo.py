@@ -39,8 +39,8 @@ OBJECTIVES = (
 )
 TRAINING = "--batch-tokens 1300 --lr 4e-3 --evaluate-every 2000 --save-every 0"
 
-# Two of the corpus's three languages: in four minutes three learn to fill masks as well, but do
-# not yet find their translations (README, "Measured").
+# Two of the corpus's three languages: in four minutes three get further than the untrained model
+# by far, but less far than two, above all in finding translations (README has both figures).
 MASKED = {
     "en": (
         "Jesus said to <mask>, Follow me.",
