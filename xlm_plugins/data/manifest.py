@@ -201,7 +201,7 @@ def _stream(item: dict[str, Any]) -> Stream:
 
 
 def _block_or_dict(item: dict[str, Any]) -> Block | dict[str, Any]:
-    """Make each block as it is read: its length table is ten times smaller than its JSON tree."""
+    """Make each block as it is read: its length table is far smaller than its JSON tree."""
     if "lengths" not in item:
         return item
     return Block(
