@@ -238,14 +238,14 @@ def test_fp16_at_stage_0_is_refused():
         DeepSpeedEngine(worker.TinyModel(), OptimizerOptions(), options, World())
 
 
-def test_a_group_outside_zero_is_refused():
+def test_a_group_of_touched_rows_is_refused():
     class Outside(worker.Memory):
         def parameter_groups(self):
-            return [worker.ParameterGroup((self.values,), outside_zero=True)]
+            return [worker.ParameterGroup((self.values,), touched_rows=True)]
 
     model = worker.TinyModel()
     model.memory = Outside()
-    with pytest.raises(OptionError, match=r"memory\.values asks to be left out"):
+    with pytest.raises(OptionError, match=r"of memory\.values only touched rows"):
         DeepSpeedEngine(model, OptimizerOptions(), TrainOptions(), World())
 
 

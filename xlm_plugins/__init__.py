@@ -38,18 +38,23 @@ if TYPE_CHECKING:
     )
     from xlm_plugins.core.contracts import Layer, Objective, ParameterGroup, Tokenizer
     from xlm_plugins.core.ragged import Ragged
+    from xlm_plugins.core.selection import Position
+    from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.model.root import Model
+    from xlm_plugins.training.run import find_bundle
 
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
     "Batch": "xlm_plugins.core.batch",
+    "Bundle": "xlm_plugins.model.bundle",
     "Layer": "xlm_plugins.core.contracts",
     "Layout": "xlm_plugins.core.batch",
     "LossOutput": "xlm_plugins.core.batch",
     "Model": "xlm_plugins.model.root",
     "Objective": "xlm_plugins.core.contracts",
     "ParameterGroup": "xlm_plugins.core.contracts",
+    "Position": "xlm_plugins.core.selection",
     "Ragged": "xlm_plugins.core.ragged",
     "Samples": "xlm_plugins.core.batch",
     "Step": "xlm_plugins.core.batch",
@@ -57,12 +62,14 @@ _ON_FIRST_USE = {
     "Vocabulary": "xlm_plugins.core.batch",
     "choose_for_evaluation": "xlm_plugins.core.batch",
     "choose_masked": "xlm_plugins.core.batch",
+    "find_bundle": "xlm_plugins.training.run",
     "join_pair": "xlm_plugins.core.batch",
     "pack": "xlm_plugins.core.batch",
 }
 
 __all__ = [
     "Batch",
+    "Bundle",
     "BundleError",
     "Component",
     "DataError",
@@ -76,6 +83,7 @@ __all__ = [
     "OptionError",
     "ParameterGroup",
     "PluginError",
+    "Position",
     "Ragged",
     "RunError",
     "Samples",
@@ -86,6 +94,7 @@ __all__ = [
     "__version__",
     "choose_for_evaluation",
     "choose_masked",
+    "find_bundle",
     "hookimpl",
     "join_pair",
     "option",

@@ -120,7 +120,8 @@ class ParameterGroup:
     :param schedule: ``constant`` keeps the rate at ``lr`` from the first update on.
     :param betas: Adam's decay rates.
     :param weight_decay: decoupled weight decay.
-    :param outside_zero: left out of ZeRO; the engine reduces the gradient itself.
+    :param touched_rows: an update leaves a row (along the first axis) whose gradient is zero as
+        it is, weight, moments and all; other rows are updated as ever (lazy Adam).
     """
 
     parameters: tuple[nn.Parameter, ...]
@@ -128,7 +129,7 @@ class ParameterGroup:
     schedule: Literal["constant"] | None = None
     betas: tuple[float, float] | None = None
     weight_decay: float | None = None
-    outside_zero: bool = False
+    touched_rows: bool = False
 
 
 class Layer(nn.Module):
@@ -149,6 +150,14 @@ class Layer(nn.Module):
         self.dim = dim
 
     @classmethod
+    def build(cls, options: Any, dim: int, n_positions: int) -> list[Layer]:
+        """The layers of one selection, one a position, from torch's current random state.
+
+        Override it where they share parameters; each other parameter is a layer's own.
+        """
+        return [cls(options, dim) for _ in range(n_positions)]
+
+    @classmethod
     def default_position(cls, n_layers: int) -> str:
         """Where the layer goes when the user says nothing, in the flag's own notation."""
         return str(n_layers // 2)
@@ -165,12 +174,30 @@ class Layer(nn.Module):
         """Parameters that want a rate of their own; those not named are the run's."""
         return []
 
+    def train_only(self) -> tuple[str, ...]:
+        """Shell patterns over the model's parameters, if the layer wants all others frozen.
+
+        The parameters of such layers are trained whatever the patterns say.  ``--train-only``
+        of the user's wins over all of this.
+        """
+        return ()
+
+    def begin_at_zero(self) -> None:
+        """Change the parameters so that the output is zero, whatever the input.
+
+        Called when the layer joins a model that was trained without it (``--init``).  A layer
+        that cannot, or is so from the start, leaves itself as it is.
+        """
+
     def statistics(self) -> dict[str, Tensor]:
-        """Counters gathered in eval mode since `reset_statistics`; sums, so ranks add up."""
+        """Counters gathered in eval mode since `reset_statistics`: sums, which batches add up to.
+
+        The same names and shapes each time, zeros where nothing was counted.
+        """
         return {}
 
     def reset_statistics(self) -> None:
-        """Set the counters to zero; the runtime calls it before each evaluation."""
+        """Set the counters to zero; the runtime calls it around every batch of an evaluation."""
 
     def metrics(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         """Turn counters, summed over all ranks, into named numbers."""

@@ -6,6 +6,8 @@ its hooks return light descriptions.  Every hook collects: all plugins' answers 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -38,3 +40,26 @@ def xlm_tokenizers() -> list[Component]:  # type: ignore[empty-body]
 @hookspec
 def xlm_commands(cli: click.Group) -> None:
     """Add sub-commands to the command line; called once, before arguments are read."""
+
+
+@hookspec
+def xlm_step_end(run: Path, step: int, metrics: Mapping[str, float]) -> None:
+    """Look at a run after each update.
+
+    Called on rank 0 between updates, never in one; once more before the first update and
+    after the last, with what was measured there.  No collectives in here: other ranks wait.
+
+    :param run: the run folder.
+    :param step: updates done.
+    :param metrics: what was measured at this step, by the names of metrics.jsonl and
+        ``train_en_mlm_loss``; empty after most updates.
+    """
+
+
+@hookspec
+def xlm_checkpoint_saved(run: Path, path: Path) -> None:
+    """Take note of a model on disk; called on rank 0, without collectives.
+
+    :param run: the run folder.
+    :param path: a whole checkpoint, ``checkpoints/step-N``, or a best model, ``best/METRIC``.
+    """

@@ -81,8 +81,8 @@ def option(
 def fields_of(options: type) -> list[OptionField]:
     """The options that a dataclass declares, in order.
 
-    :raises TypeError: a field has a type that flags and TOML cannot carry (a fault of the
-        plugin's author, not of the user).
+    :raises TypeError: not a frozen dataclass of options, a type that flags and TOML cannot
+        carry, or two names for one flag (faults of the plugin's author, not of the user).
     """
     hints = typing.get_type_hints(options)
     found = []
@@ -92,7 +92,18 @@ def fields_of(options: type) -> list[OptionField]:
             raise TypeError(f"{options.__name__}.{field.name} must be declared with option(...)")
         kind, optional, many = _resolve(hints[field.name], f"{options.__name__}.{field.name}")
         found.append(OptionField(field.name, kind, optional, many, field.default, info))
+    _check_declaration(options, found)
     return found
+
+
+def _check_declaration(options: type, fields: Sequence[OptionField]) -> None:
+    if not options.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise TypeError(f"{options.__name__} must be declared with dataclass(frozen=True)")
+    keys = {field.key for field in fields}
+    for field in fields:  # a switch has two flags, --x and --no-x
+        if field.kind is bool and f"no-{field.key}" in keys:
+            where = f"{options.__name__}.no_{field.name}"
+            raise TypeError(f"{where} clashes with the flag that switches {field.name} off")
 
 
 def build(options: type[OptionsT], values: Mapping[str, Any], owner: str) -> OptionsT:

@@ -87,6 +87,22 @@ class Plugins:
                 cli.commands = commands
                 self._mark_broken(implementation.plugin, f"in xlm_commands: {_cause(error)}")
 
+    def call(self, hook: str, **arguments: Any) -> list[str]:
+        """Call a hook that returns nothing; who fails is broken, and called no more.
+
+        :returns: what there is to tell, a line for each that failed.
+        """
+        told = []
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except _FAULTS as error:
+                cause = f"in {hook}: {_cause(error)}"
+                told.append(f"{implementation.plugin_name}: {cause}")
+                self._mark_broken(implementation.plugin, cause)
+                self.manager.unregister(implementation.plugin)
+        return told
+
     def broken(self) -> list[PluginState]:
         """The plugins that cannot be used, or not wholly."""
         return [state for state in self.states if state.state == "broken"]

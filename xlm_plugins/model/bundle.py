@@ -21,7 +21,13 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import SavedTokenizer, load_tokenizer
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.root import Model
-from xlm_plugins.model.weights import WEIGHTS_NAME, load_tensors, load_weights
+from xlm_plugins.model.weights import (
+    WEIGHTS_NAME,
+    load_tensors,
+    load_weights,
+    named_weights,
+    save_tensors,
+)
 
 FORMAT = 1
 MODEL_NAME = "model.json"
@@ -52,6 +58,12 @@ class Bundle:
         load_weights(model, load_tensors(path / WEIGHTS_NAME), str(path))
         tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
         return cls(path, description, model.eval().to(device), tokenizer, objectives)
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle, as it is now, into a new folder."""
+        folder.mkdir(parents=True)
+        write_description(folder, self.description, self.path / TOKENIZER_NAME)
+        save_tensors(folder / WEIGHTS_NAME, named_weights(self.model))
 
 
 def write_description(folder: Path, description: ModelDescription, tokenizer: Path) -> None:

@@ -76,23 +76,32 @@ class ModelDescription:
 
     def build_model(self, objectives: Mapping[str, Objective]) -> Model:
         """The model with fresh weights, drawn from torch's current random state."""
-        layers: dict[Position, Layer] = {}
-        for placed in self.layers:
-            layers[placed.position] = placed.component.load()(placed.options, self.options.dim)
-            layers[placed.position].name = placed.component.name
         return Model(
             self.options,
             self.vocabulary.size,
             len(self.languages),
             self.stacks,
             self.vocabulary.roles["pad"],
-            layers,
+            self._build_layers(),
             {
                 name: modules
                 for name, o in objectives.items()
                 if (modules := o.modules(self.options))
             },
         )
+
+    def _build_layers(self) -> dict[Position, Layer]:
+        """The layers of one component and the same options come together: they may share."""
+        positions: dict[tuple[Component, Any], list[Position]] = {}
+        for placed in self.layers:
+            positions.setdefault((placed.component, placed.options), []).append(placed.position)
+        layers: dict[Position, Layer] = {}
+        for (component, options), places in positions.items():
+            built = component.load().build(options, self.options.dim, len(places))
+            for place, layer in zip(places, built, strict=True):
+                layer.name = component.name
+                layers[place] = layer
+        return layers
 
     def to_json(self) -> dict[str, Any]:
         """The form that model.json holds."""

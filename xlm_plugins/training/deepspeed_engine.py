@@ -95,10 +95,10 @@ class DeepSpeedEngine(Engine):
                 "fp16 keeps its fp32 weights in ZeRO, and --zero-stage 0 has none",
                 expected="--zero-stage 1, 2 or 3 with fp16",
             )
-        outside = [name for group in self.groups if group.outside_zero for name in group.names]
-        if outside:
+        lazy = [name for group in self.groups if group.touched_rows for name in group.names]
+        if lazy:
             raise OptionError(
-                f"{outside[0]} asks to be left out of ZeRO, which this engine cannot do yet",
+                f"of {lazy[0]} only touched rows are to be updated, which this engine cannot yet",
                 remedy="train on one process with --engine torch",
             )
 

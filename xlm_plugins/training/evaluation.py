@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from xlm_plugins.core.batch import Batch, Step
-from xlm_plugins.core.contracts import Objective
+from xlm_plugins.core.contracts import Layer, Objective
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.selection import Position
 from xlm_plugins.data.evaluation_batches import evaluation_batches
 from xlm_plugins.data.manifest import Manifest
 from xlm_plugins.data.planning import BatchSizes
@@ -67,23 +68,30 @@ class EvaluationPlan:
     def evaluate(self, engine: Engine, split: str) -> dict[str, float]:
         """All metrics of a split, equal on all ranks."""
         layers = engine.model.layers_by_position
-        for layer in layers.values():
-            layer.reset_statistics()
+        counters = LayerCounters(layers)
         metrics: dict[str, float] = {}
         for name, objective in self.objectives.items():
-            of_steps = [self._step(engine, split, name, objective, s) for s in self.steps[name]]
+            of_steps = [
+                self._step(engine, split, name, objective, s, counters) for s in self.steps[name]
+            ]
             for measured in of_steps:
                 metrics |= measured
             metrics |= _means(of_steps, _label(split, name), name)
         for position, layer in layers.items():
             # Every rank has the same counters in the same order, so the sums line up.
-            sums = {key: engine.sum(value) for key, value in layer.statistics().items()}
+            sums = {key: engine.sum(value) for key, value in counters.sums[position].items()}
             for key, number in layer.metrics(sums).items():
                 metrics[_label(split, str(position), layer.name, key)] = number
         return metrics
 
     def _step(
-        self, engine: Engine, split: str, name: str, objective: Objective, step: Step
+        self,
+        engine: Engine,
+        split: str,
+        name: str,
+        objective: Objective,
+        step: Step,
+        counters: LayerCounters,
     ) -> dict[str, float]:
         sums: dict[str, Tensor] = {}
         for batches, counts in self._batches(
@@ -92,7 +100,11 @@ class EvaluationPlan:
             for key, batch in batches.items():
                 output = torch.stack([p.double() for p in engine.evaluate(objective, batch)])
                 sums.setdefault(key, torch.zeros_like(output))
-                sums[key] += output if counts else 0
+                if counts:
+                    sums[key] += output
+                    counters.add()
+                else:
+                    counters.forget()
         metrics = {}
         for key, local in sums.items():
             loss, n_targets, n_correct = engine.sum(local).tolist()
@@ -108,6 +120,32 @@ class EvaluationPlan:
         return evaluation_batches(
             self.folder, self.manifest, split, objective, step, self.sizes, rank, world_size
         )
+
+
+class LayerCounters:
+    """What layers count in the batches that count: a repeat, which only keeps ranks together,
+    must not.
+
+    ``sums`` holds the counters by position, then by name; every layer has its own from the start,
+    so that ranks can add them up.
+    """
+
+    def __init__(self, layers: Mapping[Position, Layer]) -> None:
+        self._layers = layers
+        self.forget()
+        self.sums = {place: layer.statistics() for place, layer in layers.items()}
+
+    def add(self) -> None:
+        """Take in what was counted since the last call of either method."""
+        for place, layer in self._layers.items():
+            counted, sums = layer.statistics(), self.sums[place]
+            self.sums[place] = {key: sums[key] + counted[key] for key in sums}
+        self.forget()
+
+    def forget(self) -> None:
+        """Leave it out."""
+        for layer in self._layers.values():
+            layer.reset_statistics()
 
 
 def _label(*parts: str) -> str:

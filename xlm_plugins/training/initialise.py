@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import BundleError
@@ -32,6 +32,7 @@ class InitReport:
     partly: dict[str, tuple[int, int]] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    at_zero: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report as text, a few lines."""
@@ -39,6 +40,8 @@ class InitReport:
         found += [f"  {name}: {n} of {of} rows found" for name, (n, of) in self.partly.items()]
         if self.new:
             found.append(f"  new, as initialised: {_some(self.new)}")
+        if self.at_zero:
+            found.append(f"  new layers, adding nothing at first: {_some(self.at_zero)}")
         if self.left_out:
             found.append(f"  left out: {_some(self.left_out)}")
         return found
@@ -71,8 +74,18 @@ def initialise(
     with torch.no_grad():
         for name, tensor in own.items():
             _copy(name, tensor, weights.get(name), _table_of(model, name), tables, report)
+        for position, layer in model.layers_by_position.items():
+            if _own_names(model, layer) <= set(report.new):
+                layer.begin_at_zero()
+                report.at_zero.append(f"{layer.name} at {position}")
     report.left_out = sorted(weights.keys() - own.keys())
     return report
+
+
+def _own_names(model: nn.Module, part: nn.Module) -> set[str]:
+    """The names in a model of the parameters that a part of it holds."""
+    held = {id(parameter) for parameter in part.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in held}
 
 
 def _copy(

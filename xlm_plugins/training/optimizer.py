@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +30,7 @@ class Group:
     :param names: of the parameters in the model, in order.
     :param lr: the peak learning rate.
     :param constant: the rate stays at ``lr``, whatever the run's schedule does.
-    :param outside_zero: the layer asks to be left out of ZeRO.
+    :param touched_rows: rows without a gradient are left as they are.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class Group:
     betas: tuple[float, float]
     weight_decay: float
     constant: bool = False
-    outside_zero: bool = False
+    touched_rows: bool = False
 
     def rate(self, run_rate: float, run_peak: float) -> float:
         """The group's rate where the run's schedule says ``run_rate`` of ``run_peak``."""
@@ -51,12 +51,17 @@ def parameter_groups(
 ) -> list[Group]:
     """Divide the trainable parameters; what `train_only` leaves out is frozen on the spot.
 
-    :param train_only: shell patterns over parameter names; empty trains everything.
+    :param train_only: shell patterns over parameter names; empty trains everything, but where
+        a layer wants the others frozen.
     :returns: the run's own group first, then those that layers ask for; none is empty.
     :raises OptionError: a pattern matches no parameter.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
-    _freeze(names, train_only)
+    if train_only:
+        _check_patterns(names.values(), train_only)
+        _freeze(names, train_only)
+    else:
+        _freeze_for_layers(model, names)
     taken: set[nn.Parameter] = set()
     own = []
     for wanted in _asked_for(model):
@@ -163,20 +168,31 @@ def _group(
         betas=wanted.betas or (options.beta1, options.beta2),
         weight_decay=options.weight_decay if wanted.weight_decay is None else wanted.weight_decay,
         constant=wanted.schedule == "constant",
-        outside_zero=wanted.outside_zero,
+        touched_rows=wanted.touched_rows,
     )
 
 
-def _freeze(names: dict[nn.Parameter, str], patterns: Sequence[str]) -> None:
+def _freeze_for_layers(model: nn.Module, names: dict[nn.Parameter, str]) -> None:
+    """Freeze what layers want frozen; their own parameters stay trained."""
+    asking = [m for m in model.modules() if isinstance(m, Layer) and m.train_only()]
+    if asking:
+        kept = [names[parameter] for layer in asking for parameter in layer.parameters()]
+        _freeze(names, [*(p for layer in asking for p in layer.train_only()), *kept])
+
+
+def _check_patterns(names: Collection[str], patterns: Sequence[str]) -> None:
     for pattern in patterns:
-        if not fnmatch.filter(names.values(), pattern):
-            close = difflib.get_close_matches(pattern, names.values(), n=3, cutoff=0.3)
+        if not fnmatch.filter(names, pattern):
+            close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
             raise OptionError(
                 f"--train-only {pattern!r} matches no parameter",
                 expected="a shell pattern such as 'encoder.*' over the names of the parameters",
                 remedy=f"near it: {', '.join(close)}" if close else "",
             )
-    if patterns:
-        for parameter, name in names.items():
-            matched = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-            parameter.requires_grad_(matched)
+
+
+def _freeze(names: dict[nn.Parameter, str], patterns: Sequence[str]) -> None:
+    """Train what a pattern matches, and nothing else."""
+    for parameter, name in names.items():
+        matched = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        parameter.requires_grad_(matched)

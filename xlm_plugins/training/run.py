@@ -91,27 +91,33 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / METRICS_NAME
 
-    def save_checkpoint(self, update: int, fill: Callable[[Path], None], keep: int) -> None:
+    def save_checkpoint(self, update: int, fill: Callable[[Path], None], keep: int) -> Path:
         """Write a checkpoint, and remove all but the newest.
 
         :param update: updates done.
         :param fill: writes the files into the folder that it is given.
         :param keep: how many stay.
+        :returns: the checkpoint's folder.
         """
         checkpoints = self.path / CHECKPOINTS_NAME
-        write_folder(checkpoints / f"step-{update}", fill)
+        written = checkpoints / f"step-{update}"
+        write_folder(written, fill)
         prune(checkpoints, keep)
+        return written
 
     def save_best(
         self, improved: Sequence[str], fill: Callable[[Path], None], metrics: Sequence[str]
-    ) -> None:
+    ) -> list[Path]:
         """Write the bundle that is now the best by some metrics.
 
         :param metrics: all metrics that models are kept for; RUN means the best by the first.
+        :returns: the bundles' folders.
         """
-        for name in improved:
-            write_folder(self.path / BEST_NAME / name, fill)
+        written = [self.path / BEST_NAME / name for name in improved]
+        for folder in written:
+            write_folder(folder, fill)
         write_json(self.path / BEST_NAME / ORDER_NAME, list(metrics))
+        return written
 
     def remove(self) -> None:
         """Delete the folder with all that is in it, where this process holds it."""

@@ -33,6 +33,7 @@ from xlm_plugins.training.run import (
     find_bundle,
     free_run_path,
 )
+from xlm_plugins.training.run_hooks import RunHooks
 from xlm_plugins.training.settings import Settings, to_toml
 from xlm_plugins.training.setup import Plan, check_tokenizer, make_plan
 from xlm_plugins.training.signals import StopRequest
@@ -80,7 +81,7 @@ def train(settings: Settings, plugins: Plugins) -> Outcome:
         with _held(path, settings, plugins, world.rank, new=resumed is None) as folder:
             try:
                 with StopRequest() as stop, report.shown():
-                    reason = trainer.run(folder, stop)
+                    reason = trainer.run(folder, stop, RunHooks(plugins, folder, report))
             except XLMError:
                 if resumed is None and not start.state.update:
                     folder.remove()  # nothing in it is worth to go on with

@@ -25,6 +25,7 @@ from xlm_plugins.training.evaluation import EvaluationPlan
 from xlm_plugins.training.metrics import MetricsFile, Tallies
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import RunFolder
+from xlm_plugins.training.run_hooks import RunHooks
 from xlm_plugins.training.schedules import LearningRate
 from xlm_plugins.training.settings import Settings
 from xlm_plugins.training.setup import Plan
@@ -105,16 +106,18 @@ class Trainer:
         self._gradient_norm = self._rate = 0.0
         self._is_saved = state.update > 0
 
-    def run(self, folder: RunFolder, stop: StopRequest) -> str:
+    def run(self, folder: RunFolder, stop: StopRequest, hooks: RunHooks) -> str:
         """Train until the end.
 
         :param folder: where the run is written.
         :param stop: notes the signals that end the run early.
+        :param hooks: tells plugins what happens.
         :returns: why it ended: ``done``, ``minutes``, ``criterion`` or the name of a signal.
         :raises DivergenceError: too many updates in a row had a non-finite gradient.
         """
         self._folder = folder
         self._stop = stop
+        self._hooks = hooks
         self._metrics = MetricsFile(folder.metrics, writing=folder.writing)
         self._metrics.cut(self.state.metrics_position)
         self._began = time.monotonic() - self.state.elapsed
@@ -123,6 +126,7 @@ class Trainer:
             if self.state.evaluated < 0 and self.options.evaluate_every:
                 self.report.note("measuring the model on the validation text before it is trained")
                 self._evaluate()
+                hooks.step_end(self.state.update)
             reason = self._reason_to_stop() or self._train()
             self._finish(reason)
         finally:
@@ -199,6 +203,7 @@ class Trainer:
             self._evaluate()
         if options.save_every and update % options.save_every == 0 and not last:
             self._save()
+        self._hooks.step_end(update)
 
     def _reason_to_stop(self) -> str:
         """Why training must end before its last update; empty while it need not.
@@ -221,19 +226,16 @@ class Trainer:
         speed = n_tokens / max(now - self._logged_at, 1e-9)
         self._logged_at = now
         self.state.n_tokens += n_tokens
+        common = {
+            "learning_rate": self._rate,
+            "gradient_norm": self._gradient_norm,
+            "tokens": self.state.n_tokens,
+            "skipped": self.state.n_skipped,
+            "tokens_per_second": round(speed, 1),
+        }
         for record in records:
-            self._metrics.write(
-                "train",
-                self.state.update,
-                {
-                    **record,
-                    "learning_rate": self._rate,
-                    "gradient_norm": self._gradient_norm,
-                    "tokens": self.state.n_tokens,
-                    "skipped": self.state.n_skipped,
-                    "tokens_per_second": round(speed, 1),
-                },
-            )
+            self._metrics.write("train", self.state.update, {**record, **common})
+        self._hooks.logged(records, **common)
         share = self._progress()
         left = self._elapsed() * (1 / share - 1)
         self.report.training(self.state.update, records, self._rate, speed, share, left)
@@ -247,6 +249,7 @@ class Trainer:
         if metrics:
             self._metrics.write("evaluation", self.state.update, metrics)
             self.report.evaluation(self.state.update, metrics)
+            self._hooks.evaluated(metrics)
             improved = self._validation.take(metrics)
             if improved and self.state.update:
                 self._keep_best(improved)
@@ -260,7 +263,8 @@ class Trainer:
             save_tensors(folder / WEIGHTS_NAME, weights)
 
         if self._folder.writing:
-            self._folder.save_best(names, fill, self._validation.names)
+            for path in self._folder.save_best(names, fill, self._validation.names):
+                self._hooks.checkpoint_saved(path)
 
     def _save(self) -> None:
         """Write a checkpoint: a bundle and all that going on needs."""
@@ -276,7 +280,8 @@ class Trainer:
             write_json(folder / TRAINER_NAME, asdict(self.state))
 
         if self._folder.writing:
-            self._folder.save_checkpoint(self.state.update, fill, self.options.keep)
+            path = self._folder.save_checkpoint(self.state.update, fill, self.options.keep)
+            self._hooks.checkpoint_saved(path)
         self._is_saved = True
 
     def _describe(self, folder: Path) -> None:
@@ -289,6 +294,7 @@ class Trainer:
                 self._log()
             if self.state.evaluated != self.state.update:
                 self._evaluate()
+                self._hooks.step_end(self.state.update)
         if not self._is_saved:
             self._save()
 
