@@ -368,3 +368,22 @@ def test_an_existing_data_set_is_never_written_to(
     source: Path, data: Path, refused: Refused
 ) -> None:
     refused(["prepare", source, data], data, "a data set already")
+
+
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        ("--layer pkm:9", ("enc.9", "0 to 3")),
+        ("--layer pkm:1,1", ("twice", "each place once")),
+        ("--layer pkm:1 --layer pkm:2+,1", ("same place, enc.1", "2+")),
+        ("--layer pkm:dec.1", ("no decoder", "encoder")),
+        ("--layer pkm:+1", ("'+1'", "4+ (after layer 4)")),
+        ("--layer pkm --pkm.k-dim 7", ("k-dim = 7", "even")),
+        ("--layer pkm --pkm.n-keys 16 --pkm.knn 17", ("knn = 17", "1 to 16")),
+    ],
+)
+def test_a_layer_is_refused_before_any_data_is_read(
+    layers: str, told: tuple[str, ...], refused: Refused
+) -> None:
+    command = f"train --objective mlm --n-layers 4 --data not-there {layers}"
+    assert "not-there" not in refused(shlex.split(command), *told)

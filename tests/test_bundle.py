@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from xlm_plugins.core.errors import BundleError, PluginError, XLMError
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.registry import Registry
-from xlm_plugins.model.bundle import Bundle, write_description
-from xlm_plugins.model.weights import WEIGHTS_NAME, load_weights, save_tensors
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.weights import load_weights
 from xlm_plugins.training.run import find_bundle
 
 
@@ -46,9 +46,9 @@ def test_a_bundle_is_ready_for_use(bundle: Bundle) -> None:
 
 
 def test_written_again_it_is_the_same(bundle: Bundle, plugins: Plugins, tmp_path: Path) -> None:
-    write_description(tmp_path, bundle.description, bundle.path / "tokenizer")
-    save_tensors(tmp_path / WEIGHTS_NAME, load_file(bundle.path / "model.safetensors"))
-    again = Bundle.load(tmp_path, plugins)
+    again_path = tmp_path / "new" / "bundle"
+    bundle.save(again_path)
+    again = Bundle.load(again_path, plugins)
     assert again.description == bundle.description
     assert again.tokenizer.fingerprint == bundle.tokenizer.fingerprint
     weights, expected = again.model.state_dict(), bundle.model.state_dict()
@@ -56,7 +56,7 @@ def test_written_again_it_is_the_same(bundle: Bundle, plugins: Plugins, tmp_path
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     names = ("model.json", "plugins.json", "tokenizer/component.json")
     for name in names:
-        assert (tmp_path / name).read_bytes() == (bundle.path / name).read_bytes()
+        assert (again_path / name).read_bytes() == (bundle.path / name).read_bytes()
 
 
 def test_a_tied_tensor_is_written_once(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.training.plot import _curves
+from xlm_plugins.training.plot import _panels
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +50,23 @@ def test_the_curves_are_those_of_the_metrics() -> None:
         {"kind": "train", "step": 1, "objective": "mlm", "loss": 4.0},
         {"kind": "train", "step": 1, "objective": "tlm", "loss": 3.0},
         {"kind": "train", "step": 2, "objective": "mlm", "loss": 2.0},
-        {"kind": "evaluation", "step": 2, "valid_en_mlm_ppl": 30.0, "valid_x_tlm_alone_ppl": 9.0},
+        {
+            "kind": "evaluation",
+            "step": 2,
+            "valid_en_mlm_ppl": 30.0,
+            "valid_x_tlm_alone_ppl": 9.0,
+            "valid_enc.2+_pkm_kl_weighted": 0.5,
+        },
     )
-    train, evaluation = _curves(run)
-    # Smoothed: four fifths of what was before, one fifth of the new line.
-    assert train == {
-        "mlm": [(1, pytest.approx(4.0)), (2, pytest.approx(3.6))],
-        "tlm": [(1, pytest.approx(3.0))],
+    assert _panels(run) == {
+        # Smoothed: four fifths of what was before, one fifth of the new line.
+        "training loss": {
+            "mlm": [(1, pytest.approx(4.0)), (2, pytest.approx(3.6))],
+            "tlm": [(1, pytest.approx(3.0))],
+        },
+        "validation perplexity": {"en_mlm": [(0, 90.0), (2, 30.0)]},
+        "pkm kl weighted": {"enc.2+": [(2, 0.5)]},
     }
-    assert evaluation == {"en_mlm": [(0, 90.0), (2, 30.0)]}
 
 
 @pytest.mark.parametrize(

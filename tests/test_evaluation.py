@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from xlm_plugins.core.contracts import Layer
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.selection import Position
 from xlm_plugins.data.evaluation_batches import evaluation_batches
 from xlm_plugins.model.root import Model
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.engine import TorchEngine
-from xlm_plugins.training.evaluation import EvaluationPlan, evaluate_run
+from xlm_plugins.training.evaluation import EvaluationPlan, LayerCounters, evaluate_run
 from xlm_plugins.training.launch import World
 from xlm_plugins.training.settings import Settings
 from xlm_plugins.training.setup import make_plan
@@ -126,6 +128,30 @@ def test_every_evaluation_measures_the_same(planned: Callable[..., Planned]) -> 
     assert _measure(plan, model) == first
     assert 0 < first["valid_enc.1_pkm_usage"] <= 100
     assert model.training
+
+
+def test_what_a_layer_counts_in_a_repeat_is_left_out() -> None:
+    """A batch that only keeps ranks together is not measured."""
+
+    class Counting(Layer):
+        n_seen = 0
+
+        def statistics(self) -> dict[str, torch.Tensor]:
+            return {"seen": torch.tensor(self.n_seen)}
+
+        def reset_statistics(self) -> None:
+            self.n_seen = 0
+
+    place, layer = Position("encoder", 0, True), Counting(None, 4)
+    layer.n_seen = 100  # of an evaluation before
+    counters = LayerCounters({place: layer})
+    for n_seen, counts in ((3, True), (50, False), (4, True)):
+        layer.n_seen += n_seen
+        if counts:
+            counters.add()
+        else:
+            counters.forget()
+    assert counters.sums[place]["seen"] == 7
 
 
 def test_a_split_has_a_name_of_its_own_and_steps_without_text_are_left_out(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from xlm_plugins.core.errors import OptionError
@@ -112,8 +113,34 @@ def parse_positions(text: str) -> tuple[Position, ...]:
         stack, index, plus = match.groups()
         positions.append(Position(_STACKS[stack or "enc"], int(index), bool(plus)))
     if len(set(positions)) < len(positions):
-        raise OptionError(f"layer positions {text!r} name one place twice")
+        raise OptionError(
+            f"layer positions {text!r} name one place twice", expected="each place once"
+        )
     return tuple(positions)
+
+
+def check_positions(positions: Sequence[Position], stacks: Collection[str], n_layers: int) -> None:
+    """Hold layers to the places that a model has.
+
+    :param stacks: the stacks that there are, each of ``n_layers`` layers.
+    :raises OptionError: a stack or a layer that there is not, or a place taken twice.
+    """
+    for position in positions:
+        if position.stack not in stacks:
+            raise OptionError(
+                f"layer position {position}: the model has no {position.stack}",
+                expected=f"a position in the {' or '.join(sorted(stacks))}",
+            )
+        if position.index >= n_layers:
+            raise OptionError(
+                f"layer position {position}: the {position.stack} has {n_layers} layers",
+                expected=f"0 to {n_layers - 1}; layers count from 0",
+            )
+        if positions.count(position) > 1:
+            raise OptionError(
+                f"two layers are to go to the same place, {position}",
+                expected="each in a place of its own: in a layer, such as 2, or after it, 2+",
+            )
 
 
 def _weight(text: str, written: str | None) -> LossWeight:

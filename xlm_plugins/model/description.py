@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from xlm_plugins.core.batch import Vocabulary
 from xlm_plugins.core.contracts import Layer, Objective, StackName
-from xlm_plugins.core.errors import OptionError, PluginError
+from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
@@ -59,12 +59,6 @@ class ModelDescription:
     stacks: tuple[StackName, ...]
     layers: tuple[PlacedLayer, ...] = ()
     objectives: tuple[ChosenObjective, ...] = ()
-
-    def __post_init__(self) -> None:
-        places = [placed.position for placed in self.layers]
-        for place in places:
-            if places.count(place) > 1:
-                raise OptionError(f"two layers are to go to the same place, {place}")
 
     def build_objectives(self) -> dict[str, Objective]:
         """The objectives by component name."""

@@ -13,7 +13,7 @@ from torch import nn
 from xlm_plugins.core.batch import Batch, LossOutput
 from xlm_plugins.core.contracts import Layer, Objective, StackName
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.selection import Position
+from xlm_plugins.core.selection import Position, check_positions
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.transformer import Stack
 
@@ -48,8 +48,7 @@ class Model(nn.Module):
                 expected="objectives that train an encoder, such as mlm, clm and tlm",
             )
         self._layers_by_position = dict(layers or {})
-        for position in self._layers_by_position:
-            _check_position(position, stacks, options.n_layers)
+        check_positions(list(self._layers_by_position), stacks, options.n_layers)
         self.encoder: Stack | None = None
         if "encoder" in stacks:
             self.encoder = Stack(
@@ -96,16 +95,3 @@ class Model(nn.Module):
     def forward(self, objective: Objective, batch: Batch) -> LossOutput:
         """The summed loss of a batch, as its objective computes it."""
         return objective.loss(self, batch)
-
-
-def _check_position(position: Position, stacks: Collection[StackName], n_layers: int) -> None:
-    if position.stack not in stacks:
-        raise OptionError(
-            f"layer position {position}: the model has no {position.stack}",
-            expected=f"a position in {' or '.join(sorted(stacks))}",
-        )
-    if position.index >= n_layers:
-        raise OptionError(
-            f"layer position {position}: the {position.stack} has {n_layers} layers",
-            expected=f"0 to {n_layers - 1}; layers count from 0",
-        )

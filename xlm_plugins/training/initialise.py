@@ -74,12 +74,17 @@ def initialise(
     with torch.no_grad():
         for name, tensor in own.items():
             _copy(name, tensor, weights.get(name), _table_of(model, name), tables, report)
-        for position, layer in model.layers_by_position.items():
-            if _own_names(model, layer) <= set(report.new):
-                layer.begin_at_zero()
-                report.at_zero.append(f"{layer.name} at {position}")
     report.left_out = sorted(weights.keys() - own.keys())
+    begin_at_zero(model, report)
     return report
+
+
+def begin_at_zero(model: Model, report: InitReport) -> None:
+    """Let the layers of which nothing was found add nothing to the model that they join."""
+    for position, layer in model.layers_by_position.items():
+        if _own_names(model, layer) <= set(report.new):
+            layer.begin_at_zero()
+            report.at_zero.append(f"{layer.name} at {position}")
 
 
 def _own_names(model: nn.Module, part: nn.Module) -> set[str]:

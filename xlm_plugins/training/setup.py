@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -13,7 +13,12 @@ from xlm_plugins.core.batch import Step, Vocabulary
 from xlm_plugins.core.contracts import Objective, StackName, Tokenizer
 from xlm_plugins.core.errors import DataError, OptionError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection, parse_positions
+from xlm_plugins.core.selection import (
+    LayerSelection,
+    ObjectiveSelection,
+    check_positions,
+    parse_positions,
+)
 from xlm_plugins.core.tokenizers import load_tokenizer
 from xlm_plugins.data.embedded import embedded_data_set
 from xlm_plugins.data.manifest import COUNTS_NAME, TOKENIZER_NAME, Manifest
@@ -50,6 +55,9 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     :raises XLMError: whatever does not fit, by name, before anything is written.
     """
     _check_lengths(settings)
+    selections = _selected_objectives(settings)
+    stacks = _stacks(plugins.get("objective", s.name).load() for s in selections.values())
+    layers = _placed_layers(settings, plugins, stacks)
     options = settings.train
     folder, manifest = open_data(options.data, plugins)
     for shard in manifest.shards:
@@ -59,7 +67,7 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     languages = {code: index for index, code in enumerate(manifest.languages)}
     choices = {
         name: _choose(selection, settings, plugins, manifest, vocabulary, languages)
-        for name, selection in _selected_objectives(settings).items()
+        for name, selection in selections.items()
     }
     objectives = {name: choice.objective for name, choice in choices.items()}
     return Plan(
@@ -70,8 +78,8 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
             settings.model,
             vocabulary,
             languages,
-            _stacks(objectives),
-            _placed_layers(settings, plugins),
+            stacks,
+            layers,
             tuple(choice.recorded for choice in choices.values()),
         ),
         objectives,
@@ -209,12 +217,15 @@ def _steps_of(
     return steps
 
 
-def _stacks(objectives: Mapping[str, Objective]) -> tuple[StackName, ...]:
-    needed = set().union(*(objective.stacks for objective in objectives.values()))
+def _stacks(objectives: Iterable[type[Objective]]) -> tuple[StackName, ...]:
+    needed = set().union(*(objective.stacks for objective in objectives))
     return tuple(name for name in get_args(StackName) if name in needed)
 
 
-def _placed_layers(settings: Settings, plugins: Plugins) -> tuple[PlacedLayer, ...]:
+def _placed_layers(
+    settings: Settings, plugins: Plugins, stacks: Collection[StackName]
+) -> tuple[PlacedLayer, ...]:
+    """Each selected layer in each of its places, which the model must have."""
     placed = []
     for text in settings.train.layer:
         selection = LayerSelection.parse(text)
@@ -224,4 +235,5 @@ def _placed_layers(settings: Settings, plugins: Plugins) -> tuple[PlacedLayer, .
         )
         options = settings.components[selection.name]
         placed += [PlacedLayer(position, component, options) for position in positions]
+    check_positions([layer.position for layer in placed], stacks, settings.model.n_layers)
     return tuple(placed)
