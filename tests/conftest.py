@@ -139,9 +139,10 @@ def rename_reference_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     fused: dict[str, dict[str, Tensor]] = {}
     for name, value in theirs.items():
-        if match := re.fullmatch(r"attentions\.(\d+)\.([qkv])_lin\.(weight|bias)", name):
-            index, part, kind = match.groups()
-            fused.setdefault(f"layers.{index}.attention.qkv.{kind}", {})[part] = value
+        if match := re.fullmatch(r"(\w+)\.(\d+)\.([qkv])_lin\.(weight|bias)", name):
+            which, index, part, kind = match.groups()
+            attention = {"attentions": "attention", "encoder_attn": "source_attention"}[which]
+            fused.setdefault(f"layers.{index}.{attention}.qkv.{kind}", {})[part] = value
             continue
         for pattern, replacement in REFERENCE_NAMES.items():
             if re.match(pattern, name):
@@ -161,6 +162,8 @@ REFERENCE_NAMES = {
     r"layer_norm_emb\.": "embeddings.norm.",
     r"attentions\.(\d+)\.out_lin\.": r"layers.\1.attention.output.",
     r"layer_norm1\.(\d+)\.": r"layers.\1.attention_norm.",
+    r"encoder_attn\.(\d+)\.out_lin\.": r"layers.\1.source_attention.output.",
+    r"layer_norm15\.(\d+)\.": r"layers.\1.source_attention_norm.",
     r"ffns\.(\d+)\.lin1\.": r"layers.\1.feed_forward.expand.",
     r"ffns\.(\d+)\.lin2\.": r"layers.\1.feed_forward.contract.",
     r"layer_norm2\.(\d+)\.": r"layers.\1.feed_forward_norm.",

@@ -69,9 +69,30 @@ def test_a_place_that_there_is_not(position: Position, problem: str) -> None:
         make_model(layers={position: Doubling(None, OPTIONS.dim)})
 
 
-def test_a_decoder_is_refused_for_now() -> None:
-    with pytest.raises(OptionError, match="decoder"):
-        Model(OPTIONS, 20, 2, {"encoder", "decoder"}, 2)
+def test_a_decoder_has_attention_to_a_source_beside_what_an_encoder_has() -> None:
+    model = Model(OPTIONS, 20, 2, {"encoder", "decoder"}, 2)
+    assert model.causal_stack is model.decoder
+    own, more = (set(dict(stack.named_parameters())) for stack in (model.encoder, model.decoder))
+    attention = ("qkv.weight", "qkv.bias", "output.weight", "output.bias")
+    assert own < more
+    assert more - own == {
+        f"layers.{index}.source_attention{name}"
+        for index in (0, 1)
+        for name in (*(f".{part}" for part in attention), "_norm.weight", "_norm.bias")
+    }
+
+
+def test_layers_go_to_the_stack_that_they_are_for() -> None:
+    places = (Position("encoder", 1, True), Position("decoder", 1, True))
+    layers = {place: Doubling(None, OPTIONS.dim) for place in places}
+    model = Model(OPTIONS, 20, 2, {"encoder", "decoder"}, 2, layers)
+    assert model.encoder.layers[1].after is layers[places[0]]
+    assert model.decoder.layers[1].after is layers[places[1]]
+
+
+def test_without_a_decoder_there_is_nothing_to_translate_with() -> None:
+    with pytest.raises(OptionError, match="needs the decoder"):
+        make_model().stack("decoder")
 
 
 def test_heads_are_the_models_own() -> None:

@@ -14,7 +14,8 @@ from xlm_plugins.core.contracts import Layer
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.selection import Position
 from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.transformer import SinusoidalPositions, Stack
+from xlm_plugins.model.embeddings import SinusoidalPositions
+from xlm_plugins.model.transformer import Stack
 
 OPTIONS = ModelOptions(dim=16, n_layers=3, n_heads=4, dropout=0.0, max_positions=20)
 PAD = 2

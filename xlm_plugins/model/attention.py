@@ -1,4 +1,4 @@
-"""Self-attention over packed sequences.
+"""Attention over packed sequences, their own or those of a source.
 
 Everything else in a transformer works row by row and needs no padding.  Attention needs the
 sequences side by side: an `AttentionPlan`, made once a batch and shared by all layers, lays
@@ -69,9 +69,9 @@ class Grid:
 class AttentionPlan:
     """How the sequences of one batch are laid out, and who asks whom.
 
-    :param offsets: where sequences begin in the packed rows, and the end. On the host.
+    :param offsets: where sequences begin in the rows that ask, and the end. On the host.
     :param buckets: the sequences that each bucket holds, in order. On the host.
-    :param keys: the grid of the rows that are attended to: all of them.
+    :param keys: the grid of the rows that are attended to: all of them, or the source's.
     :param queries: the grid of the rows that ask.
     :param masks: for each bucket, which keys are real, or None where all are or where the causal
         mask hides the others anyway.  Shape: (n_sequences, 1, 1, length)
@@ -110,6 +110,21 @@ class AttentionPlan:
         masks = tuple(None if causal else _real_keys(lengths[b], device) for b in buckets)
         return cls(host, buckets, grid, grid, masks, causal)
 
+    @classmethod
+    def across(cls, offsets: Tensor, source: Tensor) -> AttentionPlan:
+        """Plan the attention of each sequence to the source sequence of the same number.
+
+        :param offsets: of the rows that ask.  Shape: (n_sequences + 1,)
+        :param source: offsets of the rows that are attended to.  Shape: (n_sequences + 1,)
+        """
+        device = offsets.device
+        host, lengths = offsets.cpu().numpy(), np.diff(source.cpu().numpy())
+        buckets = bucket_by_length(lengths)
+        keys = _lay_out(lengths, buckets, np.arange(lengths.sum()), device)
+        queries = _lay_out(np.diff(host), buckets, np.arange(host[-1]), device)
+        masks = tuple(_real_keys(lengths[b], device) for b in buckets)
+        return cls(host, buckets, keys, queries, masks, causal=False)
+
     def at(self, rows: Tensor) -> AttentionPlan:
         """The same batch, where only some rows want to know.
 
@@ -122,6 +137,21 @@ class AttentionPlan:
         order = np.argsort(sequence, kind="stable")
         grid = _lay_out(counts, self.buckets, order, rows.device)
         return dataclasses.replace(self, rows=rows, queries=grid)
+
+
+def side_by_side(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Packed sequences, padded to the longest.
+
+    :param rows: shape (n_rows, width).
+    :param offsets: where sequences begin, and the end.  Shape: (n_sequences + 1,)
+    :returns: shape (n_sequences, length, width), and which places are real, or None where all
+        are: (n_sequences, 1, 1, length).
+    """
+    lengths = np.diff(offsets.cpu().numpy())
+    every = (np.arange(len(lengths)),)
+    grid = _lay_out(lengths, every, np.arange(lengths.sum()), rows.device)
+    (padded,) = grid.spread(rows)
+    return padded, _real_keys(lengths, rows.device)
 
 
 def bucket_by_length(lengths: IntArray) -> tuple[IntArray, ...]:
@@ -191,7 +221,7 @@ class QueryKeyValue(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention ("Attention Is All You Need", 3.2), biases everywhere.
+    """Multi-head attention ("Attention Is All You Need", 3.2), biases everywhere.
 
     :param dim: width of the model.
     :param n_heads: divides ``dim``; scores are scaled by (dim / n_heads)^-1/2.
@@ -218,14 +248,76 @@ class Attention(nn.Module):
                 mixed = mixed.index_select(0, plan.rows)
         else:
             asking = plan.queries.spread(self.qkv(x.index_select(0, plan.rows), "query"))
-            asked = plan.keys.spread(self.qkv(x, "key_value"))
-            parts = [
-                self._by_head(query, 1) + self._by_head(key_value, 2)
-                for query, key_value in zip(asking, asked, strict=True)
-            ]
-            mixed = plan.queries.collect(self._attend(parts, plan))
+            mixed = plan.queries.collect(self._attend(self._parts(asking, x, plan), plan))
         projected: Tensor = self.output(mixed)
         return projected
+
+    def across(self, x: Tensor, source: Tensor, plan: AttentionPlan) -> Tensor:
+        """Let rows attend to the source of their sequence.
+
+        :param x: the rows that ask, those that the plan wants.  Shape: (n_rows, dim)
+        :param source: packed states of the source.  Shape: (n_source_rows, dim)
+        :returns: shape (n_rows, dim).
+        """
+        asking = plan.queries.spread(self.qkv(x, "query"))
+        mixed = plan.queries.collect(self._attend(self._parts(asking, source, plan), plan))
+        projected: Tensor = self.output(mixed)
+        return projected
+
+    def write(self, x: Tensor, keys: Tensor, values: Tensor, at: int) -> Tensor:
+        """Let one more row a sequence attend to those before it and itself.
+
+        :param x: the new rows.  Shape: (n_rows, dim)
+        :param keys: of earlier rows; the new ones are written in at ``at``.
+            Shape: (n_rows, n_heads, capacity, dim / n_heads)
+        :param values: like ``keys``.
+        :returns: shape (n_rows, dim).
+        """
+        query, key, value = self._by_head(self.qkv(x)[:, None], 3)
+        keys[:, :, at], values[:, :, at] = key[:, :, 0], value[:, :, 0]
+        return self.read(query, keys[:, :, : at + 1], values[:, :, : at + 1])
+
+    def queries(self, x: Tensor, n_together: int) -> Tensor:
+        """Queries of rows that attend to the same keys, ``n_together`` at a time.
+
+        :returns: shape (n_rows / n_together, n_heads, n_together, dim / n_heads).
+        """
+        return self._by_head(self.qkv(x, "query").unflatten(0, (-1, n_together)), 1)[0]
+
+    def keys_and_values(self, padded: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of sequences side by side, laid out for many readings.
+
+        :param padded: shape (n_sequences, length, dim).
+        :returns: shape of each: (n_sequences, n_heads, length, dim / n_heads).
+        """
+        keys, values = self._by_head(self.qkv(padded, "key_value"), 2)
+        return keys.contiguous(), values.contiguous()
+
+    def read(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Mix values by what queries find, and project; without dropout.
+
+        :param queries: shape (n, n_heads, n_together, dim / n_heads).
+        :param mask: which keys are real.  Shape: (n, 1, 1, length)
+        :returns: shape (n * n_together, dim).
+        """
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, mask)
+        projected: Tensor = self.output(mixed.transpose(1, 2).flatten(0, 1).flatten(1))
+        return projected
+
+    def _parts(
+        self, asking: Sequence[Tensor], source: Tensor, plan: AttentionPlan
+    ) -> list[tuple[Tensor, ...]]:
+        """Queries, keys and values of each bucket, by head.
+
+        :param asking: projected queries.  Shapes: (n_sequences, length, dim)
+        """
+        asked = plan.keys.spread(self.qkv(source, "key_value"))
+        return [
+            self._by_head(query, 1) + self._by_head(key_value, 2)
+            for query, key_value in zip(asking, asked, strict=True)
+        ]
 
     def _by_head(self, rows: Tensor, n_parts: int) -> tuple[Tensor, ...]:
         """Take the parts of a projection apart, and each in heads.

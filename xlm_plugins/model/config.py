@@ -37,3 +37,29 @@ class ModelOptions:
                 f"dim = {self.dim} cannot be split into n-heads = {self.n_heads}",
                 expected="n-heads that divides dim",
             )
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How text is generated (SEMANTICS 7)."""
+
+    beam: int = option(1, "hypotheses kept for each sentence; 1 is greedy", minimum=1)
+    length_penalty: float = option(
+        1.0, "score = sum of log-probabilities / length^penalty: above 1 for longer ones"
+    )
+    early_stopping: bool = option(
+        False, "end a sentence's search once a beam of hypotheses is complete"
+    )
+    sample: bool = option(False, "draw each token instead of taking the most probable one")
+    temperature: float = option(1.0, "of sampling; under 1 sharper, over 1 flatter", above=0.0)
+    top_k: int = option(0, "sample among so many most probable tokens; 0: all", minimum=0)
+    top_p: float = option(
+        1.0, "sample among the fewest tokens of this probability together", above=0.0, maximum=1.0
+    )
+
+    def __post_init__(self) -> None:
+        if self.sample and self.beam > 1:
+            raise OptionError(
+                f"sample and beam = {self.beam} exclude each other",
+                expected="--sample, or --beam N",
+            )

@@ -15,7 +15,7 @@ from xlm_plugins.core.contracts import Layer, Objective, StackName
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.selection import Position, check_positions
 from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.transformer import Stack
+from xlm_plugins.model.transformer import Source, Stack
 
 
 class Model(nn.Module):
@@ -28,7 +28,7 @@ class Model(nn.Module):
     :param pad: id of the padding token.
     :param layers: the plugins' layers by position.
     :param heads: the objectives' own modules, by objective and key.
-    :raises OptionError: a stack that there is not yet, or a layer at a place that there is not.
+    :raises OptionError: a layer at a place that there is not.
     """
 
     def __init__(
@@ -42,19 +42,14 @@ class Model(nn.Module):
         heads: Mapping[str, Mapping[str, nn.Module]] | None = None,
     ) -> None:
         super().__init__()
-        if "decoder" in stacks:
-            raise OptionError(
-                "an objective needs a decoder, which this version does not have yet",
-                expected="objectives that train an encoder, such as mlm, clm and tlm",
-            )
+        self.options = options
         self._layers_by_position = dict(layers or {})
         check_positions(list(self._layers_by_position), stacks, options.n_layers)
-        self.encoder: Stack | None = None
-        if "encoder" in stacks:
-            self.encoder = Stack(
-                options, vocabulary_size, n_languages, pad, self._layers_by_position
-            )
+        shape = (options, vocabulary_size, n_languages, pad)
+        self.encoder = Stack(*shape, self._of("encoder")) if "encoder" in stacks else None
         self.decoder: Stack | None = None
+        if "decoder" in stacks:
+            self.decoder = Stack(*shape, self._of("decoder"), reads_source=True)
         self.heads = nn.ModuleDict(
             {objective: nn.ModuleDict(modules) for objective, modules in (heads or {}).items()}
         )
@@ -67,8 +62,8 @@ class Model(nn.Module):
         stack = self.encoder if name == "encoder" else self.decoder
         if stack is None:
             raise OptionError(
-                f"this needs an {name}, and the model has none",
-                expected=f"a model trained with an objective that has an {name}",
+                f"this needs the {name} of a model, and this one has none",
+                expected="a model trained with an objective that has one",
             )
         return stack
 
@@ -91,6 +86,21 @@ class Model(nn.Module):
         if not isinstance(modules, nn.ModuleDict):
             raise KeyError(objective)
         return modules[key]
+
+    def predict_from_source(self, batch: Batch) -> LossOutput:
+        """The decoder's loss, given what the encoder says of ``batch.source``.
+
+        :param batch: the decoder's sequences; source sequences stand in the same order.
+        """
+        if batch.source is None:
+            raise ValueError("the batch has no source to predict from")
+        source = Source(self.stack("encoder")(batch.source), batch.source.offsets)
+        return self.stack("decoder").predict(batch, causal=True, source=source)
+
+    def _of(self, stack: StackName) -> dict[Position, Layer]:
+        """The plugins' layers of a stack."""
+        layers = self._layers_by_position.items()
+        return {position: layer for position, layer in layers if position.stack == stack}
 
     def forward(self, objective: Objective, batch: Batch) -> LossOutput:
         """The summed loss of a batch, as its objective computes it."""

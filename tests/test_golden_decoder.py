@@ -1,0 +1,123 @@
+"""Encoder and decoder compute what the reference implementation computed from the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from xlm_plugins.core.batch import Batch, Vocabulary
+from xlm_plugins.model.config import GenerationOptions, ModelOptions
+from xlm_plugins.model.generation import beam_search, generate
+from xlm_plugins.model.root import Model
+from xlm_plugins.model.transformer import Source
+
+TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
+NOTHING = torch.empty(0, dtype=torch.long)
+
+Golden = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> Golden:
+    return torch.load(shared / "golden" / "encdec.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def model(
+    golden: Golden, reference_weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+) -> Model:
+    options = ModelOptions(dim=64, n_layers=2, n_heads=4)
+    model = Model(options, 200, 2, {"encoder", "decoder"}, pad=2).eval()
+    for stack in ("encoder", "decoder"):
+        model.stack(stack).load_state_dict(reference_weights(golden[stack]))
+    return model
+
+
+def packed(tokens: Tensor, lengths: Tensor, languages: Tensor, real: Tensor) -> Batch:
+    """A (length, batch) matrix without its padding."""
+    return Batch(
+        tokens=tokens.T[real],
+        positions=torch.arange(len(tokens)).expand(real.shape)[real],
+        languages=languages.T[real],
+        offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
+        predicted=NOTHING,
+        targets=NOTHING,
+        sample_ids=torch.arange(len(lengths)),
+    )
+
+
+def cells(lengths: Tensor, longest: int) -> Tensor:
+    """Which cells of a (batch, length) matrix hold a token."""
+    return torch.arange(longest) < lengths[:, None]
+
+
+@pytest.fixture(scope="module")
+def source(golden: Golden) -> Batch:
+    real = cells(golden["len1"], len(golden["x1"]))
+    return packed(golden["x1"], golden["len1"], golden["langs1"], real)
+
+
+@pytest.fixture(scope="module")
+def batch(golden: Golden, source: Batch) -> Batch:
+    real = cells(golden["len2"], len(golden["x2"]))
+    target = packed(golden["x2"], golden["len2"], golden["langs2"], real)
+    predicted = golden["pred_mask"].T[real].nonzero()[:, 0]
+    # The reference lists targets position by position, we sequence by sequence.
+    order = torch.full(real.shape, -1)
+    order[golden["pred_mask"].T] = 0
+    by_position = golden["pred_mask"].nonzero()
+    for index, (position, sequence) in enumerate(by_position.tolist()):
+        order[sequence, position] = index
+    targets = golden["y"][order[order >= 0]]
+    return Batch(**{**vars(target), "predicted": predicted, "targets": targets, "source": source})
+
+
+@torch.inference_mode()
+def test_hidden_states_are_the_references(golden: Golden, model: Model, batch: Batch) -> None:
+    states = model.encoder(batch.source)
+    real = cells(golden["len1"], len(golden["x1"]))
+    torch.testing.assert_close(states, golden["enc_hidden"].transpose(0, 1)[real], **TOLERANCE)
+    read = model.decoder(batch, causal=True, source=Source(states, batch.source.offsets))
+    real = cells(golden["len2"], len(golden["x2"]))
+    torch.testing.assert_close(read, golden["dec_hidden"].transpose(0, 1)[real], **TOLERANCE)
+
+
+def test_the_loss_is_the_references(golden: Golden, model: Model, batch: Batch) -> None:
+    loss, n_targets, _ = model.predict_from_source(batch)
+    assert n_targets == len(golden["y"])
+    torch.testing.assert_close(loss / n_targets, golden["loss"], **TOLERANCE)
+
+
+LIMITS = torch.full((6,), 30)
+ANY_TOKEN = Vocabulary(200, {"eos": 1}, (1,))  # the reference may generate specials
+
+
+def expected_rows(golden: Golden) -> list[list[int]]:
+    """Without the framing EOS."""
+    columns = zip(golden["generated"].T.tolist(), golden["lengths"].tolist(), strict=True)
+    return [column[1 : length - 1] for column, length in columns]
+
+
+def test_greedy_generation_is_the_references(golden: Golden, model: Model, source: Batch) -> None:
+    assert golden["greedy"]["max_len"] == 30
+    found = generate(model, source, 1, ANY_TOKEN, GenerationOptions(), LIMITS)
+    assert found.rows() == expected_rows(golden["greedy"])
+
+
+@pytest.mark.parametrize(
+    "setting", [(1, 1.0, False), (4, 1.0, False), (4, 0.6, False), (4, 1.3, True)]
+)
+def test_beam_search_is_the_references(
+    setting: tuple[int, float, bool], golden: Golden, model: Model, source: Batch
+) -> None:
+    beam, length_penalty, early_stopping = setting
+    options = GenerationOptions(
+        beam=beam, length_penalty=length_penalty, early_stopping=early_stopping
+    )
+    found = beam_search(model, source, 1, ANY_TOKEN, options, LIMITS)
+    assert found.rows() == expected_rows(golden["beam"][setting])
