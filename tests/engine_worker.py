@@ -31,6 +31,7 @@ from xlm_plugins.training.engine import Engine, TrainingState, create_engine
 from xlm_plugins.training.launch import World, finish, start
 
 N_TOKENS, DIM = 23, 7  # odd on purpose: ZeRO must pad its partitions
+N_SLOTS = 101  # two ranks' partitions then meet in the middle of a row
 
 
 class Memory(Layer):
@@ -70,6 +71,52 @@ class TinyModel(nn.Module):
     def states(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens) - self.centre.to(self.embedding.weight.dtype)
         return x + self.memory(self.dropout(torch.tanh(self.hidden(x))))
+
+
+class Slots(Layer):
+    """A memory of which a token reads two rows, so that an update touches some of them.
+
+    :param touched_rows: whether the others are left as they are.
+    :param shared: whose table it reads; its own if None.
+    """
+
+    def __init__(self, touched_rows: bool, shared: Slots | None = None) -> None:
+        super().__init__(None, DIM)
+        self.touched_rows = touched_rows
+        self.query = nn.Linear(DIM, N_SLOTS)
+        self.values = shared.values if shared else nn.Parameter(torch.randn(N_SLOTS, DIM) * 0.3)
+        self.gains = shared.gains if shared else nn.Parameter(torch.ones(N_SLOTS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores, slots = self.query(x).topk(2)
+        weights = scores.softmax(-1) * self.gains[slots]
+        return self._gate(x) * (weights.unsqueeze(-1) * self.values[slots]).sum(1)
+
+    def _gate(self, x: Tensor) -> Tensor:
+        """Closed in places, so that rows with a gradient have zeros in it, too.
+
+        Never in all of what a partition holds of a row that is cut.
+        """
+        gate = torch.ones_like(x)
+        gate[:, 1:4:2] = (x[:, 1:4:2] > 0).to(gate.dtype)
+        return gate
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        own = (self.values, self.gains)
+        return [ParameterGroup(own, 1e-2, "constant", None, 0.0, self.touched_rows)]
+
+
+class SlotsModel(TinyModel):
+    """Two memories with one table."""
+
+    def __init__(self, touched_rows: bool) -> None:
+        super().__init__()
+        self.memory = Slots(touched_rows)
+        self.second = Slots(touched_rows, self.memory)
+
+    def states(self, tokens: Tensor) -> Tensor:
+        x = super().states(tokens)
+        return x + self.second(x)
 
 
 class Words(Objective):
@@ -135,9 +182,10 @@ def engine_of(
     world: World,
     state: TrainingState | None = None,
     options: OptimizerOptions = ADAM,
+    model: TinyModel | None = None,
     **train: Any,
 ) -> Engine:
-    return create_engine(TinyModel(), options, TrainOptions(**train), world, state)
+    return create_engine(model or TinyModel(), options, TrainOptions(**train), world, state)
 
 
 def train(
@@ -155,7 +203,7 @@ def train(
         losses = []
         for micro in range(accumulation):
             part = batch(update, engine.rank * accumulation + micro, n_parts)
-            part = engine.prepare(chosen, part)
+            part = engine.prepare(chosen, part, Step(("en",)))
             losses.append(engine.forward_backward(chosen, part, 1 / 24).loss)
         report = engine.step(5e-3 / (1 + update))
         loss = float(engine.sum(torch.stack(losses).sum())) / 24
@@ -230,6 +278,40 @@ def scenario_train_only(world: World, where: Path, **train_options: Any) -> dict
     engine = engine_of(world, train_only=("head.*", "memory.values"), **train_options)
     history = train(engine, 3, kinds=(Classes,))
     return {"history": history, "weights": digest(engine), "names": list(engine.state().weights)}
+
+
+def scenario_touched(
+    world: World, where: Path, touched_rows: bool = True, **train_options: Any
+) -> dict[str, Any]:
+    """Memories with one table: ten updates, all that they leave, and the last five resumed.
+
+    In two parts whatever the world, since bf16 rounds what is summed within a part.
+    """
+    how = {"accumulation": 2 // world.world_size, "kinds": (Words, Classes)}
+    engine = engine_of(world, model=SlotsModel(touched_rows), **train_options)
+    history = train(engine, 5, **how)
+    state = through_files(engine.state(), world, where / "state")
+    uninterrupted = train(engine, 5, 5, **how)
+    resumed_engine = engine_of(world, state, model=SlotsModel(touched_rows), **train_options)
+    resumed = train(resumed_engine, 5, 5, **how)
+    same = resumed == uninterrupted and digest(resumed_engine) == digest(engine)
+    return {
+        "history": history + uninterrupted,
+        "weights": digest(engine),
+        "moments": {
+            key: {name: tensor.flatten().tolist() for name, tensor in moments.items()}
+            for key, moments in engine.state().moments.items()
+        },
+        "resuming is bitwise": same,
+    }
+
+
+def scenario_every(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
+    return scenario_touched(world, where, touched_rows=False, **train_options)
+
+
+def scenario_touched_bf16(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
+    return scenario_touched(world, where, precision="bf16", **train_options)
 
 
 def scenario_agree(world: World, where: Path, **train_options: Any) -> dict[str, Any]:

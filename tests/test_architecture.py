@@ -32,13 +32,20 @@ LIGHT = (
     "__init__.py",
     "*/config.py",
     "cli/*.py",
+    "core/admission.py",
     "core/errors.py",
+    "core/faults.py",
     "core/hookspecs.py",
+    "core/made_with.py",
     "core/masking_options.py",
     "core/options.py",
     "core/plugins.py",
     "core/registry.py",
     "core/selection.py",
+    "testing/__init__.py",
+    "testing/checks.py",
+    "testing/fixtures.py",
+    "testing/promises.py",
     "training/settings.py",
 )
 """Modules that must not import torch or numpy when they are imported."""
@@ -143,6 +150,15 @@ def plugin_sources() -> tuple[list[Source], set[str]]:
 
 def test_the_arrows_of_the_core_run_one_way() -> None:
     assert [fault for source in sources(CORE) for fault in faults_of_arrows(source)] == []
+
+
+def test_only_tests_import_the_testing_of_plugins() -> None:
+    users = {
+        source.path
+        for source in [*sources(CORE), *plugin_sources()[0]]
+        if any(name.startswith("xlm_plugins.testing") for name in source.imports())
+    }
+    assert {path.split("/")[1] for path in users} == {"testing"}
 
 
 def test_plugins_use_public_names_only_and_not_each_other() -> None:

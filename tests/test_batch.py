@@ -16,6 +16,7 @@ from xlm_plugins.core.batch import (
     choose_masked,
     join_pair,
     pack,
+    pack_translation,
 )
 from xlm_plugins.core.masking_options import MaskingOptions
 from xlm_plugins.core.ragged import Ragged
@@ -181,3 +182,19 @@ def test_targets_are_ids_or_numbers(targets: list[float], kind: torch.dtype) -> 
     batch = pack(rows, rows.positions(), rows.filled(0), np.array([0, 1]), np.array(targets), ids)
     assert batch.targets.dtype == kind
     assert batch.targets.tolist() == targets
+
+
+def test_a_translation_is_written_after_an_eos_and_read_between_two():
+    source, target = Ragged.of([[7, 8], [9]]), Ragged.of([[5], [6, 7, 8]])
+    batch = pack_translation(source, target, (0, 1), 1, np.array([4, 2]))
+    assert batch.tokens.tolist() == [1, 5, 1, 6, 7, 8]
+    assert batch.targets.tolist() == [5, 1, 6, 7, 8, 1]
+    assert batch.predicted.tolist() == [0, 1, 2, 3, 4, 5]
+    assert batch.positions.tolist() == [0, 1, 0, 1, 2, 3]
+    assert batch.languages.tolist() == [1] * 6
+    assert batch.offsets.tolist() == [0, 2, 6]
+    assert batch.source.tokens.tolist() == [1, 7, 8, 1, 1, 9, 1]
+    assert batch.source.languages.tolist() == [0] * 7
+    assert batch.source.offsets.tolist() == [0, 4, 7]
+    assert batch.source.n_targets == 0
+    assert batch.sample_ids.tolist() == batch.source.sample_ids.tolist() == [4, 2]

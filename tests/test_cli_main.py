@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def test_a_plugins_command_runs_and_a_launchers_rank_is_ignored(
 @pytest.mark.usefixtures("greet")
 def test_a_plugins_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--help"])
-    assert "greet  Greet somebody." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert re.search(r"^  greet +Greet somebody\.$", shown, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("greet")
@@ -121,7 +123,10 @@ def test_a_fault_of_the_program_is_not_dressed_up() -> None:
 @pytest.mark.parametrize(
     ("source", "cause"),
     [
-        (COMMAND.replace("@cli.command()", '@cli.command("train")'), "'train' exists already"),
+        (
+            COMMAND.replace("@cli.command()", '@cli.command("train")'),
+            "'train', which the core brings already",
+        ),
         (COMMAND + "    raise RuntimeError('half-way')\n", "RuntimeError: half-way"),
     ],
 )
@@ -137,6 +142,50 @@ def test_a_plugin_whose_commands_fail_adds_none_and_breaks_nothing(
     assert cause in capsys.readouterr().err
     assert cli.main(["--debug", "plugins"]) == 0
     assert cause in capsys.readouterr().err
+
+
+def test_of_two_plugins_with_one_command_the_first_keeps_it(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("xlm-greet", COMMAND)
+    install("xlm-hello", COMMAND)
+    assert cli.main(["greet", "you"]) == 0
+    assert cli.main(["plugins"]) == 0
+    shown = capsys.readouterr().out
+    assert "xlm-hello 1.0 (hello) is broken" in shown
+    assert "adds the command 'greet', which xlm-greet brings already" in shown
+    assert "leave one of the two out: XLM_DISABLE_PLUGINS=xlm-greet" in shown
+    assert "xlm-greet 1.0 (greet) is broken" not in shown
+
+
+def test_a_command_of_a_disabled_plugin_is_answered_with_that(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("xlm-greet", COMMAND)
+    monkeypatch.setenv("XLM_DISABLE_PLUGINS", "greet")
+    assert cli.main(["greet", "you"]) == 2
+    told = capsys.readouterr().err
+    assert "there is no command 'greet': xlm-greet 1.0 is disabled" in told
+    assert "way out: take it out of XLM_DISABLE_PLUGINS" in told
+
+
+def test_strict_refuses_a_broken_plugin_and_lets_the_sound_be(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("xlm-greet", COMMAND)
+    assert cli.main(["--strict-plugins", "greet", "you"]) == 0
+    capsys.readouterr()
+    install("xlm-bad", "raise RuntimeError('no luck')")
+    assert cli.main(["--strict-plugins", "greet", "you"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == (
+        "error: plugins are broken or in conflict, and --strict-plugins\n"
+        "  xlm-bad 1.0 (bad) is broken\n"
+        "    RuntimeError: no luck (xlm_bad.py, line 1)\n"
+        "    way out: pip install --upgrade xlm-bad, "
+        "or leave it out: XLM_DISABLE_PLUGINS=xlm-bad\n"
+    )
 
 
 def test_each_group_is_made_anew(install: Install) -> None:

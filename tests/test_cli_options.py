@@ -14,7 +14,7 @@ from xlm_plugins import Component, OptionError, PluginError, RunError, option
 from xlm_plugins.cli import train as train_command
 from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
 from xlm_plugins.core.plugins import Plugins, new_manager
-from xlm_plugins.core.registry import Registry, with_origin
+from xlm_plugins.core.registry import RESERVED_NAMES, Registry, with_origin
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,13 @@ def run(plugins: Plugins, *arguments: str) -> dict[str, dict[str, Any]]:
         list(arguments), standalone_mode=False, obj=Obj(plugins)
     )
     return found
+
+
+def test_a_component_selected_by_its_full_name_has_flags_of_that_name(plugins: Plugins) -> None:
+    name = "xlm-pkm/pkm"
+    flags = (f"--{name}.n-keys", "7", f"--{name}.no-shared", f"--{name}.rate=0.5")
+    found = run(plugins, "--layer", name, *flags)
+    assert found == {name: {"n_keys": 7, "shared": False, "rate": 0.5}}
 
 
 def test_only_what_was_written_counts(plugins: Plugins) -> None:
@@ -147,28 +154,31 @@ def test_all_given_finds_both_spellings_and_stops_at_two_dashes() -> None:
 
 
 def sections_of_train(plugins: Plugins, *arguments: str) -> list[str]:
-    return [section.key for section in train_command.sections(plugins, arguments)]
+    """Those of what is selected, which come after the core's."""
+    keys = [section.key for section in train_command.sections(plugins, arguments)]
+    assert keys[: len(RESERVED_NAMES)] == list(RESERVED_NAMES)
+    return keys[len(RESERVED_NAMES) :]
 
 
 def test_train_selects_by_flag(plugins: Plugins) -> None:
     arguments = ("--objective", "tlm:en-fr@0.5", "--layer=pkm:1,2+")
-    assert sections_of_train(plugins, *arguments)[3:] == ["tlm", "pkm"]
+    assert sections_of_train(plugins, *arguments) == ["tlm", "pkm"]
 
 
 def test_train_selects_by_file_and_flags_win(plugins: Plugins, tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('[train]\nobjective = "tlm"\nlayer = ["pkm:2"]\n')
-    assert sections_of_train(plugins, "--config", str(path))[3:] == ["tlm", "pkm"]
+    assert sections_of_train(plugins, "--config", str(path)) == ["tlm", "pkm"]
     other = ("--config", str(path), "--layer", "xlm-pkm/pkm")
-    assert sections_of_train(plugins, *other)[3:] == ["tlm", "xlm-pkm/pkm"]
+    assert sections_of_train(plugins, *other) == ["tlm", "xlm-pkm/pkm"]
 
 
 def test_train_takes_the_settings_of_the_run_it_goes_on_with(
     plugins: Plugins, tmp_path: Path
 ) -> None:
     (tmp_path / "config.toml").write_text('[train]\nobjective = ["tlm"]\n')
-    assert sections_of_train(plugins, "--resume", str(tmp_path))[3:] == ["tlm"]
-    assert sections_of_train(plugins, "--resume", "auto")[3:] == []
+    assert sections_of_train(plugins, "--resume", str(tmp_path)) == ["tlm"]
+    assert sections_of_train(plugins, "--resume", "auto") == []
     with pytest.raises(RunError, match="it holds no run"):
         sections_of_train(plugins, "--resume", str(tmp_path / "other"))
 

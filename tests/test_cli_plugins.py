@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.cli.main import main
+from xlm_plugins.cli.plugins import COMMANDS
 
 Install = Callable[..., Path]
 
@@ -20,7 +21,8 @@ def xlm_layers():
     return [Component("wide", "x:Y", summary="a layer [with brackets] " + "and words " * 30)]
 """
 STORY = "a long story " * 30
-CAUSE = f"RuntimeError: {STORY}"
+CAUSE = f"RuntimeError: {STORY} (xlm_bad.py, line 1)"
+REMEDY = "pip install --upgrade xlm-bad, or leave it out: XLM_DISABLE_PLUGINS=xlm-bad"
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def test_a_table_with_nothing_cut_off(capsys: pytest.CaptureFixture[str]) -> Non
     assert "[with brackets] " + "and words " * 29 in wide
     assert any(line.split()[:4] == ["off", "xlm-off", "1.0", "disabled"] for line in lines)
     assert any(line.split()[:4] == ["bad", "xlm-bad", "1.0", "broken"] for line in lines)
-    assert f"  {CAUSE}" in lines
+    start = lines.index("xlm-bad 1.0 (bad) is broken")
+    assert lines[start + 1 : start + 3] == [f"  {CAUSE}", f"  way out: {REMEDY}"]
 
 
 @pytest.mark.usefixtures("installed")
@@ -49,5 +52,41 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["wide"]["kind"] == "layer"
     assert rows["wide"]["version"] == "2.5"
-    assert (rows["bad"]["state"], rows["bad"]["cause"]) == ("broken", CAUSE)
-    assert rows["off"]["state"] == "disabled"
+    bad, off = rows["bad"], rows["off"]
+    assert (bad["state"], bad["cause"], bad["remedy"]) == ("broken", CAUSE, REMEDY)
+    assert (off["state"], off["cause"]) == ("disabled", "XLM_DISABLE_PLUGINS names it")
+    assert (rows["wide"]["state"], rows["wide"]["cause"], rows["wide"]["remedy"]) == ("ok", "", "")
+
+
+def test_two_of_one_name_are_both_in_conflict(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("xlm-wide", SOURCE)
+    install("xlm-wider", SOURCE)
+    assert main(["plugins", "--json"]) == 0
+    rows = {row["distribution"]: row for row in json.loads(capsys.readouterr().out)}
+    for own, other in (("xlm-wide", "xlm-wider"), ("xlm-wider", "xlm-wide")):
+        assert rows[own]["state"] == "conflict"
+        assert rows[own]["cause"] == f"the layer 'wide' is brought by {other} 1.0 too"
+        assert "xlm-wide/wide or xlm-wider/wide" in rows[own]["remedy"]
+
+
+def test_a_disabled_name_that_is_no_plugins_is_noted(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("xlm-wide", SOURCE)
+    monkeypatch.setenv("XLM_DISABLE_PLUGINS", "xlm-wdie, XLM_Wide")
+    assert main(["plugins", "--json"]) == 0
+    printed = capsys.readouterr()
+    rows = {row["distribution"]: row for row in json.loads(printed.out)}
+    assert rows["xlm-wide"]["state"] == "disabled"
+    assert printed.err == "note: XLM_DISABLE_PLUGINS names xlm-wdie, and no plugin is called so\n"
+
+
+def test_the_group_has_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, (_, text) in COMMANDS.items():
+        assert f"  {name}  {text}" in shown
+    assert main(["plugins", "nwe"]) == 2
+    assert "did you mean new?" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +26,7 @@ from xlm_plugins.training.launch import World
 WORKER = Path(__file__).with_name("engine_worker.py")
 SECONDS = 120
 QUICK = ("history", "one_batch", "resume", "skip", "train_only", "buffers", "agree", "json")
-QUICK += ("from_torch",)
+QUICK += ("from_torch", "touched", "every")
 
 
 def _worker() -> ModuleType:
@@ -78,9 +80,11 @@ def launch(folder: Path, n_processes: int, scenarios: list[str]) -> dict[str, An
     return {**json.loads(out.read_text()), "logs": logs}
 
 
+@functools.cache
 def reference(scenario: str) -> dict[str, Any]:
     """The torch engine's own result."""
-    return getattr(worker, f"scenario_{scenario}")(World(), Path(), engine="torch")
+    with tempfile.TemporaryDirectory() as folder:
+        return getattr(worker, f"scenario_{scenario}")(World(), Path(folder), engine="torch")
 
 
 def difference(a: Any, b: Any) -> float:
@@ -157,6 +161,29 @@ def test_frozen_parameters_stay_and_are_saved(ran):
     assert ran["train_only"]["names"] == reference("train_only")["names"]
 
 
+def assert_same_end(found: dict[str, Any], scenario: str) -> None:
+    """Losses, norms, weights and moments of the torch engine; and a checkpoint that goes on."""
+    expected = reference(scenario)
+    assert found.keys() == expected.keys()
+    assert found["resuming is bitwise"]
+    for key in ("history", "weights", "moments"):
+        assert difference(found[key], expected[key]) < 1e-5, key
+
+
+@pytest.mark.parametrize("scenario", ["touched", "every"])
+def test_a_table_of_two_layers_is_the_torch_engine_s(ran, scenario):
+    """Also where ZeRO cuts a row in two."""
+    assert_same_end(ran[scenario], scenario)
+    assert "second.values" not in ran[scenario]["weights"]
+
+
+def test_touched_rows_make_a_difference():
+    """Else the test above would compare nothing."""
+    touched, every = reference("touched"), reference("every")
+    assert difference(touched["weights"], every["weights"]) > 1e-3
+    assert touched["moments"]["exp_avg_sq"]["memory.values"].count(0.0) > 0
+
+
 def test_ranks_share_buffers(ran):
     assert ran["buffers"]["mean"] == [0.5] * worker.DIM
 
@@ -203,6 +230,14 @@ def test_bf16_is_the_torch_engine_s(tmp_path, stage):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_processes", [1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_touched_rows_in_bf16_are_the_torch_engine_s(tmp_path, n_processes, stage):
+    result = launch(tmp_path, n_processes, [f"touched_bf16@{stage}"])[f"touched_bf16@{stage}"]
+    assert_same_end(result, "touched_bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_processes", [1, 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_fp16_scales_the_loss_and_resumes(tmp_path, n_processes, stage):
     result = launch(tmp_path, n_processes, [f"fp16@{stage}"])[f"fp16@{stage}"]
@@ -236,17 +271,6 @@ def test_fp16_at_stage_0_is_refused():
     options = TrainOptions(precision="fp16", zero_stage=0)
     with pytest.raises(OptionError, match="zero-stage"):
         DeepSpeedEngine(worker.TinyModel(), OptimizerOptions(), options, World())
-
-
-def test_a_group_of_touched_rows_is_refused():
-    class Outside(worker.Memory):
-        def parameter_groups(self):
-            return [worker.ParameterGroup((self.values,), touched_rows=True)]
-
-    model = worker.TinyModel()
-    model.memory = Outside()
-    with pytest.raises(OptionError, match=r"of memory\.values only touched rows"):
-        DeepSpeedEngine(model, OptimizerOptions(), TrainOptions(), World())
 
 
 def test_the_module_is_imported_without_deepspeed():

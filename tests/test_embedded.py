@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from xlm_plugins.core.plugins import Plugins, new_manager
-from xlm_plugins.core.registry import Component, Registry
 from xlm_plugins.data import embedded
 from xlm_plugins.data.embedded import (
     cache_folder,
@@ -25,14 +23,9 @@ from xlm_plugins.data.manifest import Manifest
 _N_VERSES = {"train": 4507, "valid": 265, "test": 368}
 
 
-@pytest.fixture
-def plugins(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XLM_CACHE", str(tmp_path / "cache"))
-    words = Component(
-        "words", "word_tokenizer:WordTokenizer", kind="tokenizer", distribution="t", version="1"
-    )
-    return Plugins(new_manager(), Registry([words]))
 
 
 def test_the_corpus_has_three_languages_and_three_pairs():
@@ -64,32 +57,31 @@ def small(monkeypatch, tmp_path):
     return folder
 
 
-def test_it_is_prepared_once(plugins, small):
-    folder = embedded_data_set(plugins, 40, tokenizer="words")
+def test_it_is_prepared_once(xlm_bare_plugins, small):
+    folder = embedded_data_set(xlm_bare_plugins, 40, tokenizer="words")
     manifest = Manifest.load(folder)
     assert manifest.tokenizer.size == 40
     assert manifest.stream("train", ("fr", "en")).n_sentences == 20
     stages = []
-    again = embedded_data_set(plugins, 40, tokenizer="words", report=stages.append)
+    again = embedded_data_set(xlm_bare_plugins, 40, tokenizer="words", report=stages.append)
     assert again == folder
     assert not stages
-    assert embedded_data_set(plugins, 30, tokenizer="words") != folder
+    assert embedded_data_set(xlm_bare_plugins, 30, tokenizer="words") != folder
 
 
-def test_two_processes_that_start_together_prepare_it_once(plugins, small):
+def test_two_processes_that_start_together_prepare_it_once(small):
     script = f"""
 from xlm_plugins.core.plugins import Plugins, new_manager
-from xlm_plugins.core.registry import Component, Registry
+from xlm_plugins.core.registry import Registry
 from xlm_plugins.data import embedded
+from xlm_plugins.testing import WORDS
 embedded._FOLDER = embedded.Path({str(small)!r})
-words = Component("words", "word_tokenizer:WordTokenizer", kind="tokenizer", distribution="t")
 stages = []
-plugins = Plugins(new_manager(), Registry([words]))
+plugins = Plugins(new_manager(), Registry([WORDS]))
 print(embedded.embedded_data_set(plugins, 40, tokenizer="words", report=stages.append))
 print(bool(stages))
 """
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", script]
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

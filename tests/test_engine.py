@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from xlm_plugins.core.batch import Step
 from xlm_plugins.core.errors import BundleError, OptionError, RunError
 from xlm_plugins.training.checkpoint import load_training_state, save_training_state
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
@@ -124,12 +125,13 @@ def test_prepare_runs_the_objective_s_own_in_eval_mode_without_gradient(engine):
     seen = []
 
     class Preparing(worker.Words):
-        def prepare(self, model, batch):
-            seen.append((model.training, torch.is_grad_enabled()))
+        def prepare(self, model, batch, step):
+            seen.append((model.training, torch.is_grad_enabled(), str(step)))
             return replace(batch, sample_ids=batch.sample_ids + 100)
 
-    prepared = engine.prepare(worker.objective(Preparing), worker.batch(0, 0, 1))
-    assert seen == [(False, False)]
+    step = Step(("en", "fr"))
+    prepared = engine.prepare(worker.objective(Preparing), worker.batch(0, 0, 1), step)
+    assert seen == [(False, False, "en-fr")]
     assert prepared.sample_ids[0] == 100
     assert engine.model.training
     assert torch.is_grad_enabled()

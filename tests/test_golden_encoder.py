@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from xlm_plugins.core.batch import Batch
 from xlm_plugins.core.contracts import Layer
+from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import Position
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.root import Model
@@ -25,25 +26,26 @@ Golden = dict[str, Any]
 Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-class GoldenMemory(Layer):
-    """A plain product-key memory, just enough to run the golden weights (1907.05242, section 3)."""
+def memory(params: Golden) -> Layer:
+    """The product-key memory that the golden weights belong to."""
+    component = Plugins.discover().get("layer", "pkm")
+    sizes = {key: params[f"mem_{key}"] for key in ("heads", "knn", "n_keys", "k_dim")}
+    batchnorm = {"query_batchnorm": params["mem_query_batchnorm"]}
+    layer: Layer = component.load()(component.options_from(sizes | batchnorm), OPTIONS.dim)
+    return layer
 
-    def __init__(self, n_keys: int, n_heads: int, knn: int, k_dim: int) -> None:
-        super().__init__(None, OPTIONS.dim)
-        self.shape = (n_heads, 2, k_dim // 2)
-        self.knn = knn
-        self.keys = torch.nn.Parameter(torch.empty(n_heads, 2, n_keys, k_dim // 2))
-        self.values = torch.nn.Embedding(n_keys**2, OPTIONS.dim)
-        self.query_proj = torch.nn.ModuleDict(
-            {"query_mlps": torch.nn.ModuleList([torch.nn.Linear(OPTIONS.dim, n_heads * k_dim)])}
-        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        query = self.query_proj["query_mlps"][0](x).view(len(x), *self.shape)
-        first, second = torch.einsum("nhsd,hskd->snhk", query, self.keys)
-        scores = (first[..., :, None] + second[..., None, :]).flatten(2)
-        best, slots = scores.topk(self.knn)
-        return (best.softmax(-1)[..., None] * self.values(slots)).sum((1, 2))
+@pytest.fixture(scope="module")
+def rename(reference_weights: Rename) -> Rename:
+    """Name the reference's weights, or gradients, as our encoder does, memories and all."""
+
+    def rename(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name.replace("query_proj.query_mlps.0", "query").replace("values.weight", "values"): x
+            for name, x in reference_weights(theirs).items()
+        }
+
+    return rename
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +62,7 @@ def model_of(golden: Golden, rename: Rename) -> Model:
     layers: dict[Position, Layer] = {}
     params = golden["params"]
     for index, kind in params["mem_enc_positions"] if params["use_memory"] else ():
-        layers[Position("encoder", index, kind == "after")] = GoldenMemory(
-            params["mem_n_keys"], params["mem_heads"], params["mem_knn"], params["mem_k_dim"]
-        )
+        layers[Position("encoder", index, kind == "after")] = memory(params)
     model = Model(OPTIONS, 200, 2, {"encoder"}, PAD, layers).eval()
     model.encoder.load_state_dict(rename(golden["state_dict"]))
     return model
@@ -105,10 +105,10 @@ def scores_by_row(case: Golden, real: Tensor) -> Tensor:
 @pytest.mark.parametrize("which", ["golden", "golden_pkm"])
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_states_scores_and_loss(
-    name: str, which: str, reference_weights: Rename, request: pytest.FixtureRequest
+    name: str, which: str, rename: Rename, request: pytest.FixtureRequest
 ) -> None:
     golden = request.getfixturevalue(which)
-    model, case = model_of(golden, reference_weights), golden["cases"][name]
+    model, case = model_of(golden, rename), golden["cases"][name]
     batch, real = packed(case)
     with torch.no_grad():
         states = model.encoder(batch, causal=name == "clm")
@@ -124,10 +124,10 @@ def test_states_scores_and_loss(
 @pytest.mark.parametrize("which", ["golden", "golden_pkm"])
 @pytest.mark.parametrize("name", ["reset", "noreset"])
 def test_states_of_pairs(
-    name: str, which: str, reference_weights: Rename, request: pytest.FixtureRequest
+    name: str, which: str, rename: Rename, request: pytest.FixtureRequest
 ) -> None:
     golden = request.getfixturevalue(which)
-    model, case = model_of(golden, reference_weights), golden["cases"]["tlm"][name]
+    model, case = model_of(golden, rename), golden["cases"]["tlm"][name]
     batch, real = packed(case)
     with torch.no_grad():
         states = model.encoder(batch)
@@ -135,16 +135,14 @@ def test_states_of_pairs(
 
 
 @pytest.mark.parametrize("which", ["golden", "golden_pkm"])
-def test_gradients_of_mlm(
-    which: str, reference_weights: Rename, request: pytest.FixtureRequest
-) -> None:
+def test_gradients_of_mlm(which: str, rename: Rename, request: pytest.FixtureRequest) -> None:
     golden = request.getfixturevalue(which)
-    model = model_of(golden, reference_weights)
+    model = model_of(golden, rename)
     batch, _ = packed(golden["cases"]["mlm"])
     states = model.encoder(batch, at=batch.predicted)
     loss = model.encoder.loss(states, batch.targets)
     (loss.loss / loss.n_targets).backward()
-    expected = reference_weights(golden["cases"]["grads_mlm"])
+    expected = rename(golden["cases"]["grads_mlm"])
     ours = {name: weight.grad for name, weight in model.encoder.named_parameters()}
     assert set(ours) == set(expected)
     for name, gradient in expected.items():

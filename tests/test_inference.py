@@ -12,32 +12,28 @@ import torch
 
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.registry import Component
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.inference import embed, fill_mask, language_id, sentence_batch
+from xlm_plugins.testing.words import WordTokenizer
 from xlm_plugins.training.run import find_bundle
 
 WORDS = ("a", "b", "c", "d", "e", "f")
 N_TOKENS = 6 + len(WORDS)
 FIRST = 6  # the special ids come first
+GUESSES = {*WORDS, "<unk>"}  # what text can encode to
 ANSWERS = ("", "b", "c", "d", "e", "f", "a", "")
 
 
 @pytest.fixture
-def word_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return Component("words", "word_tokenizer:WordTokenizer", kind="tokenizer").load()(WORDS)
-
-
-@pytest.fixture
-def bundle(word_tokenizer: Any) -> Bundle:
+def bundle() -> Bundle:
     """Tokens and positions are unit vectors and the layers add nothing, so that at position p
     the model says ``ANSWERS[p]``, whatever is there."""
     options = ModelOptions(dim=N_TOKENS, n_layers=1, n_heads=1, max_positions=8)
     languages = {"en": 0, "fr": 1}
-    description = ModelDescription(options, word_tokenizer.vocabulary(), languages, ("encoder",))
+    tokenizer = WordTokenizer(WORDS)
+    description = ModelDescription(options, tokenizer.vocabulary(), languages, ("encoder",))
     model = description.build_model({}).eval()
     encoder = model.encoder
     with torch.no_grad():
@@ -52,7 +48,7 @@ def bundle(word_tokenizer: Any) -> Bundle:
             if word:
                 answer = FIRST + WORDS.index(word)
                 encoder.embeddings.positions.weight[position, answer] = 3
-    return Bundle(Path(), description, model, word_tokenizer, {})
+    return Bundle(Path(), description, model, tokenizer, {})
 
 
 def _first_guesses(bundle: Bundle, text: str) -> list[str]:
@@ -77,12 +73,12 @@ def test_each_mask_is_filled_at_its_own_place(
 
 
 def test_guesses_come_by_falling_probability_and_in_the_text(bundle: Bundle) -> None:
-    (fillings,) = fill_mask(bundle, "a <mask> e", "en", top=len(WORDS))
+    (fillings,) = fill_mask(bundle, "a <mask> e", "en", top=len(GUESSES))
     assert fillings[0].text == "a c e"
-    assert {filling.token for filling in fillings} == set(WORDS)
+    assert {filling.token for filling in fillings} == GUESSES
     probabilities = [filling.probability for filling in fillings]
     assert probabilities == sorted(probabilities, reverse=True)
-    # Special tokens are no guesses, so the words share all of the probability.
+    # Special tokens are no guesses, so these share all of the probability.
     assert sum(probabilities) == pytest.approx(1.0, abs=1e-6)
 
 
@@ -95,13 +91,13 @@ def test_probabilities_are_the_softmax_over_what_text_can_hold(bundle: Bundle) -
         bundle.model.encoder.output.bias[0] = 100  # a special token
     (fillings,) = fill_mask(bundle, "a <mask>", "en", top=2)
     assert fillings[0].token == "e"
-    assert fillings[0].probability == pytest.approx(10 / (10 + len(WORDS) - 1), rel=1e-5)
+    assert fillings[0].probability == pytest.approx(10 / (10 + len(GUESSES) - 1), rel=1e-5)
 
 
 def test_more_guesses_than_words_are_all_words(bundle: Bundle) -> None:
     (fillings,) = fill_mask(bundle, "<mask>", "en", top=1000)
     assert fillings[0].token == "b"
-    assert {filling.token for filling in fillings} == set(WORDS)
+    assert {filling.token for filling in fillings} == GUESSES
 
 
 def test_a_text_without_a_mask_is_refused(bundle: Bundle) -> None:

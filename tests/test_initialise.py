@@ -9,42 +9,41 @@ from typing import Any
 import pytest
 import torch
 
-from xlm_plugins.core.errors import BundleError
-from xlm_plugins.core.plugins import Plugins, new_manager
-from xlm_plugins.core.registry import Component, Registry
+from xlm_plugins.core.contracts import StackName
+from xlm_plugins.core.errors import BundleError, OptionError
+from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import save_tokenizer
 from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.root import Model
+from xlm_plugins.model.transformer import Stack
 from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
-from xlm_plugins.training.initialise import InitReport, initialise
+from xlm_plugins.testing import WORDS
+from xlm_plugins.testing.words import WordTokenizer
+from xlm_plugins.training.initialise import InitReport, initialise, split_stack
 
 N_SPECIAL = 6
 EN_FR = {"en": 0, "fr": 1}
-
-
-@pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> Component:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return Component("words", "word_tokenizer:WordTokenizer", kind="tokenizer", distribution="t")
-
 
 Built = tuple[ModelDescription, Any, Model]
 Start = Callable[..., tuple[Model, Model, dict[str, torch.Tensor], InitReport]]
 
 
 def _build(
-    words: Component, vocabulary: Sequence[str], languages: Mapping[str, int], options: Any
+    vocabulary: Sequence[str],
+    languages: Mapping[str, int],
+    options: Any,
+    stacks: tuple[StackName, ...] = ("encoder",),
 ) -> Built:
-    tokenizer = words.load()(vocabulary)
+    tokenizer = WordTokenizer(vocabulary)
     shape = ModelOptions(**{"dim": 8, "n_layers": 2, "n_heads": 2, "max_positions": 10, **options})
-    description = ModelDescription(shape, tokenizer.vocabulary(), languages, ("encoder",))
+    description = ModelDescription(shape, tokenizer.vocabulary(), languages, stacks)
     return description, tokenizer, description.build_model({})
 
 
 @pytest.fixture
-def start(words: Component, tmp_path: Path) -> Start:
+def start(xlm_bare_plugins: Plugins, tmp_path: Path) -> Start:
     """Save a model of the words a, b, c, and start another from it.
 
     Gives the old model, the new one, the new one's weights from before, and the report.
@@ -58,14 +57,13 @@ def start(words: Component, tmp_path: Path) -> Start:
         **options: Any,
     ) -> tuple[Model, Model, dict[str, torch.Tensor], InitReport]:
         torch.manual_seed(1)
-        description, tokenizer, old = _build(words, "abc", their_languages, theirs or {})
-        save_tokenizer(words, tokenizer, tmp_path / "saved")
+        description, tokenizer, old = _build("abc", their_languages, theirs or {})
+        save_tokenizer(WORDS, tokenizer, tmp_path / "saved")
         write_description(tmp_path, description, tmp_path / "saved")
         save_tensors(tmp_path / WEIGHTS_NAME, dict(old.named_parameters()))
-        description, tokenizer, new = _build(words, vocabulary, languages, options)
+        description, tokenizer, new = _build(vocabulary, languages, options)
         before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
-        plugins = Plugins(new_manager(), Registry([words]))
-        report = initialise(new, description, tokenizer, tmp_path, plugins)
+        report = initialise(new, description, tokenizer, tmp_path, xlm_bare_plugins)
         return old, new, before, report
 
     return start
@@ -142,6 +140,81 @@ def test_what_has_another_shape_stays_as_initialised(start: Start) -> None:
 def test_another_width_is_refused_with_the_one_that_fits(start: Start) -> None:
     with pytest.raises(BundleError, match=r"width is 8, the new model's is 16\n.*--dim 8"):
         start(dim=16)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[str, tuple[StackName, ...]], Model]:
+    """Save a model with some stacks under a name; each has weights of its own."""
+
+    def saved(name: str, stacks: tuple[StackName, ...]) -> Model:
+        torch.manual_seed(len(name))
+        description, tokenizer, model = _build("abc", EN_FR, {}, stacks)
+        save_tokenizer(WORDS, tokenizer, tmp_path / "saved")
+        (tmp_path / name).mkdir()
+        write_description(tmp_path / name, description, tmp_path / "saved")
+        save_tensors(tmp_path / name / WEIGHTS_NAME, dict(model.named_parameters()))
+        return model
+
+    return saved
+
+
+BOTH: tuple[StackName, ...] = ("encoder", "decoder")
+
+
+def _is_of(stack: Stack, origin: Stack) -> bool:
+    """Whether all that two stacks have in common is equal."""
+    own, theirs = stack.state_dict(), origin.state_dict()
+    return all(torch.equal(own[name], theirs[name]) for name in own.keys() & theirs.keys())
+
+
+def test_a_pretrained_encoder_starts_encoder_and_decoder(
+    saved: Callable[..., Model], xlm_bare_plugins: Plugins, tmp_path: Path
+) -> None:
+    old = saved("mlm", ("encoder",))
+    description, tokenizer, new = _build("abc", EN_FR, {}, BOTH)
+    report = initialise(new, description, tokenizer, tmp_path / "mlm", xlm_bare_plugins)
+    assert _is_of(new.encoder, old.encoder)
+    assert _is_of(new.decoder, old.encoder)
+    assert report.left_out == []
+    assert report.new
+    assert all(".source_attention" in name for name in report.new)
+
+
+def test_each_side_may_start_from_a_run_of_its_own(
+    saved: Callable[..., Model], xlm_bare_plugins: Plugins, tmp_path: Path
+) -> None:
+    pretrained, translating = saved("mlm", ("encoder",)), saved("translating", BOTH)
+    description, tokenizer, new = _build("abc", EN_FR, {}, BOTH)
+    for text in (f"encoder={tmp_path / 'mlm'}", f"decoder={tmp_path / 'translating'}"):
+        stack, reference = split_stack(text)
+        initialise(new, description, tokenizer, Path(reference), xlm_bare_plugins, stack)
+    assert _is_of(new.encoder, pretrained.encoder)
+    assert _is_of(new.decoder, translating.decoder)
+    whole = initialise(new, description, tokenizer, tmp_path / "translating", xlm_bare_plugins)
+    assert _is_of(new.encoder, translating.encoder)
+    assert (whole.new, whole.left_out) == ([], [])
+
+
+def test_a_stack_that_there_is_not_cannot_start(
+    saved: Callable[..., Model], xlm_bare_plugins: Plugins, tmp_path: Path
+) -> None:
+    saved("mlm", ("encoder",))
+    description, tokenizer, new = _build("abc", EN_FR, {})
+    with pytest.raises(OptionError, match=r"no decoder\n.*one of encoder, or the run alone"):
+        initialise(new, description, tokenizer, tmp_path / "mlm", xlm_bare_plugins, "decoder")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("runs/a", ("", "runs/a")),
+        ("encoder=runs/a@last", ("encoder", "runs/a@last")),
+        ("run=3", ("", "run=3")),
+        ("decoder=", ("", "decoder=")),
+    ],
+)
+def test_one_init_is_read(text: str, read: tuple[str, str]) -> None:
+    assert split_stack(text) == read
 
 
 def test_the_report_reads_well() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +11,13 @@ from click.testing import CliRunner
 from xlm_plugins.cli.data import data
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.ragged import Ragged
-from xlm_plugins.core.registry import Component
 from xlm_plugins.data import inspect as inspection
 from xlm_plugins.data.inspect import BIN_STARTS, inspect, joined_hashes, row_hashes
 from xlm_plugins.data.manifest import Manifest
 from xlm_plugins.data.prepare import prepare
 from xlm_plugins.data.sources import Sources
+from xlm_plugins.testing import WORDS
+from xlm_plugins.testing.words import WordTokenizer
 
 _TEXT = {
     "train.en": ["a b", "b a", "a b", "c", "d e f"],
@@ -30,14 +30,13 @@ _TEXT = {
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+def folder(tmp_path):
     source = tmp_path / "text"
     source.mkdir()
     for name, lines in _TEXT.items():
         (source / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    words = Component("words", "word_tokenizer:WordTokenizer", kind="tokenizer", distribution="t")
-    prepare(Sources.open(source), tmp_path / "out", words, words.load()(list("abcdefxyuvw")))
+    tokenizer = WordTokenizer(list("abcdefxyuvw"))
+    prepare(Sources.open(source), tmp_path / "out", WORDS, tokenizer)
     return tmp_path / "out"
 
 

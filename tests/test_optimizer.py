@@ -75,12 +75,85 @@ def test_a_pattern_that_matches_nothing_names_what_is_near():
         optim.parameter_groups(Tiny(), OPTIONS, ("embeding.weight",))
 
 
-def test_one_parameter_in_two_groups_is_a_fault():
+def trained_names(model, train_only=()):
+    """What is trained, held against what asks for a gradient."""
+    names = set(optim.trained_parameters(optim.parameter_groups(model, OPTIONS, train_only)))
+    assert names == {name for name, p in model.named_parameters() if p.requires_grad}
+    return names
+
+
+OWN = {"layer.values", "layer.query.weight", "layer.query.bias"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "beside"),
+    [(("output.*",), {"output.bias"}), (("*.bias",), {"output.bias", "embedding.bias"})],
+)
+def test_a_layer_freezes_the_rest_but_for_its_patterns_and_itself(patterns, beside):
+    """``output.weight`` is tied, and goes by the name that it has first."""
     model = Tiny()
-    group = ParameterGroup((model.layer.values,))
-    model.layer.parameter_groups = lambda: [group, group]
+    model.layer.train_only = lambda: patterns
+    assert trained_names(model) == OWN | beside
+
+
+def test_a_layer_s_pattern_may_match_nothing():
+    """It cannot know whether the model has a head; a user who names one wants it."""
+    model = Tiny()
+    model.layer.train_only = lambda: ("head.*",)
+    assert trained_names(model) == OWN
+    with pytest.raises(OptionError, match=r"'head\.\*' matches no parameter"):
+        trained_names(model, ("head.*",))
+
+
+def test_the_user_s_train_only_wins_over_a_layer_s():
+    model = Tiny()
+    model.layer.train_only = lambda: ("output.*",)
+    assert trained_names(model, ("embedding.*",)) == {"embedding.weight", "embedding.bias"}
+
+
+def test_layers_that_freeze_do_so_together_and_freeze_those_that_do_not_ask():
+    model = Tiny()
+    model.second, model.third = Values(), Values()
+    model.layer.train_only = lambda: ("output.bias",)
+    model.second.train_only = lambda: ("embedding.bias",)
+    second = {name.replace("layer", "second") for name in OWN}
+    assert trained_names(model) == OWN | second | {"output.bias", "embedding.bias"}
+
+
+def test_layers_that_share_a_table_ask_for_its_group_together():
+    model = Tiny()
+    model.second = Values()
+    model.second.values = model.layer.values
+    groups = optim.parameter_groups(model, OPTIONS)
+    assert [group.names for group in groups[1:]] == [("layer.values",)]
+    assert "second.query.weight" in groups[0].names
+
+
+@pytest.mark.parametrize("other", [{"lr": 0.1}, {"touched_rows": True}])
+def test_one_parameter_in_two_groups_that_differ_is_a_fault(other):
+    model = Tiny()
+    values = (model.layer.values,)
+    model.layer.parameter_groups = lambda: [ParameterGroup(values), ParameterGroup(values, **other)]
     with pytest.raises(TypeError, match="two parameter groups"):
         optim.parameter_groups(model, OPTIONS)
+
+
+def test_parameters_in_two_groups_that_overlap_are_a_fault():
+    model = Tiny()
+    values, bias = model.layer.values, model.layer.query.bias
+    groups = [ParameterGroup((values,)), ParameterGroup((values, bias))]
+    model.layer.parameter_groups = lambda: groups
+    with pytest.raises(TypeError, match="two parameter groups"):
+        optim.parameter_groups(model, OPTIONS)
+
+
+def test_touched_rows_reach_the_optimizer():
+    model = Tiny()
+    group = ParameterGroup((model.layer.values,), touched_rows=True)
+    model.layer.parameter_groups = lambda: [group]
+    groups = optim.parameter_groups(model, OPTIONS)
+    assert [group.touched_rows for group in groups] == [False, True]
+    assert [group["touched_rows"] for group in optim.adamw(groups).param_groups] == [False, True]
 
 
 def updates(gradients, options=OPTIONS):
@@ -90,11 +163,11 @@ def updates(gradients, options=OPTIONS):
     model.register_parameter("weight", parameter)
     groups = optim.parameter_groups(model, options)
     optimizer = optim.adamw(groups)
-    optim.start_moments(optimizer, [parameter], 0)
+    optimizer.start([parameter], 0)
     for n_updates, gradient in enumerate(gradients):
         parameter.grad = None if gradient is None else torch.tensor(gradient)
         optim.set_rates(optimizer, groups, options, options.lr, n_updates)
-        optim.update(optimizer, [parameter], options.clip)
+        optim.update(optimizer, options.clip)
         assert parameter.grad is None
     return parameter.detach()
 

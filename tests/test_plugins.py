@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,24 +18,50 @@ from xlm_plugins import Component, hookimpl
 
 @hookimpl
 def xlm_objectives():
-    return [Component("good", "collections:OrderedDict", summary="fine")]
+    return [Component("good", "xlm_good:Good", summary="fine")]
+"""
+OPTIONS = "\nimport dataclasses\n@dataclasses.dataclass{frozen}\nclass Bare:\n    x: int = 1\n"
+STEP_END = """
+from xlm_plugins import hookimpl
+
+@hookimpl
+def xlm_step_end(run, step):
+    if step == 2:
+        raise RuntimeError("full")
+    print("step", step)
 """
 FAULTS = {
     "a syntax error": ("def (", "SyntaxError"),
     "an error while importing": ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
     "a missing dependency": ("import not_installed_anywhere", "not_installed_anywhere"),
+    "a missing part of its own": ("import xlm_bad.inner", "its own module 'xlm_bad.inner' is not"),
+    "a name that this core lacks": (
+        "from xlm_plugins import Compnent",
+        "built for another xlm-plugins than the installed one: cannot import name 'Compnent'",
+    ),
     "an exit while importing": ("raise SystemExit(3)", "SystemExit: 3"),
     "a misspelt hook": (GOOD.replace("xlm_objectives", "xlm_objectivs"), "xlm_objectivs"),
-    "a wrong argument": (GOOD.replace("xlm_objectives()", "xlm_objectives(x)"), "xlm_objectives"),
-    "a wrong return type": (
-        GOOD.replace("return [", "return ['good'] + ["),
-        "Component was expected",
+    "a hook without its mark": (GOOD.replace("@hookimpl", ""), "xlm_objectives is a hook's name"),
+    "a wrong argument": (
+        GOOD.replace("xlm_objectives()", "xlm_objectives(x)"),
+        "xlm_objectives(x) wants what no hook is given: x; expected xlm_objectives()",
     ),
-    "no list": (GOOD.replace("return [", "return 3 # "), "not iterable"),
+    "a wrong return type": (GOOD.replace("return [", "return ['good'] + ["), "Components only"),
+    "no list": (GOOD.replace("return [", "return 3 # "), "returned 3; expected a list of"),
+    "nothing": (GOOD.replace("return [", "["), "returned None; expected a list of"),
+    "one name twice": (GOOD.replace(")]", ")] * 2"), "brings the objective 'good' twice"),
+    "a name that no flag can hold": (
+        GOOD.replace('"good",', '"a good one",'),
+        "'a good one' has a name that cannot be selected",
+    ),
+    "a malformed target": (GOOD.replace(":Good", ""), "has the target 'xlm_good'; expected module"),
     "undeclared options": (
-        GOOD.replace("summary=", "options=Bare, summary=")
-        + "\nimport dataclasses\n@dataclasses.dataclass\nclass Bare:\n    x: int = 1\n",
-        "must be declared with option",
+        GOOD.replace("summary=", "options=Bare, summary=") + OPTIONS.format(frozen="(frozen=True)"),
+        "Bare.x must be declared with option",
+    ),
+    "options that are no dataclass": (
+        GOOD.replace("summary=", "options=dict, summary="),
+        "dict is no dataclass",
     ),
 }
 
@@ -75,8 +102,11 @@ def test_asking_for_what_it_would_have_brought_tells_the_cause(
     install("xlm-bad", source)
     with pytest.raises(PluginError) as error:
         Plugins.discover().get("objective", "bad")
-    assert "xlm-bad 1.0" in str(error.value)
-    assert cause in str(error.value)
+    assert "xlm-bad 1.0 is broken" in error.value.problem
+    assert cause in error.value.problem
+    assert "xlm-bad" in error.value.remedy
+    with pytest.raises(PluginError, match=r"way out: .*\nnote: broken plugins may have brought it"):
+        Plugins.discover().get("objective", "other")
 
 
 def test_a_disabled_plugin_is_not_even_imported(
@@ -84,7 +114,26 @@ def test_a_disabled_plugin_is_not_even_imported(
 ) -> None:
     install("xlm-bad", "raise RuntimeError('imported')")
     monkeypatch.setenv("XLM_DISABLE_PLUGINS", "xlm-other,xlm-bad")
-    assert state_of(Plugins.discover(), "xlm-bad").state == "disabled"
+    plugins = Plugins.discover()
+    assert state_of(plugins, "xlm-bad").state == "disabled"
+    assert plugins.unmatched == ("xlm-other",)
+    for name in ("bad", "xlm-bad", "xlm-bad/other", "Bad"):
+        with pytest.raises(PluginError, match=r"xlm-bad 1\.0 is disabled.*\n(.*\n)?way out: take"):
+            plugins.get("objective", name)
+    with pytest.raises(PluginError) as error:
+        plugins.get("objective", "good")
+    assert "xlm-bad" not in str(error.value)
+
+
+def test_a_disabled_plugin_is_not_blamed_for_a_conflict(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("xlm-one", "xlm-two", "xlm-good"):
+        install(name, GOOD)
+    monkeypatch.setenv("XLM_DISABLE_PLUGINS", "xlm-good")
+    with pytest.raises(PluginError, match=r"xlm-one 1\.0 and xlm-two 1\.0") as error:
+        Plugins.discover().get("objective", "good")
+    assert "disabled" not in str(error.value)
 
 
 @pytest.mark.parametrize("requirement", ["xlm-plugins>=9", "XLM_Plugins<0.1"])
@@ -97,6 +146,11 @@ def test_a_plugin_for_another_core_is_told_by_name_and_version(
     assert requirement in state.cause
 
 
+def test_what_an_extra_requires_does_not_count(install: Install) -> None:
+    install("xlm-new", GOOD, requires='xlm-plugins>=9; extra == "dev"')
+    assert state_of(Plugins.discover(), "xlm-new").state == "ok"
+
+
 def test_two_plugins_of_one_name_are_both_kept(install: Install) -> None:
     install("xlm-one", GOOD)
     install("xlm-two", GOOD)
@@ -104,6 +158,87 @@ def test_two_plugins_of_one_name_are_both_kept(install: Install) -> None:
     with pytest.raises(PluginError, match=r"xlm-one 1\.0 and xlm-two 1\.0"):
         plugins.get("objective", "good")
     assert plugins.get("objective", "xlm-two/good").distribution == "xlm-two"
+    assert [text.splitlines()[0] for text in plugins.faults()] == [
+        "the objective 'good' of xlm-one 1.0 is in conflict",
+        "the objective 'good' of xlm-two 1.0 is in conflict",
+    ]
+
+
+def test_of_two_plugins_with_one_module_the_first_is_taken(install: Install) -> None:
+    site = install("xlm-one", GOOD)
+    install("xlm-two", GOOD)
+    (site / "xlm_two-1.0.dist-info" / "entry_points.txt").write_text("[xlm]\ntwo = xlm_one\n")
+    plugins = Plugins.discover()
+    assert plugins.get("objective", "good").distribution == "xlm-one"
+    assert "its module 'xlm_one' is that of the plugin xlm-one" in (
+        state_of(plugins, "xlm-two").cause
+    )
+
+
+def test_one_component_by_two_entry_points_is_taken_once(install: Install) -> None:
+    site = install("xlm-one", GOOD)
+    (site / "xlm_again.py").write_text(GOOD)
+    entry_points = site / "xlm_one-1.0.dist-info" / "entry_points.txt"
+    entry_points.write_text("[xlm]\none = xlm_one\ntwo = xlm_again\n")
+    plugins = Plugins.discover()
+    assert plugins.get("objective", "good").distribution == "xlm-one"
+    (broken,) = plugins.broken()
+    assert broken.name == "two"
+    assert "by another entry point already" in broken.cause
+
+
+def test_of_two_versions_on_the_path_the_first_counts(install: Install, tmp_path: Path) -> None:
+    install("xlm-one", GOOD, version="2.0")
+    old = tmp_path / "old" / "xlm_one-1.0.dist-info"
+    old.mkdir(parents=True)
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: XLM_one\nVersion: 1.0\n")
+    (old / "entry_points.txt").write_text("[xlm]\nformer-name = xlm_one\n")
+    sys.path.append(str(old.parent))  # the fixture puts the path back
+    plugins = Plugins.discover()
+    assert state_of(plugins, "xlm-one").version == "2.0"
+    assert not any(state.name == "former-name" for state in plugins.states)
+
+
+def test_metadata_without_a_name_stops_nobody(install: Install) -> None:
+    site = install("xlm-odd", GOOD)
+    (site / "xlm_odd-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")
+    install("xlm-good", GOOD)
+    assert Plugins.discover().get("objective", "good")
+
+
+def test_a_run_hook_that_fails_is_left_out_from_then_on(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("xlm-watch", STEP_END)
+    plugins = Plugins.discover()
+
+    def step_end(step: int) -> list[str]:
+        return plugins.call("xlm_step_end", run=Path(), step=step, metrics={})
+
+    assert step_end(1) == []
+    told = step_end(2)
+    assert told == ["xlm-watch 1.0: in xlm_step_end: RuntimeError: full (xlm_watch.py, line 7)"]
+    assert step_end(3) == []
+    assert capsys.readouterr().out == "step 1\n"
+    assert state_of(plugins, "xlm-watch").state == "broken"
+
+
+def test_a_run_hook_that_fails_under_strict_ends_the_run(install: Install) -> None:
+    install("xlm-watch", STEP_END)
+    plugins = Plugins.discover()
+    plugins.refuse_faults()
+    with pytest.raises(
+        PluginError, match=r"xlm-watch 1\.0 failed: in xlm_step_end: .*full"
+    ) as error:
+        plugins.call("xlm_step_end", run=Path(), step=2, metrics={})
+    assert "XLM_DISABLE_PLUGINS=xlm-watch" in error.value.remedy
+
+
+def test_a_dependency_that_is_too_old_is_told(install: Install) -> None:
+    install("xlm-old", "import click.not_yet", requires="click>=999")
+    state = state_of(Plugins.discover(), "xlm-old")
+    assert "needs the module 'click.not_yet'" in state.cause
+    assert state.remedy == "pip install 'click>=999'"
 
 
 def test_an_unreadable_list_of_entry_points_stops_nobody(install: Install) -> None:

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +14,10 @@ from click.testing import CliRunner
 
 from xlm_plugins.cli.main import Session
 from xlm_plugins.cli.prepare import prepare as prepare_command
-from xlm_plugins.core.errors import BundleError, DataError
+from xlm_plugins.core.errors import BundleError, DataError, PluginError
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.ragged import Ragged
-from xlm_plugins.core.registry import Component, NoOptions, Registry
+from xlm_plugins.core.registry import NoOptions
 from xlm_plugins.core.tokenizers import find_tokenizer, load_tokenizer, save_tokenizer
 from xlm_plugins.data import encoding, prepare, tokenizer_training
 from xlm_plugins.data.manifest import Manifest
@@ -26,6 +25,8 @@ from xlm_plugins.data.prepare import TokenizerTraining
 from xlm_plugins.data.shards import ShardReader
 from xlm_plugins.data.sources import Sources
 from xlm_plugins.data.text import count_text
+from xlm_plugins.testing import WORDS
+from xlm_plugins.testing.words import WordTokenizer
 
 _WORDS = [f"w{number}" for number in range(40)]
 _TRAINING = TokenizerTraining(46, NoOptions())
@@ -33,19 +34,6 @@ _TRAINING = TokenizerTraining(46, NoOptions())
 
 class _KilledError(Exception):
     """Stands for whatever ends a process in the middle."""
-
-
-@pytest.fixture
-def component(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return Component(
-        "words", "word_tokenizer:WordTokenizer", kind="tokenizer", distribution="t", version="1"
-    )
-
-
-@pytest.fixture
-def plugins(component):
-    return Plugins(new_manager(), Registry([component]))
 
 
 @pytest.fixture
@@ -66,8 +54,8 @@ def source(tmp_path):
     return folder
 
 
-def _prepare(source, out, component, tokenizer=_TRAINING, **options):
-    return prepare.prepare(Sources.open(source), out, component, tokenizer, **options)
+def _prepare(source, out, tokenizer=_TRAINING, **options):
+    return prepare.prepare(Sources.open(source), out, WORDS, tokenizer, **options)
 
 
 def _content(folder):
@@ -75,9 +63,9 @@ def _content(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def _texts(out, plugins, split, languages):
+def _texts(out, xlm_bare_plugins, split, languages):
     manifest = Manifest.load(out)
-    tokenizer = load_tokenizer(plugins, out / "tokenizer")
+    tokenizer = load_tokenizer(xlm_bare_plugins, out / "tokenizer")
     reader = ShardReader(out, manifest)
     blocks = [reader.read(block) for block in manifest.stream(split, languages).blocks]
     return [
@@ -86,14 +74,15 @@ def _texts(out, plugins, split, languages):
     ]
 
 
-def test_the_data_set_holds_the_text(source, tmp_path, component, plugins):
+def test_the_data_set_holds_the_text(source, tmp_path, xlm_bare_plugins):
     out = tmp_path / "out"
-    manifest = _prepare(source, out, component)
+    manifest = _prepare(source, out)
     assert Manifest.load(out) == manifest
     lines = (source / "train.en.txt").read_text().splitlines()
-    assert _texts(out, plugins, "train", ("en",)) == [[x for x in lines if x not in ("", "~")]]
+    lines = [line for line in lines if line not in ("", "~")]
+    assert _texts(out, xlm_bare_plugins, "train", ("en",)) == [lines]
     pairs = [(source / f"train.en-de.{code}.txt").read_text().splitlines() for code in ("de", "en")]
-    assert _texts(out, plugins, "train", ("en", "de")) == [side[:149] for side in pairs]
+    assert _texts(out, xlm_bare_plugins, "train", ("en", "de")) == [side[:149] for side in pairs]
     assert manifest.languages == ("de", "en")
     assert manifest.pairs("train") == [("de", "en")]
     assert not list(out.parent.glob("*.partial"))
@@ -102,16 +91,33 @@ def test_the_data_set_holds_the_text(source, tmp_path, component, plugins):
     assert manifest.stream("train", ("en",)).n_sentences == 1000
 
 
-def test_streams_have_blocks_enough_for_any_number_of_lanes(source, tmp_path, component):
-    manifest = _prepare(source, tmp_path / "out", component)
+def test_held_out_text_is_kept_as_it_is(source, tmp_path):
+    """What encodes to nothing is in no block, neither as ids nor as text."""
+    lines = [f"w{number % 40} -- Öl № {number}" for number in range(150)]
+    sides = {"en": [*lines, "~"], "de": [line.upper() for line in [*lines, "w1"]]}
+    sides["en"][70] = sides["de"][9] = "~"
+    for code, side in sides.items():
+        (source / f"test.de-en.{code}.txt").write_text("\n".join(side) + "\n")
+    manifest = _prepare(source, tmp_path / "out")
+    reader = ShardReader(tmp_path / "out", manifest)
+    blocks = [reader.read_text(b) for b in manifest.stream("test", ("en", "de")).blocks]
+    found = [list(itertools.chain.from_iterable(side)) for side in zip(*blocks, strict=True)]
+    kept = [i for i in range(150) if i not in (9, 70)]
+    assert found == [[sides[code][i] for i in kept] for code in ("de", "en")]
+    train = manifest.stream("train", ("en",)).blocks[0]
+    assert reader.read_text(train) == ()
+
+
+def test_streams_have_blocks_enough_for_any_number_of_lanes(source, tmp_path):
+    manifest = _prepare(source, tmp_path / "out")
     for stream in manifest.streams:
         assert len(stream.blocks) >= min(64, stream.n_sentences)
         assert all(block.n_sentences for block in stream.blocks)
 
 
-def test_token_counts_are_those_of_the_training_text(source, tmp_path, component):
+def test_token_counts_are_those_of_the_training_text(source, tmp_path):
     out = tmp_path / "out"
-    manifest = _prepare(source, out, component)
+    manifest = _prepare(source, out)
     counts = np.load(out / "token_counts.npy")
     assert counts.dtype == np.int64
     assert counts.shape == (manifest.tokenizer.size,)
@@ -120,30 +126,30 @@ def test_token_counts_are_those_of_the_training_text(source, tmp_path, component
     lost = (source / "train.en-de.en.txt").read_text().splitlines()[149].split()  # beside a `~`
     vocabulary = Manifest.load(out).vocabulary(counts)
     word = manifest.tokenizer.size - 1
-    tokenizer = component.load().load(out / "tokenizer")
+    tokenizer = WordTokenizer.load(out / "tokenizer")
     written = tokenizer.tokens()[word]
     assert vocabulary.counts[word] == text.split().count(written) - lost.count(written)
 
 
-def test_the_result_is_bit_identical_whatever_the_workers(source, tmp_path, component, monkeypatch):
+def test_the_result_is_bit_identical_whatever_the_workers(source, tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "_CHUNK_SENTENCES", 37)
-    _prepare(source, tmp_path / "one", component, workers=1)
-    _prepare(source, tmp_path / "many", component, workers=3)
+    _prepare(source, tmp_path / "one", workers=1)
+    _prepare(source, tmp_path / "many", workers=3)
     assert _content(tmp_path / "one") == _content(tmp_path / "many")
 
 
-def test_chunks_do_not_show_in_the_result(source, tmp_path, component, monkeypatch):
-    _prepare(source, tmp_path / "whole", component)
+def test_chunks_do_not_show_in_the_result(source, tmp_path, monkeypatch):
+    _prepare(source, tmp_path / "whole")
     monkeypatch.setattr(encoding, "_CHUNK_SENTENCES", 7)
-    _prepare(source, tmp_path / "chunks", component)
+    _prepare(source, tmp_path / "chunks")
     assert _content(tmp_path / "whole") == _content(tmp_path / "chunks")
 
 
 @pytest.mark.parametrize("stop_at", [1, 75, 200])
-def test_an_interrupted_prepare_goes_on(source, tmp_path, component, monkeypatch, stop_at):
+def test_an_interrupted_prepare_goes_on(source, tmp_path, monkeypatch, stop_at):
     monkeypatch.setattr(prepare, "SHARD_BLOCKS", 10)
     monkeypatch.setattr(encoding, "_CHUNK_SENTENCES", 50)
-    _prepare(source, tmp_path / "whole", component)
+    _prepare(source, tmp_path / "whole")
     seen = []
 
     def stop(progress):
@@ -154,10 +160,10 @@ def test_an_interrupted_prepare_goes_on(source, tmp_path, component, monkeypatch
 
     out = tmp_path / "out"
     with pytest.raises(_KilledError):
-        _prepare(source, out, component, report=stop)
+        _prepare(source, out, report=stop)
     assert not out.exists()
     again = []
-    _prepare(source, out, component, report=lambda progress: again.append(progress.stage))
+    _prepare(source, out, report=lambda progress: again.append(progress.stage))
     assert _content(out) == _content(tmp_path / "whole")
     assert not (tmp_path / "out.partial").exists()
     # All but the blocks of the shard that was open when it stopped are taken over.
@@ -166,37 +172,34 @@ def test_an_interrupted_prepare_goes_on(source, tmp_path, component, monkeypatch
     assert "tokenizer" not in again
 
 
-def test_a_killed_prepare_goes_on(source, tmp_path, component):
+def test_a_killed_prepare_goes_on(source, tmp_path):
     """Nothing of the first process is left to clean up: SIGKILL, in the middle of a shard."""
     out = tmp_path / "out"
     script = f"""
-import os, signal, sys
+import os, signal
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from xlm_plugins.core.registry import Component, NoOptions
+from xlm_plugins.core.registry import NoOptions
 from xlm_plugins.data import prepare
 from xlm_plugins.data.sources import Sources
+from xlm_plugins.testing import WORDS
 
 def kill(progress):
     if progress.subject == "train.de-en" and progress.done > 70:
         os.kill(os.getpid(), signal.SIGKILL)
 
-words = Component(
-    "words", "word_tokenizer:WordTokenizer", kind="tokenizer", distribution="t", version="1"
-)
 training = prepare.TokenizerTraining(46, NoOptions())
 source, out = Path({str(source)!r}), Path({str(out)!r})
-prepare.prepare(Sources.open(source), out, words, training, report=kill)
+prepare.prepare(Sources.open(source), out, WORDS, training, report=kill)
 """
     process = subprocess.run([sys.executable, "-c", script], timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert not out.exists()
-    _prepare(source, out, component)
-    _prepare(source, tmp_path / "whole", component)
+    _prepare(source, out)
+    _prepare(source, tmp_path / "whole")
     assert _content(out) == _content(tmp_path / "whole")
 
 
-def test_work_for_another_request_is_not_gone_on_with(source, tmp_path, component, monkeypatch):
+def test_work_for_another_request_is_not_gone_on_with(source, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "SHARD_BLOCKS", 10)
 
     def stop(progress):
@@ -204,56 +207,56 @@ def test_work_for_another_request_is_not_gone_on_with(source, tmp_path, componen
             raise _KilledError
 
     with pytest.raises(_KilledError):
-        _prepare(source, tmp_path / "out", component, report=stop)
+        _prepare(source, tmp_path / "out", report=stop)
     text = (source / "train.de.txt").read_text()
     (source / "train.de.txt").write_text(text + "w1 w2 w3\n")
-    _prepare(source, tmp_path / "out", component)
-    _prepare(source, tmp_path / "clean", component)
+    _prepare(source, tmp_path / "out")
+    _prepare(source, tmp_path / "clean")
     assert _content(tmp_path / "out") == _content(tmp_path / "clean")
 
 
-def test_a_folder_of_the_partial_name_that_is_not_ours_is_left_alone(source, tmp_path, component):
+def test_a_folder_of_the_partial_name_that_is_not_ours_is_left_alone(source, tmp_path):
     mine = tmp_path / "out.partial" / "thesis.txt"
     mine.parent.mkdir()
     mine.write_text("precious")
     with pytest.raises(DataError, match="holds something else"):
-        _prepare(source, tmp_path / "out", component)
+        _prepare(source, tmp_path / "out")
     assert mine.read_text() == "precious"
 
 
-def test_two_at_once_do_not_mix(source, tmp_path, component):
+def test_two_at_once_do_not_mix(source, tmp_path):
     def start_another(progress):
         if progress.stage == "encode":
-            _prepare(source, tmp_path / "out", component)
+            _prepare(source, tmp_path / "out")
 
     with pytest.raises(DataError, match="another process is at work"):
-        _prepare(source, tmp_path / "out", component, report=start_another)
+        _prepare(source, tmp_path / "out", report=start_another)
 
 
-def test_an_existing_folder_is_never_written_to(source, tmp_path, component):
+def test_an_existing_folder_is_never_written_to(source, tmp_path):
     out = tmp_path / "out"
-    _prepare(source, out, component)
+    _prepare(source, out)
     before = _content(out)
     with pytest.raises(DataError, match="a data set already") as error:
-        _prepare(source, out, component)
+        _prepare(source, out)
     assert "rm -r" in error.value.remedy
     assert _content(out) == before
 
 
 @pytest.mark.parametrize("name", ["train.en.txt", "valid.en.txt"])
-def test_nothing_is_written_when_the_text_is_bad(source, tmp_path, component, name):
+def test_nothing_is_written_when_the_text_is_bad(source, tmp_path, name):
     (source / name).write_bytes(b"good\nb\xffd\n")
     with pytest.raises(DataError, match=f"{name}, line 2"):
-        _prepare(source, tmp_path / "out", component)
+        _prepare(source, tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
-    _prepare(source, tmp_path / "out", component, errors="replace")
+    _prepare(source, tmp_path / "out", errors="replace")
     assert (tmp_path / "out" / "manifest.json").is_file()
 
 
-def test_a_tokenizer_that_exists_gives_the_same_data(source, tmp_path, component, plugins):
-    _prepare(source, tmp_path / "trained", component)
-    tokenizer = load_tokenizer(plugins, find_tokenizer(tmp_path / "trained"))
-    _prepare(source, tmp_path / "given", component, tokenizer)
+def test_a_tokenizer_that_exists_gives_the_same_data(source, tmp_path, xlm_bare_plugins):
+    _prepare(source, tmp_path / "trained")
+    tokenizer = load_tokenizer(xlm_bare_plugins, find_tokenizer(tmp_path / "trained"))
+    _prepare(source, tmp_path / "given", tokenizer)
     assert _content(tmp_path / "trained") == _content(tmp_path / "given")
 
 
@@ -272,16 +275,20 @@ def test_blocks_end_before_they_exceed_their_tokens(monkeypatch):
         [1],
     ]
     assert [block.n_read for block in blocks] == [2, 3, 5, 8, 9, 10, 11]
+    assert [block.numbers.tolist() for block in blocks] == [
+        [0, 1], [2], [4], [5, 6, 7], [8], [9], [10]
+    ]  # fmt: skip
 
 
-def test_a_saved_tokenizer_is_held_to_its_fingerprint(source, tmp_path, component, plugins):
-    tokenizer = component.load()(["a", "b"])
-    save_tokenizer(component, tokenizer, tmp_path / "t")
-    assert load_tokenizer(plugins, find_tokenizer(tmp_path / "t")).tokens() == tokenizer.tokens()
+def test_a_saved_tokenizer_is_held_to_its_fingerprint(source, tmp_path, xlm_bare_plugins):
+    tokenizer = WordTokenizer(["a", "b"])
+    save_tokenizer(WORDS, tokenizer, tmp_path / "t")
+    found = load_tokenizer(xlm_bare_plugins, find_tokenizer(tmp_path / "t"))
+    assert found.tokens() == tokenizer.tokens()
     (tmp_path / "t" / "words.json").write_text('["a", "c"]')
     with pytest.raises(BundleError, match=tokenizer.fingerprint):
-        load_tokenizer(plugins, tmp_path / "t")
-    with pytest.raises(BundleError, match="not installed"):
+        load_tokenizer(xlm_bare_plugins, tmp_path / "t")
+    with pytest.raises(PluginError, match="no installed plugin brings the tokenizer"):
         load_tokenizer(Plugins(new_manager()), tmp_path / "t")
     with pytest.raises(BundleError, match="holds no tokenizer"):
         find_tokenizer(source)
@@ -316,39 +323,43 @@ def test_text_that_streams_share_is_sampled_once(source, tmp_path):
     assert sorted(text.language for text in plan) == ["de", "en"]
 
 
-def test_without_training_text_no_tokenizer_is_trained(source, tmp_path, component):
+def test_without_training_text_no_tokenizer_is_trained(source, tmp_path):
     for path in source.glob("train.*"):
         path.unlink()
     with pytest.raises(DataError, match="no train text") as error:
-        _prepare(source, tmp_path / "out", component)
+        _prepare(source, tmp_path / "out")
     assert "--tokenizer-from" in error.value.remedy
 
 
-def test_a_vocabulary_that_the_text_cannot_give_leaves_nothing_behind(source, tmp_path, component):
-    with pytest.raises(DataError, match="only 41 words"):
-        _prepare(source, tmp_path / "out", component, TokenizerTraining(1000, NoOptions()))
+def test_a_vocabulary_that_the_text_cannot_give_leaves_nothing_behind(source, tmp_path):
+    with pytest.raises(DataError, match="only 40 words"):
+        _prepare(source, tmp_path / "out", TokenizerTraining(1000, NoOptions()))
     assert not list(tmp_path.glob("out*"))
 
 
-def test_the_command_prepares_and_says_what_to_try_next(source, tmp_path, plugins):
+def test_the_command_prepares_and_says_what_to_try_next(source, tmp_path, xlm_bare_plugins):
     out = tmp_path / "out"
     arguments = [str(source), str(out), "--tokenizer", "words", "--vocab-size", "46"]
-    result = CliRunner().invoke(prepare_command, arguments, obj=Session(plugins))
+    result = CliRunner().invoke(prepare_command, arguments, obj=Session(xlm_bare_plugins))
     assert result.exit_code == 0, result.output
     assert "train.de-en" in result.stdout
     assert f"xlm train --data {out}" in result.stdout
     assert "sentences" in result.stderr
     again = [str(source), str(tmp_path / "again"), "--tokenizer-from", str(out)]
     again += ["--languages", "en"]
-    result = CliRunner().invoke(prepare_command, again, obj=Session(plugins))
+    result = CliRunner().invoke(prepare_command, again, obj=Session(xlm_bare_plugins))
     assert result.exit_code == 0, result.output
     manifest = Manifest.load(tmp_path / "again")
     assert manifest.languages == ("en",)
     assert manifest.tokenizer == Manifest.load(out).tokenizer
 
 
-def test_the_command_takes_a_tokenizer_or_trains_one_but_not_both(source, tmp_path, plugins):
+def test_the_command_takes_a_tokenizer_or_trains_one_but_not_both(
+    source, tmp_path, xlm_bare_plugins
+):
     arguments = [str(source), str(tmp_path / "out"), "--tokenizer-from", str(source)]
     arguments += ["--vocab-size", "50"]
     with pytest.raises(Exception, match="--tokenizer-from"):
-        CliRunner().invoke(prepare_command, arguments, obj=Session(plugins), catch_exceptions=False)
+        CliRunner().invoke(
+            prepare_command, arguments, obj=Session(xlm_bare_plugins), catch_exceptions=False
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from xlm_plugins import Component, MaskingOptions, PluginError
-from xlm_plugins.core.registry import Registry, with_origin
+from xlm_plugins.core.registry import RESERVED_NAMES, Registry, with_origin
+from xlm_plugins.training.settings import CORE_SECTIONS
 
 
 def component(name: str, kind: str = "objective", distribution: str = "xlm-one") -> Component:
@@ -44,19 +45,64 @@ def test_a_missing_plugin_is_answered_with_the_command_that_installs_it() -> Non
         Registry().get("layer", "adapter")
 
 
+def test_a_full_name_is_answered_with_its_distribution() -> None:
+    with pytest.raises(PluginError, match="pip install my-adapters"):
+        Registry().get("layer", "my-adapters/adapter")
+
+
+def test_names_that_clash_are_told_for_each_and_full_names_help() -> None:
+    same = [component("tlm"), component("tlm", distribution="xlm-two")]
+    registry = Registry([*same, component("mlm"), component("tlm", "layer")])
+    conflicts = [registry.conflict(one) for one in registry.of("objective")]
+    assert conflicts[0] is None
+    assert [fault.cause for fault in conflicts[1:] if fault] == [
+        "the objective 'tlm' is brought by xlm-two 1.2 too",
+        "the objective 'tlm' is brought by xlm-one 1.2 too",
+    ]
+    assert all("xlm-one/tlm or xlm-two/tlm" in fault.remedy for fault in conflicts[1:] if fault)
+    (layer,) = registry.of("layer")
+    assert registry.conflict(layer) is None
+
+
+@pytest.mark.parametrize("name", RESERVED_NAMES)
+def test_the_name_of_a_core_section_is_a_conflict(name: str) -> None:
+    one = component(name)
+    fault = Registry([one]).conflict(one)
+    assert fault is not None
+    assert f"[{name}]" in fault.cause
+    assert f"--objective xlm-one/{name}" in fault.remedy
+
+
+def test_reserved_names_are_the_core_sections() -> None:
+    assert tuple(CORE_SECTIONS) == RESERVED_NAMES
+
+
 def test_the_target_is_imported_when_it_is_asked_for() -> None:
-    from collections import OrderedDict
+    from xlm_plugins import Layer
 
-    assert component("x").load() is OrderedDict
+    made = Component("x", "xlm_plugins:Layer", kind="layer")
+    assert made.load() is Layer
 
 
-def test_a_target_that_cannot_be_imported_names_the_distribution_and_the_cause() -> None:
-    broken = with_origin(Component("x", "no_such_module:X"), "layer", "xlm-x", "3.0")
+@pytest.mark.parametrize(
+    ("target", "cause", "remedy"),
+    [
+        ("no_such_module:X", "own module 'no_such_module' is not there", "--force-reinstall xlm-x"),
+        ("xlm_plugins.core.contracts:Layre", "contracts has no Layre", "did you mean Layer"),
+        ("xlm_plugins:option", "option is not a class of the kind layer", "xlm_plugins.Layer"),
+        ("xlm_plugins:Tokenizer", "Tokenizer is not a class of the kind layer", "derive it"),
+    ],
+)
+def test_a_target_that_cannot_be_loaded_names_the_distribution_and_the_cause(
+    target: str, cause: str, remedy: str
+) -> None:
+    broken = with_origin(Component("x", target), "layer", "xlm-x", "3.0")
     with pytest.raises(PluginError) as error:
         broken.load()
-    assert "xlm-x 3.0" in error.value.problem
-    assert "No module named 'no_such_module'" in error.value.problem
-    assert isinstance(error.value.__cause__, ModuleNotFoundError)
+    assert f"layer 'x' of xlm-x 3.0 cannot be loaded from '{target}'" in error.value.problem
+    assert cause in error.value.problem
+    assert remedy in error.value.remedy
+    assert error.value.__cause__ is not None
 
 
 def test_options_come_checked() -> None:

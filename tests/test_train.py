@@ -241,7 +241,7 @@ def test_init_copies_what_fits(
     run: Callable[..., Outcome], tiny_run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     few = {"steps": 1, "evaluate_every": 0, "save_every": 0}
-    assert run("second", **few, layer=[], init=f"{tiny_run}@last").update == 1
+    assert run("second", **few, layer=[], init=[f"{tiny_run}@last"]).update == 1
     report = capfd.readouterr().err
     assert "tensors copied" in report
     assert "new, as initialised" in report  # the FFN in the memory's place

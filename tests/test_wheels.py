@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from xlm_plugins.cli.new_plugin import plugin_files
+
 ROOT = Path(__file__).resolve().parents[1]
-NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "tests")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -77,6 +79,19 @@ def test_every_plugin_works_from_its_wheel(clean: Path, wheels: list[Path], tmp_
     rows = json.loads(run(clean / "xlm", "plugins", "--json", cwd=tmp_path))
     assert {row["state"] for row in rows} == {"ok"}, rows
     assert len({row["distribution"] for row in rows}) == len(wheels) - 1
+
+
+def test_the_wheel_has_all_of_the_template(clean: Path, tmp_path: Path) -> None:
+    kinds = ("objective", "layer", "tokenizer")
+    chosen = [word for kind in kinds for word in ("--kind", kind)]
+    run(clean / "xlm", "plugins", "new", "lens", *chosen, cwd=tmp_path)
+    folder = tmp_path / "xlm-lens"
+    written = {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert written == plugin_files("lens", kinds)
 
 
 def test_a_few_steps_on_the_embedded_corpus_in_an_empty_folder(clean: Path, tmp_path: Path) -> None:

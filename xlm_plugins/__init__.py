@@ -35,11 +35,15 @@ if TYPE_CHECKING:
         choose_masked,
         join_pair,
         pack,
+        pack_translation,
     )
     from xlm_plugins.core.contracts import Layer, Objective, ParameterGroup, Tokenizer
     from xlm_plugins.core.ragged import Ragged
     from xlm_plugins.core.selection import Position
+    from xlm_plugins.loading import load
     from xlm_plugins.model.bundle import Bundle
+    from xlm_plugins.model.config import GenerationOptions, ModelOptions
+    from xlm_plugins.model.generation import Hypotheses, generate
     from xlm_plugins.model.root import Model
     from xlm_plugins.training.run import find_bundle
 
@@ -48,10 +52,13 @@ __version__ = "0.1.0"
 _ON_FIRST_USE = {
     "Batch": "xlm_plugins.core.batch",
     "Bundle": "xlm_plugins.model.bundle",
+    "GenerationOptions": "xlm_plugins.model.config",
+    "Hypotheses": "xlm_plugins.model.generation",
     "Layer": "xlm_plugins.core.contracts",
     "Layout": "xlm_plugins.core.batch",
     "LossOutput": "xlm_plugins.core.batch",
     "Model": "xlm_plugins.model.root",
+    "ModelOptions": "xlm_plugins.model.config",
     "Objective": "xlm_plugins.core.contracts",
     "ParameterGroup": "xlm_plugins.core.contracts",
     "Position": "xlm_plugins.core.selection",
@@ -63,8 +70,11 @@ _ON_FIRST_USE = {
     "choose_for_evaluation": "xlm_plugins.core.batch",
     "choose_masked": "xlm_plugins.core.batch",
     "find_bundle": "xlm_plugins.training.run",
+    "generate": "xlm_plugins.model.generation",
     "join_pair": "xlm_plugins.core.batch",
+    "load": "xlm_plugins.loading",
     "pack": "xlm_plugins.core.batch",
+    "pack_translation": "xlm_plugins.core.batch",
 }
 
 __all__ = [
@@ -74,11 +84,14 @@ __all__ = [
     "Component",
     "DataError",
     "DivergenceError",
+    "GenerationOptions",
+    "Hypotheses",
     "Layer",
     "Layout",
     "LossOutput",
     "MaskingOptions",
     "Model",
+    "ModelOptions",
     "Objective",
     "OptionError",
     "ParameterGroup",
@@ -95,10 +108,13 @@ __all__ = [
     "choose_for_evaluation",
     "choose_masked",
     "find_bundle",
+    "generate",
     "hookimpl",
     "join_pair",
+    "load",
     "option",
     "pack",
+    "pack_translation",
 ]
 
 

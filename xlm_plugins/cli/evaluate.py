@@ -3,30 +3,65 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from xlm_plugins.cli.options import Section, SectionedCommand, given
+from xlm_plugins.core.options import build
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.model.config import GenerationOptions
 
-@click.command()
+
+def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
+    return [Section("generation", "Generation, where the model translates", GenerationOptions)]
+
+
+@click.command(cls=SectionedCommand, sections=_sections)
 @click.argument("run", metavar="RUN")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set; the run's own if unset.")
 @click.option("--split", default="test", show_default=True)
+@click.option(
+    "--sentences",
+    type=click.IntRange(min=0),
+    help="Translate so many of each direction, evenly spread.  [default: all]",
+)
+@click.option(
+    "--hypotheses",
+    type=click.Path(path_type=Path),
+    help="Folder for what is translated, with the scores' signatures.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The metrics as one JSON object.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default the machine's]")
 @click.pass_context
 def evaluate(
-    context: click.Context, run: str, data: Path | None, split: str, as_json: bool
+    context: click.Context,
+    run: str,
+    data: Path | None,
+    split: str,
+    sentences: int | None,
+    hypotheses: Path | None,
+    as_json: bool,
+    threads: int | None,
 ) -> None:
-    """Measure a model: perplexity and accuracy per objective, language and pair.
+    """Measure a model: perplexity and accuracy per objective, language and pair, and BLEU and chrF
+    of what it translates.
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
     """
+    options = build(GenerationOptions, given(context).get("generation", {}), "generation")
     from rich.console import Console
     from rich.table import Table
 
+    from xlm_plugins.model.host import tune_host
     from xlm_plugins.training.evaluation import evaluate_run
 
-    metrics = evaluate_run(run, data, split, context.obj.plugins)
+    tune_host(threads)
+    metrics = evaluate_run(
+        run, data, split, context.obj.plugins,
+        generation=options, n_sentences=sentences, keep=hypotheses,
+    )  # fmt: skip
     if as_json:
         click.echo(json.dumps(metrics))
         return

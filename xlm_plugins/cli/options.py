@@ -133,20 +133,22 @@ class _Flag(click.Option):
     """One field of an options dataclass as a flag; notes its value only where it was given."""
 
     def __init__(self, section: Section, field: OptionField) -> None:
-        flag = f"--{section.prefix}{field.key}"
-        if field.kind is bool:
-            flag += f"/--{section.prefix}no-{field.key}"
+        switch = field.kind is bool
         self._section = section
         self._field = field
+        name = re.sub(r"\W", "_", f"of_{section.key}__{field.name}")
         super().__init__(
-            [flag, re.sub(r"\W", "_", f"of_{section.key}__{field.name}")],
-            type=click.BOOL if field.kind is bool else _Value(field),
+            ["--x/--no-x" if switch else "--x", name],
+            type=click.BOOL if switch else _Value(field),
             default=None,
             multiple=field.many,
             help=f"{field.info.help}{_note(field)}",
             expose_value=False,
             callback=self._keep,
         )
+        # Set afterwards: click takes the slash of a full name, xlm-gate/gate, for a switch's.
+        self.opts = [f"--{section.prefix}{field.key}"]
+        self.secondary_opts = [f"--{section.prefix}no-{field.key}"] if switch else []
 
     def _keep(self, ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         if ctx.get_parameter_source(str(self.name)) is ParameterSource.COMMANDLINE:

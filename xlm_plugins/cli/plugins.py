@@ -1,4 +1,4 @@
-"""``xlm plugins``: what is installed, and what is broken and why."""
+"""``xlm plugins``: what is installed, and what is broken and why; ``new`` writes another one."""
 
 from __future__ import annotations
 
@@ -8,52 +8,76 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from xlm_plugins.core.plugins import PluginState
+from xlm_plugins.cli.lazy import LazyGroup
+from xlm_plugins.core.faults import DISABLE_VARIABLE
+from xlm_plugins.core.plugins import Plugins, PluginState
+from xlm_plugins.core.registry import Registry
 
 UNBOUNDED = 1000
 """Columns where standard output is no terminal: a pipe's reader wants whole lines."""
 
+COMMANDS = {"new": ("new_plugin:new", "Write the project of a new plugin, with a passing test.")}
+
 
 @dataclass(frozen=True)
 class Row:
-    """One component, or one plugin that brought none."""
+    """One component, or one plugin that brought none.
+
+    ``state`` is ``ok``, ``disabled``, ``broken`` or ``conflict``; all but ``ok`` have a ``cause``
+    and a ``remedy``.
+    """
 
     name: str
     kind: str
     distribution: str
     version: str
-    state: str
     summary: str
+    state: str
     cause: str
+    remedy: str
 
 
-@click.command()
+@click.group(cls=LazyGroup, lazy=COMMANDS, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="A JSON list instead of a table.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
-    """List the installed plugins: name, kind, distribution, version and state."""
-    rows = [row for state in context.obj.plugins.states for row in _rows(state)]
+    """List the installed plugins: name, kind, distribution, version and state.
+
+    XLM_DISABLE_PLUGINS=NAME,NAME leaves plugins out, by distribution or by name.
+    """
+    if context.invoked_subcommand:
+        return
+    found: Plugins = context.obj.plugins
+    rows = [row for state in found.states for row in _rows(state, found.registry)]
     rows.sort(key=lambda row: (row.kind == "", row.kind, row.name, row.distribution))
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     else:
-        _print_table(rows)
+        _print(rows, found.faults())
+    for name in found.unmatched:
+        click.echo(f"note: {DISABLE_VARIABLE} names {name}, and no plugin is called so", err=True)
 
 
-def _rows(state: PluginState) -> list[Row]:
-    origin = (state.distribution, state.version, state.state)
+def _rows(state: PluginState, registry: Registry) -> list[Row]:
+    origin = (state.distribution, state.version)
+    fault = (state.state, state.cause, state.remedy)
     if not state.components:
-        return [Row(state.name, "", *origin, "", state.cause)]
-    return [Row(c.name, c.kind, *origin, c.summary, state.cause) for c in state.components]
+        return [Row(state.name, "", *origin, "", *fault)]
+    rows = []
+    for component in state.components:
+        conflict = registry.conflict(component)
+        told = ("conflict", conflict.cause, conflict.remedy) if conflict else fault
+        rows.append(Row(component.name, component.kind, *origin, component.summary, *told))
+    return rows
 
 
-def _print_table(rows: list[Row]) -> None:
+def _print(rows: list[Row], faults: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table("name", "kind", "distribution", "version", "state", "summary", box=None)
-    styles = {"ok": "green", "broken": "bold red", "disabled": "dim"}
+    styles = {"ok": "green", "broken": "bold red", "conflict": "bold yellow", "disabled": "dim"}
     for row in rows:
         state = Text(row.state, styles[row.state])
         table.add_row(
@@ -63,8 +87,5 @@ def _print_table(rows: list[Row]) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else UNBOUNDED)
     console.print(table)
-    causes = {
-        f"{row.distribution} {row.version} ({row.name})": row.cause for row in rows if row.cause
-    }
-    for plugin, cause in causes.items():
-        console.print(Text(f"\n{plugin} is broken\n  {cause}"), soft_wrap=True)
+    for text in faults:
+        console.print(Text(f"\n{text}"), soft_wrap=True)

@@ -10,8 +10,9 @@ import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
 from xlm_plugins.core.errors import RunError
+from xlm_plugins.core.made_with import recorded_plugins
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.config import GenerationOptions, ModelOptions
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.settings import read_toml, resolve, selected_components
 
@@ -19,19 +20,24 @@ CORE = (
     Section("model", "Model", ModelOptions),
     Section("optimizer", "Optimizer", OptimizerOptions),
     Section("train", "Run", TrainOptions),
+    Section(
+        "generation", "Translations that an evaluation makes", GenerationOptions, "generation."
+    ),
 )
 AUTO = "auto"
 
 
 def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
     """The core's sections, and one for each component that flags or the TOML file select."""
-    config = _config(all_given(arguments, "--config"), all_given(arguments, "--resume"))
+    resume = all_given(arguments, "--resume")
+    config = _config(all_given(arguments, "--config"), resume)
     selections = {}
     for key in ("objective", "layer"):
         written = config.get("train", {}).get(key, [])
         written = [written] if isinstance(written, str) else written
-        selections[key] = all_given(arguments, f"--{key}") or written
-    selected = selected_components(selections["objective"], selections["layer"], plugins)
+        selections[f"{key}s"] = all_given(arguments, f"--{key}") or written
+    made_with = recorded_plugins(Path(resume[-1])) if resume else {}
+    selected = selected_components(**selections, plugins=plugins, made_with=made_with)
     return [*CORE, *(Section.of(component, name) for name, component in selected.items())]
 
 

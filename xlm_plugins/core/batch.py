@@ -193,6 +193,28 @@ def pack(
     )
 
 
+def pack_translation(
+    source: Ragged, target: Ragged, languages: tuple[int, ...], eos: int, sample_ids: IntArray
+) -> Batch:
+    """What a decoder writes, ``</s> y``, with what an encoder reads, ``</s> x </s>``.
+
+    Each token of the decoder predicts the next one, the last of them the closing EOS.
+
+    :param source, target: the unframed rows of each side.
+    :param languages: the language id of each side.
+    """
+    nothing = np.empty(0, np.int64)
+    read = source.framed(eos, eos)
+    ends = Ragged(np.full(target.n_rows, eos), np.arange(target.n_rows + 1))
+    written, targets = ends.joined(target), target.joined(ends).values
+    batch = pack(
+        written, written.positions(), written.filled(languages[1]),
+        np.arange(len(targets)), targets, sample_ids,
+    )  # fmt: skip
+    given = pack(read, read.positions(), read.filled(languages[0]), nothing, nothing, sample_ids)
+    return dataclasses.replace(batch, source=given)
+
+
 def join_pair(
     sides: tuple[Ragged, ...], languages: tuple[int, ...], eos: int
 ) -> tuple[Ragged, ...]:

@@ -61,10 +61,18 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, model: Model, batch: Batch) -> LossOutput:
-        """The summed loss of a batch.  No collectives and no I/O in here."""
+        """The loss of a batch: a sum over samples, each for itself.
+
+        What stands beside a sample, and where, must not matter: ranks and accumulation divide a
+        global batch as they like.  In eval mode nothing is drawn.  The batch is left as it is.
+        No collectives and no I/O in here.
+        """
 
     def steps(self, languages: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Step]:
-        """The steps when the user names none: every language, or both orders of every pair."""
+        """The steps when the user names none: every language, or both orders of every pair.
+
+        :raises DataError: the data has nothing to train on, and there is more to say of it.
+        """
         found = []
         if 1 in self.n_languages:
             found += [Step((language,)) for language in languages]
@@ -103,12 +111,21 @@ class Objective(ABC):
         """
         return {}
 
-    def prepare(self, model: Model, batch: Batch) -> Batch:
+    def prepare(self, model: Model, batch: Batch, step: Step) -> Batch:
         """Complete a batch with the model, without gradient; back-translation generates here.
 
-        torch's random state is a function of (seed, update, micro-batch, rank) when it is called.
+        The model is in eval mode, the batch on its device.  torch's random state is a function of
+        (seed, update, micro-batch, rank).  What counts as targets must not change in number.
         """
         return batch
+
+    def translations(self, step: Step) -> tuple[Step, ...]:
+        """What evaluation lets the model translate after training on a step.
+
+        ``en-fr`` is measured against the French side of held-out pairs, ``en-fr-en`` (there
+        and back) against the held-out English text itself.
+        """
+        return ()
 
 
 @dataclass(frozen=True)
@@ -192,7 +209,8 @@ class Layer(nn.Module):
     def statistics(self) -> dict[str, Tensor]:
         """Counters gathered in eval mode since `reset_statistics`: sums, which batches add up to.
 
-        The same names and shapes each time, zeros where nothing was counted.
+        The same names and shapes each time, zeros where nothing was counted; what was handed out
+        does not change afterwards.
         """
         return {}
 

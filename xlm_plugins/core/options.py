@@ -84,6 +84,9 @@ def fields_of(options: type) -> list[OptionField]:
     :raises TypeError: not a frozen dataclass of options, a type that flags and TOML cannot
         carry, or two names for one flag (faults of the plugin's author, not of the user).
     """
+    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        name = getattr(options, "__name__", repr(options))
+        raise TypeError(f"{name} is no dataclass of options")
     hints = typing.get_type_hints(options)
     found = []
     for field in dataclasses.fields(options):

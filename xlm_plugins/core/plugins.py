@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from importlib.metadata import Distribution, EntryPoint, distributions
-from types import ModuleType
+from importlib.metadata import Distribution, EntryPoint
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from xlm_plugins.core import hookspecs
+from xlm_plugins.core.admission import (
+    check_core_version,
+    components_of,
+    entry_points,
+    new_manager,
+)
 from xlm_plugins.core.errors import PluginError
-from xlm_plugins.core.registry import KINDS, Component, Registry, with_origin
+from xlm_plugins.core.faults import DISABLE_VARIABLE, Fault, canonical, explain
+from xlm_plugins.core.registry import Component, Registry
 
 if TYPE_CHECKING:
     import click
 
-ENTRY_POINT_GROUP = "xlm"
-CORE_DISTRIBUTION = "xlm-plugins"
-DISABLE_VARIABLE = "XLM_DISABLE_PLUGINS"
+__all__ = ["PluginState", "Plugins", "new_manager"]
 _FAULTS = (Exception, SystemExit)
 """What a plugin may raise without stopping the program: all but the user's own interrupt."""
 
@@ -30,7 +33,8 @@ _FAULTS = (Exception, SystemExit)
 class PluginState:
     """One entry point: what it brought, or why it brought nothing.
 
-    ``state`` is ``ok``, ``disabled`` or ``broken``; ``cause`` is empty unless it is broken.
+    ``state`` is ``ok``, ``disabled`` or ``broken``; ``cause`` and ``remedy``, the way out, are
+    empty where it is ``ok``.  Components that clash with others are `Registry.conflict`'s to tell.
     """
 
     name: str
@@ -39,6 +43,18 @@ class PluginState:
     state: str
     components: tuple[Component, ...] = ()
     cause: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+    def may_bring(self, name: str) -> bool:
+        """Whether it looks like the plugin of that name, going by its own names."""
+        distribution, _, _ = name.rpartition("/")
+        own = canonical(self.distribution)
+        if distribution:
+            return canonical(distribution) == own
+        return canonical(name) in (own, own.removeprefix("xlm-"), canonical(self.name))
 
 
 @dataclass
@@ -46,60 +62,93 @@ class Plugins:
     """The installed plugins: their states, components and hooks.
 
     An object, never a module global: tests and embedders make their own.
+
+    :param unmatched: names in XLM_DISABLE_PLUGINS that are no plugin's.
+    :param strict: a hook that fails in a run ends the run.
     """
 
     manager: pluggy.PluginManager
     registry: Registry = field(default_factory=Registry)
     states: list[PluginState] = field(default_factory=list)
+    unmatched: tuple[str, ...] = ()
+    strict: bool = False
 
     @classmethod
     def discover(cls) -> Plugins:
         """All entry points of the group ``xlm``; names in XLM_DISABLE_PLUGINS stay out."""
         plugins = cls(new_manager())
-        disabled = {name for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name}
-        for entry_point, distribution in _entry_points():
-            plugins._take_in(entry_point, distribution, disabled)
+        named = [name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")]
+        disabled = {canonical(name): name for name in named if name}
+        matched = set()
+        for entry_point, distribution in entry_points():
+            names = {canonical(distribution.name), canonical(entry_point.name)}
+            plugins._take_in(entry_point, distribution, disabled=bool(names & disabled.keys()))
+            matched |= names
+        plugins.unmatched = tuple(disabled[name] for name in disabled if name not in matched)
         return plugins
 
     def get(self, kind: str, name: str) -> Component:
-        """Look a component up by name; the error tells of broken plugins as well.
+        """Look a component up by name; the error tells of broken and disabled plugins as well.
 
         :raises PluginError: none or several have the name.
         """
         try:
             return self.registry.get(kind, name)
         except PluginError as error:
-            if not self.broken():
+            if self.registry.named(kind, name):
                 raise
-            raise PluginError(
-                error.problem,
-                expected=error.expected,
-                remedy=f"{error.remedy}\n{self.broken_note()}".strip(),
-            ) from error
+            raise self.told_of(name, error) from error
 
-    def add_commands(self, cli: click.Group) -> None:
-        """Let each plugin add its commands; one that fails adds none and is kept as broken."""
+    def told_of(self, name: str, error: PluginError) -> PluginError:
+        """An error about an unknown name, with the plugins that may have brought it."""
+        for state in self.states:
+            if state.state != "ok" and state.may_bring(name):
+                problem = f"{error.problem}: {state} is {state.state}: {state.cause}"
+                return PluginError(problem, expected=error.expected, remedy=state.remedy)
+        causes = "; ".join(f"{state}: {state.cause}" for state in self.broken())
+        note = f"note: broken plugins may have brought it: {causes}" if causes else ""
+        remedy = "\n".join(line for line in (error.remedy, note) if line)
+        return PluginError(error.problem, expected=error.expected, remedy=remedy)
+
+    def commands(self, taken: Collection[str]) -> dict[str, click.Command]:
+        """The commands that plugins add; one that fails adds none and is kept as broken.
+
+        :param taken: the names of the core's own.
+        """
+        import click
+
+        found: dict[str, click.Command] = {}
+        owners = dict.fromkeys(taken, "the core")
         for implementation in self.manager.hook.xlm_commands.get_hookimpls():
-            commands = dict(cli.commands)
+            alone = click.Group()
             try:
-                implementation.function(*(cli for _ in implementation.argnames))
+                implementation.function(*(alone for _ in implementation.argnames))
+                _check_free(alone.commands, owners)
             except _FAULTS as error:
-                cli.commands = commands
-                self._mark_broken(implementation.plugin, f"in xlm_commands: {_cause(error)}")
+                self._mark_broken(implementation.plugin, "xlm_commands", error)
+                continue
+            owner = str(implementation.plugin_name).partition(":")[0]
+            owners |= dict.fromkeys(alone.commands, owner)
+            found |= alone.commands
+        return found
 
     def call(self, hook: str, **arguments: Any) -> list[str]:
         """Call a hook that returns nothing; who fails is broken, and called no more.
 
         :returns: what there is to tell, a line for each that failed.
+        :raises PluginError: one failed, and ``strict`` is set.
         """
         told = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except _FAULTS as error:
-                cause = f"in {hook}: {_cause(error)}"
-                told.append(f"{implementation.plugin_name}: {cause}")
-                self._mark_broken(implementation.plugin, cause)
+                state = self._mark_broken(implementation.plugin, hook, error)
+                if self.strict:
+                    raise PluginError(
+                        f"the plugin {state} failed: {state.cause}", remedy=state.remedy
+                    ) from error
+                told.append(f"{state}: {state.cause}")
                 self.manager.unregister(implementation.plugin)
         return told
 
@@ -107,100 +156,93 @@ class Plugins:
         """The plugins that cannot be used, or not wholly."""
         return [state for state in self.states if state.state == "broken"]
 
-    def broken_note(self) -> str:
-        """What to add to an error about something that a broken plugin may have brought."""
-        causes = (f"{s.distribution} {s.version}: {s.cause}" for s in self.broken())
-        return f"note: broken plugins may have brought it: {'; '.join(causes)}"
+    def faults(self) -> list[str]:
+        """What is broken and what is in conflict, each with cause and way out, as text."""
+        found = []
+        for state in self.states:
+            if state.state == "broken":
+                fault = Fault(state.cause, state.remedy)
+                found.append(_told(f"{state} ({state.name}) is broken", fault))
+            for component in state.components:
+                if conflict := self.registry.conflict(component):
+                    what = f"the {component.kind} {component.name!r} of {state} is in conflict"
+                    found.append(_told(what, conflict))
+        return found
 
-    def _mark_broken(self, module: object, cause: str) -> None:
-        distribution, _, name = str(self.manager.get_name(module)).partition(":")
-        for index, state in enumerate(self.states):
-            if (state.distribution, state.name) == (distribution, name):
-                self.states[index] = replace(state, state="broken", cause=cause)
+    def refuse_faults(self) -> None:
+        """Set ``strict``, and take no broken or conflicting plugin.
 
-    def _take_in(self, entry_point: EntryPoint, dist: Distribution, disabled: set[str]) -> None:
-        name, version = dist.name, dist.version
-        if {name, entry_point.name} & disabled:
-            self.states.append(PluginState(entry_point.name, name, version, "disabled"))
-            return
-        try:
-            _check_core_version(dist)
-            module = import_module(entry_point.module)
-            components = _components_of(module, name, version)
-        except _FAULTS as error:
-            state = PluginState(entry_point.name, name, version, "broken", (), _cause(error))
-            self.states.append(state)
-            return
-        self.manager.register(module, name=f"{name}:{entry_point.name}")
-        for component in components:
-            self.registry.add(component)
-        self.states.append(PluginState(entry_point.name, name, version, "ok", components))
-
-
-def new_manager() -> pluggy.PluginManager:
-    """A plugin manager that knows the hook specifications and no plugin."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    return manager
-
-
-def _entry_points() -> Iterable[tuple[EntryPoint, Distribution]]:
-    """Each plugin's entry point once, with the distribution that declares it."""
-    seen = set()
-    for distribution in distributions():
-        for entry_point in _declared_by(distribution):
-            key = (distribution.name, entry_point.name)
-            if key not in seen:
-                seen.add(key)
-                yield entry_point, distribution
-
-
-def _declared_by(distribution: Distribution) -> list[EntryPoint]:
-    """A distribution's plugins; none where its list of entry points cannot be read at all."""
-    try:
-        return [e for e in distribution.entry_points if e.group == ENTRY_POINT_GROUP]
-    except Exception:  # any installed distribution, most have nothing to do with us
-        return []
-
-
-def _components_of(module: ModuleType, distribution: str, version: str) -> tuple[Component, ...]:
-    """Ask one plugin alone, so that its faults are its own.
-
-    :raises Exception: a misspelt hook, a wrong signature or return value, or the plugin's own.
-    """
-    trial = new_manager()
-    trial.register(module)
-    trial.check_pending()
-    found = []
-    for kind in KINDS:
-        for answer in getattr(trial.hook, f"xlm_{kind}s")():
-            found += [_checked(item, kind) for item in answer]
-    return tuple(with_origin(c, kind, distribution, version) for c, kind in found)
-
-
-def _checked(item: Any, kind: str) -> tuple[Component, str]:
-    if not isinstance(item, Component):
-        raise TypeError(f"xlm_{kind}s returned {item!r} where a Component was expected")
-    Registry([with_origin(item, kind, "", "")])  # refuses undeclarable options
-    return item, kind
-
-
-def _check_core_version(distribution: Distribution) -> None:
-    """Hold a plugin to the core versions that its own requirements name."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    for text in distribution.requires or ():
-        requirement = Requirement(text)
-        if canonicalize_name(requirement.name) != CORE_DISTRIBUTION:
-            continue
-        installed = Distribution.from_name(CORE_DISTRIBUTION).version
-        if not requirement.specifier.contains(installed, prereleases=True):
+        :raises PluginError: there is one; names them all.
+        """
+        self.strict = True
+        if faults := self.faults():
             raise PluginError(
-                f"it was built for {text}, and {CORE_DISTRIBUTION} {installed} is installed",
-                remedy=f"pip install --upgrade {distribution.name}",
+                "\n".join(["plugins are broken or in conflict, and --strict-plugins", *faults])
+            )
+
+    def _mark_broken(self, module: object, hook: str, error: BaseException) -> PluginState:
+        """Note that a plugin failed in a hook."""
+        distribution, _, name = str(self.manager.get_name(module)).partition(":")
+        (index,) = (
+            index
+            for index, state in enumerate(self.states)
+            if (state.distribution, state.name) == (distribution, name)
+        )
+        fault = explain(error, distribution, getattr(module, "__name__", ""))
+        self.states[index] = replace(
+            self.states[index],
+            state="broken",
+            cause=f"in {hook}: {fault.cause}",
+            remedy=fault.remedy,
+        )
+        return self.states[index]
+
+    def _take_in(self, entry_point: EntryPoint, dist: Distribution, *, disabled: bool) -> None:
+        state = PluginState(entry_point.name, dist.name, dist.version, "ok")
+        try:
+            if disabled:
+                cause = f"{DISABLE_VARIABLE} names it"
+                remedy = f"take it out of {DISABLE_VARIABLE}"
+                state = replace(state, state="disabled", cause=cause, remedy=remedy)
+            else:
+                check_core_version(dist.name)
+                module = import_module(entry_point.module)
+                components = components_of(module, dist.name, dist.version)
+                self._check_new(module, components)
+                self.manager.register(module, name=f"{dist.name}:{entry_point.name}")
+                for component in components:
+                    self.registry.add(component)
+                state = replace(state, components=components)
+        except _FAULTS as error:
+            fault = explain(error, dist.name, entry_point.value)
+            state = replace(state, state="broken", cause=fault.cause, remedy=fault.remedy)
+        self.states.append(state)
+
+    def _check_new(self, module: object, components: Iterable[Component]) -> None:
+        """Refuse what is here already: no full name would tell the two apart."""
+        if other := self.manager.get_name(module):
+            raise PluginError(
+                f"its module {getattr(module, '__name__', '')!r} is that of the plugin {other} too",
+                remedy="keep one of the two, and uninstall the other",
+            )
+        for component in components:
+            if self.registry.named(component.kind, component.full_name):
+                raise PluginError(
+                    f"{component.distribution} brings the {component.kind} {component.name!r} "
+                    "by another entry point already",
+                )
+
+
+def _check_free(names: Iterable[str], owners: dict[str, str]) -> None:
+    for name in names:
+        if owner := owners.get(name):
+            raise PluginError(
+                f"it adds the command {name!r}, which {owner} brings already",
+                remedy=""
+                if owner == "the core"
+                else f"leave one of the two out: {DISABLE_VARIABLE}={owner}",
             )
 
 
-def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def _told(what: str, fault: Fault) -> str:
+    return f"{what}\n  {fault.cause}\n  way out: {fault.remedy}"

@@ -7,16 +7,19 @@ when the component is selected.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from xlm_plugins.core.errors import PluginError
+from xlm_plugins.core.faults import DISABLE_VARIABLE, AuthorError, Fault, explain, nearest
 from xlm_plugins.core.options import build, fields_of
 
 KINDS = ("objective", "layer", "tokenizer")
+RESERVED_NAMES = ("model", "optimizer", "train", "generation")
+"""Sections of the core's own options; a component of such a name goes by its full name."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,17 @@ class Component:
     def load(self) -> Any:
         """Import the class behind the component.
 
-        :raises PluginError: the import failed; the cause is chained and named.
+        :raises PluginError: the import failed, or there is no such class of the component's kind.
         """
-        module, _, attribute = self.target.partition(":")
+        module, _, name = self.target.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+            return _class_of(importlib.import_module(module), name, self.kind)
+        except (Exception, SystemExit) as error:
+            fault = explain(error, self.distribution, module)
             raise PluginError(
                 f"{self.kind} {self.name!r} of {self.distribution} {self.version} cannot be "
-                f"loaded from {self.target!r}: {type(error).__name__}: {error}",
-                remedy=f"repair or upgrade it: pip install --upgrade {self.distribution}",
+                f"loaded from {self.target!r}: {fault.cause}",
+                remedy=fault.remedy,
             ) from error
 
     def options_from(self, values: dict[str, Any]) -> Any:
@@ -93,26 +97,68 @@ class Registry:
 
         :raises PluginError: none or several have the name.
         """
-        found = [c for c in self.of(kind) if name in (c.name, c.full_name)]
+        found = self.named(kind, name)
         if len(found) == 1:
             return found[0]
         if found:
             owners = " and ".join(f"{c.distribution} {c.version}" for c in found)
             raise PluginError(
-                f"two plugins bring the {kind} {name!r}: {owners}",
-                remedy=f"write the full name, such as {found[0].full_name!r}, or leave one out: "
-                f"XLM_DISABLE_PLUGINS={found[-1].distribution}",
+                f"several plugins bring the {kind} {name!r}: {owners}", remedy=_way_out(found)
             )
         names = [c.name for c in self.of(kind)]
-        close = difflib.get_close_matches(name, names, n=3)
+        distribution = name.rpartition("/")[0] or f"xlm-{name}"
         raise PluginError(
             f"no installed plugin brings the {kind} {name!r}",
             expected=f"one of {', '.join(names)}" if names else f"a plugin that brings the {kind}",
-            remedy=f"did you mean {' or '.join(close)}?"
-            if close
-            else f"plugins are named xlm-NAME by convention: pip install xlm-{name}; "
+            remedy=nearest(name, names)
+            or f"plugins are named xlm-NAME by convention: pip install {distribution}; "
             "`xlm plugins` lists what is installed and what is broken",
         )
+
+    def named(self, kind: str, name: str) -> list[Component]:
+        """The components of a kind that are called ``name`` or ``distribution/name``."""
+        return [c for c in self.of(kind) if name in (c.name, c.full_name)]
+
+    def conflict(self, component: Component) -> Fault | None:
+        """Why a component cannot be selected by its short name, where it cannot."""
+        kind, name = component.kind, component.name
+        if name in RESERVED_NAMES:
+            return Fault(
+                f"[{name}] is a section of the core's own options",
+                f"write the full name: --{kind} {component.full_name}; its author: rename it",
+            )
+        same = self.named(kind, name)
+        others = [f"{c.distribution} {c.version}" for c in same if c != component]
+        if not others:
+            return None
+        return Fault(
+            f"the {kind} {name!r} is brought by {' and '.join(others)} too", _way_out(same)
+        )
+
+
+def _class_of(module: ModuleType, name: str, kind: str) -> Any:
+    """The class that a target names.
+
+    :raises AuthorError: there is none, or it is not of the kind.
+    """
+    from xlm_plugins.core import contracts
+
+    if not hasattr(module, name):
+        remedy = nearest(name, vars(module)) or "write that class, or name another"
+        raise AuthorError(f"{module.__name__} has no {name}", remedy=remedy)
+    found, contract = getattr(module, name), getattr(contracts, kind.capitalize())
+    if not (isinstance(found, type) and issubclass(found, contract)):
+        remedy = f"derive it from xlm_plugins.{contract.__name__}"
+        raise AuthorError(f"{name} is not a class of the kind {kind}", remedy=remedy)
+    return found
+
+
+def _way_out(same: list[Component]) -> str:
+    """What to do about components of one kind and name."""
+    names = " or ".join(c.full_name for c in same)
+    return (
+        f"write a full name, {names}, or leave one out: {DISABLE_VARIABLE}={same[-1].distribution}"
+    )
 
 
 def with_origin(component: Component, kind: str, distribution: str, version: str) -> Component:

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xlm_plugins.core.errors import BundleError, PluginError
+from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.files import write_json
+from xlm_plugins.core.made_with import find_again
 
 if TYPE_CHECKING:
     from xlm_plugins.core.contracts import Tokenizer
@@ -71,24 +72,19 @@ def mark_tokenizer(component: Component, tokenizer: Tokenizer, folder: Path) -> 
 def saved_component(plugins: Plugins, folder: Path) -> Component:
     """The installed component that a saved tokenizer belongs to.
 
-    :raises BundleError: the folder is no saved tokenizer, or its plugin is not installed.
+    :raises BundleError: the folder is no saved tokenizer.
+    :raises PluginError: its plugin is not installed, or not working.
     """
     saved = SavedTokenizer.read(folder)
-    try:
-        return plugins.get("tokenizer", f"{saved.distribution}/{saved.name}")
-    except PluginError as error:
-        raise BundleError(
-            f"the tokenizer in {folder} was made by {saved.name!r} of {saved.distribution} "
-            f"{saved.version}, which is not installed or not working",
-            remedy=f"pip install {saved.distribution}; `xlm plugins` shows what is broken",
-        ) from error
+    name, origin = f"{saved.distribution}/{saved.name}", f"{saved.distribution} {saved.version}"
+    return find_again(plugins, "tokenizer", name, origin, str(folder))
 
 
 def load_tokenizer(plugins: Plugins, folder: Path) -> Tokenizer:
     """Read a saved tokenizer with the plugin that wrote it.
 
-    :raises BundleError: no saved tokenizer, its plugin is missing, or it no longer is what was
-        saved.
+    :raises BundleError: no saved tokenizer, or it no longer is what was saved.
+    :raises PluginError: its plugin is not installed, or not working.
     """
     component = saved_component(plugins, folder)
     tokenizer: Tokenizer = component.load().load(folder)

@@ -21,7 +21,7 @@ import numpy as np
 
 from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.core.ragged import Ragged, stack
+from xlm_plugins.core.ragged import IntArray, Ragged, stack
 from xlm_plugins.core.registry import Component
 from xlm_plugins.data.shards import token_type
 
@@ -39,11 +39,13 @@ class EncodedBlock:
     """Rows that make up one block.
 
     :param sides: one `Ragged` for each language, no row empty on any side.
+    :param numbers: which sentence of the stream each row is.  Shape: (n_rows,)
     :param n_read: sentences taken from the text up to the end of this block, since the start
         of the stream; those that encoded to nothing are among them.
     """
 
     sides: tuple[Ragged, ...]
+    numbers: IntArray
     n_read: int
 
 
@@ -127,6 +129,7 @@ def blocks_of(
     """
     share = max(1, n_sentences // LEAST_BLOCKS)
     parts: list[tuple[Ragged, ...]] = []
+    numbers: list[IntArray] = []
     n_rows = n_tokens = 0
     for chunk in encoded:
         lengths = np.stack([side.lengths for side in chunk])
@@ -140,16 +143,17 @@ def blocks_of(
             stop = max(stop, start + 1 if not n_rows else start)
             if stop > start:
                 parts.append(tuple(side.take(kept[start:stop]) for side in chunk))
+                numbers.append(n_read + kept[start:stop])
                 n_rows += stop - start
                 n_tokens += int(ends[stop - 1]) - before
             if stop < len(kept) or n_rows == share:
                 read_here = int(kept[stop - 1]) + 1 if stop else 0
-                yield EncodedBlock(_joined(parts), n_read + read_here)
-                parts, n_rows, n_tokens = [], 0, 0
+                yield EncodedBlock(_joined(parts), np.concatenate(numbers), n_read + read_here)
+                parts, numbers, n_rows, n_tokens = [], [], 0, 0
             start = stop
         n_read += chunk[0].n_rows
     if parts:
-        yield EncodedBlock(_joined(parts), n_read)
+        yield EncodedBlock(_joined(parts), np.concatenate(numbers), n_read)
 
 
 def _joined(parts: list[tuple[Ragged, ...]]) -> tuple[Ragged, ...]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from xlm_plugins.core.batch import Vocabulary
 from xlm_plugins.core.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST_NAME = "manifest.json"
 COUNTS_NAME = "token_counts.npy"
 TOKENIZER_NAME = "tokenizer"
@@ -33,7 +33,7 @@ class Block:
     :param shard: index into `Manifest.shards`.
     :param key: the sample's key in the shard.
     :param members: where each member's bytes lie in the shard: name to (offset, size).  The
-        names are ``LANG.tokens.npy`` and ``LANG.offsets.npy``.
+        names are ``LANG.tokens.npy`` and ``LANG.offsets.npy``, in held-out text ``LANG.txt`` too.
     :param n_sentences: sentences, or pairs.
     :param lengths: rows (longest side in tokens, sentences of that length, their tokens on all
         sides), by rising length: enough to plan batches without reading the block.

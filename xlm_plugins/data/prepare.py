@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from xlm_plugins import __version__
 from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.options import to_mapping
+from xlm_plugins.core.ragged import IntArray
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.tokenizers import mark_tokenizer, save_tokenizer
 from xlm_plugins.data.encoding import Encoder, blocks_of, chunks_of, sensible_workers
@@ -177,12 +178,14 @@ def _write_stream(
     n_blocks = sum(len(part.streams[0].blocks) for part in finished)
     rest = itertools.islice(sentences(stream, job.errors), n_read, None)
     blocks = blocks_of(encoder.encode(chunks_of(rest)), n_sentences, n_read)
+    held_out = None if stream.split == TRAIN else RawText(sentences(stream, job.errors))
     while (first := next(blocks, None)) is not None:
         path = job.partial.folder / f"{stream.name}-{len(finished):05d}.tar"
         with ShardWriter(path, first_shard + len(finished)) as writer:
             for block in itertools.chain([first], blocks):
                 key = f"{stream.split}-{'-'.join(stream.languages)}-{n_blocks:06d}"
-                writer.add(key, stream.languages, block.sides)
+                raw = held_out.take(block.numbers) if held_out else None
+                writer.add(key, stream.languages, block.sides, raw)
                 n_blocks += 1
                 job.report(Progress("encode", stream.name, block.n_read, n_sentences))
                 if writer.n_blocks >= SHARD_BLOCKS or writer.n_bytes >= SHARD_BYTES:
@@ -194,6 +197,21 @@ def _write_stream(
     if not n_blocks:
         raise DataError(f"the tokenizer encodes nothing of {stream.name}: no tokens came out")
     return finished
+
+
+class RawText:
+    """The text of held-out sentences, for metrics that compare text with text."""
+
+    def __init__(self, rows: Iterator[tuple[str, ...]]) -> None:
+        self._rows = enumerate(rows)
+
+    def take(self, numbers: IntArray) -> list[list[str]]:
+        """Some sentences, by rising numbers, that come after all that were taken before.
+
+        :returns: for each language, its texts.
+        """
+        found = [next(row for i, row in self._rows if i == number) for number in numbers.tolist()]
+        return [list(texts) for texts in zip(*found, strict=True)]
 
 
 def _joined(record: TokenizerRecord, shards: list[Manifest], origin: dict[str, Any]) -> Manifest:

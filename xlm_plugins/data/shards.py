@@ -1,8 +1,9 @@
 """Shards: webdataset tar files of packed blocks, written once and read in place.
 
 One webdataset sample holds one block: for each language ``LANG.tokens.npy``, all token ids end
-to end, and ``LANG.offsets.npy``, where sentences begin.  The tar is not compressed, so a block
-is read through a memory map at the offsets that the manifest records, without a copy.
+to end, and ``LANG.offsets.npy``, where sentences begin; of held-out text also ``LANG.txt``, the
+sentences as they were, one a line.  The tar is not compressed, so a block is read at the offsets
+that the manifest records.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,12 +68,24 @@ class ShardWriter:
     def n_blocks(self) -> int:
         return len(self._blocks)
 
-    def add(self, key: str, languages: tuple[str, ...], sides: tuple[Ragged, ...]) -> None:
-        """Write one block: a `Ragged` for each language, all with the same number of rows."""
+    def add(
+        self,
+        key: str,
+        languages: tuple[str, ...],
+        sides: tuple[Ragged, ...],
+        raw: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Write one block: a `Ragged` for each language, all with the same number of rows.
+
+        :param raw: for each language the sentences as text, or None.
+        """
         sample: dict[str, Any] = {"__key__": key}
         for language, side in zip(languages, sides, strict=True):
             sample[f"{language}.tokens.npy"] = side.values
             sample[f"{language}.offsets.npy"] = side.offsets.astype(np.int32)
+        if raw is not None:
+            for language, texts in zip(languages, raw, strict=True):
+                sample[f"{language}.txt"] = "\n".join(texts)
         self.n_bytes += self._tar.write(sample)
         self._blocks.append(Block(self._index, key, {}, sides[0].n_rows, length_table(sides)))
 
@@ -131,6 +145,20 @@ class ShardReader:
                 )
                 for language in languages
             )
+
+    def read_text(self, block: Block) -> tuple[list[str], ...]:
+        """The sentences of a held-out block as text, a list for each language in sorted order.
+
+        :raises DataError: the shard is missing, truncated or damaged.
+        """
+        check_size(self._folder, self._shards[block.shard])
+        found = []
+        with (self._folder / self._shards[block.shard].path).open("rb") as shard:
+            for member, (offset, size) in sorted(block.members.items()):
+                if member.endswith(".txt"):
+                    shard.seek(offset)
+                    found.append(shard.read(size).decode("utf-8", "replace").split("\n"))
+        return tuple(found)
 
     def _array(self, shard: BinaryIO, block: Block, member: str) -> IntArray:
         offset, size = block.members[member]

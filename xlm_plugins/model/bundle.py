@@ -17,6 +17,7 @@ import torch
 from xlm_plugins.core.contracts import Objective, Tokenizer
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.files import write_json
+from xlm_plugins.core.made_with import PLUGINS_NAME
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import SavedTokenizer, load_tokenizer
 from xlm_plugins.model.description import ModelDescription
@@ -31,7 +32,6 @@ from xlm_plugins.model.weights import (
 
 FORMAT = 1
 MODEL_NAME = "model.json"
-PLUGINS_NAME = "plugins.json"
 TOKENIZER_NAME = "tokenizer"
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from xlm_plugins.core.batch import Vocabulary
 from xlm_plugins.core.contracts import Layer, Objective, StackName
-from xlm_plugins.core.errors import PluginError
+from xlm_plugins.core.made_with import find_again, options_again
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
@@ -139,15 +139,9 @@ class ModelDescription:
 
         def component(kind: str, item: dict[str, Any]) -> tuple[Component, Any]:
             distribution, _, name = item["component"].rpartition("/")
-            try:
-                found = plugins.get(kind, item["component"])
-            except PluginError as error:
-                origin = made_with.get(f"{kind}/{name}", distribution)
-                raise PluginError(
-                    f"the model was made with the {kind} {name!r} of {origin}: {error.problem}",
-                    remedy=f"pip install '{origin.replace(' ', '==')}'",
-                ) from error
-            return found, found.options_from(item["options"])
+            origin = made_with.get(f"{kind}/{name}", distribution)
+            found = find_again(plugins, kind, item["component"], origin, "the model")
+            return found, options_again(found, item["options"], origin, "the model")
 
         vocabulary = tree["vocabulary"]
         return cls(

@@ -39,7 +39,9 @@ class TrainOptions:
     data: str | None = option(None, "prepared data set; the embedded corpus if unset")
     out: str | None = option(None, "run folder; runs/ and a name if unset")
     resume: str | None = option(None, "run to go on with; auto: go on if --out holds one")
-    init: str | None = option(None, "run or bundle whose weights to start from")
+    init: tuple[str, ...] = option(
+        (), "RUN, encoder=RUN or decoder=RUN, repeatable: whose weights to start from"
+    )
     train_only: tuple[str, ...] = option((), "train only parameters whose names match a pattern")
     seed: int = option(1, "of everything random", minimum=0)
     steps: int = option(2000, "updates to train for", minimum=1)
@@ -59,6 +61,9 @@ class TrainOptions:
     evaluate_every: int = option(500, "updates between evaluations; 0: only at the end", minimum=0)
     save_every: int = option(500, "updates between checkpoints; 0: only at the end", minimum=0)
     keep: int = option(2, "checkpoints to keep, the newest", minimum=1)
+    translate_sentences: int = option(
+        200, "held-out sentences of each direction that an evaluation translates", minimum=0
+    )
     validation_metrics: tuple[str, ...] = option(
         (), "keep the best model of each metric; a leading _ says lower is better", comma=True
     )

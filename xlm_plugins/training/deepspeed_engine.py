@@ -25,6 +25,7 @@ from xlm_plugins.core.contracts import Objective
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training import optimizer as optim
+from xlm_plugins.training.adamw import MOMENTS, Piece
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.engine import (
     Engine,
@@ -62,9 +63,11 @@ class DeepSpeedEngine(Engine):
         super().__init__(model, world, choose_precision(train.precision, world.device))
         self.options = options
         self.stage = train.zero_stage
+        self.can_generate = self.stage < 3
         self.groups = optim.parameter_groups(model, options, train.train_only)
         self._refuse_what_cannot_be()
         self._trained = optim.trained_parameters(self.groups)
+        self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
         if state is not None:
             load_weights(model, state.weights, "the checkpoint")
         # ZeRO shards or rounds what is never trained, too: checkpoints take it from here.
@@ -79,12 +82,9 @@ class DeepSpeedEngine(Engine):
         self._engine = _initialize(model, optim.adamw(self.groups), config, world)
         self._zero = self._engine.optimizer
         self._optimizer = self._zero if self.stage == 0 else self._zero.optimizer
-        self._buffers = [
-            tensor
-            for tensor in named_weights(model).values()
-            if not isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
-        ]
+        self._buffers = _running_statistics(model)
         self._start_moments()
+        self._tell_pieces()
         if state is not None:
             self._restore(state)
         model.train()
@@ -94,12 +94,6 @@ class DeepSpeedEngine(Engine):
             raise OptionError(
                 "fp16 keeps its fp32 weights in ZeRO, and --zero-stage 0 has none",
                 expected="--zero-stage 1, 2 or 3 with fp16",
-            )
-        lazy = [name for group in self.groups if group.touched_rows for name in group.names]
-        if lazy:
-            raise OptionError(
-                f"of {lazy[0]} only touched rows are to be updated, which this engine cannot yet",
-                remedy="train on one process with --engine torch",
             )
 
     def _forward(self, objective: Objective, batch: Batch) -> LossOutput:
@@ -113,7 +107,7 @@ class DeepSpeedEngine(Engine):
         optim.set_rates(self._optimizer, self.groups, self.options, rate, self._n_updates)
         if self.stage == 0:
             self._engine.buffered_allreduce_fallback()
-            norm = optim.update(self._optimizer, list(self._trained.values()), self.options.clip)
+            norm = optim.update(self._optimizer, self.options.clip)
             skipped = not math.isfinite(norm)
         else:
             self._engine.step()
@@ -141,7 +135,7 @@ class DeepSpeedEngine(Engine):
     def state(self) -> TrainingState:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        moments: dict[str, dict[str, Tensor]] = {key: {} for key in optim.MOMENTS}
+        moments: dict[str, dict[str, Tensor]] = {key: {} for key in MOMENTS}
         for name, parameter in self._trained.items():
             for key, found in moments.items():
                 if self.stage == 0:
@@ -181,17 +175,42 @@ class DeepSpeedEngine(Engine):
             tensors = self._zero.single_partition_of_fp32_groups
         else:
             tensors = self._trained.values()
-        optim.start_moments(self._optimizer, tensors, self._n_updates)
+        self._optimizer.start(tensors, self._n_updates)
         if self.stage in (1, 2):
             self._zero._hp_optimizer_states_linked = False
             self._zero._lazy_init_hp_params_optimizer_state()
         if self.precision == "fp16":  # the trainer counts skipped updates and says when to end
             self._zero.loss_scaler.raise_error_at_min_scale = False
 
+    def _tell_pieces(self) -> None:
+        """Tell the optimizer where rows lie in the flat partitions that ZeRO makes of groups."""
+        for group in self.groups if self.stage else ():
+            for parameter in group.parameters if group.touched_rows else ():
+                if found := self._piece(parameter):
+                    flat, piece = found
+                    self._optimizer.pieces.setdefault(flat, []).append(piece)
+
+    def _piece(self, parameter: Any) -> tuple[Tensor, Piece] | None:
+        """This rank's part of a parameter, if it has one, and the partition that it lies in."""
+        if self.stage == 3:
+            index, start, n_own = self._zero.grad_position[self._zero.get_param_id(parameter)]
+            offset = n_own * self.rank
+            n = min(n_own, parameter.ds_numel - offset)  # the last rank's may be padded
+            row = parameter.ds_shape[1:].numel()
+            flat = self._zero.fp32_partitioned_groups_flat[index]
+            return (flat, Piece(start, n, offset, row)) if n > 0 else None
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            return None
+        flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
+        here, whole = mapping.hp_fragment_address, mapping.lp_fragment_address
+        row = parameter.shape[1:].numel()
+        return flat, Piece(here.start, here.numel, whole.start, row)
+
     def _restore(self, state: TrainingState) -> None:
         moments = moments_for(state, self._trained)
         for name, parameter in self._trained.items():
-            for key in optim.MOMENTS:
+            for key in MOMENTS:
                 self._set(parameter, key, moments[key][name])
             if self.precision == "fp16":  # the fp32 weight was made of a rounded one
                 self._set(parameter, None, state.weights[name])
@@ -216,6 +235,15 @@ class DeepSpeedEngine(Engine):
             parameter.set_full_hp_param(whole, key)
 
 
+def _running_statistics(model: nn.Module) -> list[Tensor]:
+    """The buffers that training moves and checkpoints hold."""
+    return [
+        tensor
+        for tensor in named_weights(model).values()
+        if not isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+    ]
+
+
 def configuration(
     options: OptimizerOptions, train: TrainOptions, precision: str, world: World
 ) -> dict[str, Any]:
@@ -230,6 +258,7 @@ def configuration(
         "managed_gradient_accumulation": False,  # `step` is the boundary
         "gradient_clipping": options.clip,
         "zero_optimization": {"stage": train.zero_stage},
+        "zero_allow_untested_optimizer": True,  # a subclass of torch's; tests hold it
         "bf16": {"enabled": False},
         "fp16": {"enabled": precision == "fp16"},
         "torch_autocast": {

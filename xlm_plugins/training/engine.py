@@ -18,11 +18,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from xlm_plugins.core.batch import Batch, LossOutput
+from xlm_plugins.core.batch import Batch, LossOutput, Step
 from xlm_plugins.core.contracts import Objective
 from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training import optimizer as optim
+from xlm_plugins.training.adamw import MOMENTS
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.launch import World, choose_engine
 
@@ -64,7 +65,13 @@ class Engine(ABC):
     :param model: the root module; every forward passes through it.
     :param world: this process among the others.
     :param precision: fp32, bf16 (by autocast: parameters stay fp32) or fp16.
+
+    ``n_trained`` is how many numbers training changes.  Without ``can_generate`` every step of a
+    generation would be a collective, and ranks whose sentences end earlier would leave it.
     """
+
+    n_trained: int
+    can_generate = True
 
     def __init__(self, model: Model, world: World, precision: str) -> None:
         self.model = model
@@ -96,10 +103,10 @@ class Engine(ABC):
     def state(self) -> TrainingState:
         """All that is needed to go on.  Collective; without tensors on ranks other than 0."""
 
-    def prepare(self, objective: Objective, batch: Batch) -> Batch:
+    def prepare(self, objective: Objective, batch: Batch, step: Step) -> Batch:
         """Bring a batch to the device and let the objective complete it, without gradient."""
-        with self._evaluating(), self._autocast():
-            return objective.prepare(self.model, batch.to(self.device))
+        with self.inference():
+            return objective.prepare(self.model, batch.to(self.device), step)
 
     def forward_backward(self, objective: Objective, batch: Batch, scale: float) -> LossOutput:
         """Accumulate the gradient of ``scale * loss``, summed over micro-batches and ranks.
@@ -115,6 +122,20 @@ class Engine(ABC):
         """The loss in eval mode, without gradient.  Collective, as every forward is."""
         with self._evaluating():
             return self._forward(objective, batch.to(self.device))
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """While entered, the model is in eval mode and keeps no gradient."""
+        with self._evaluating(), self._autocast():
+            yield
+
+    def gather(self, texts: list[str]) -> list[list[str]]:
+        """The texts of all ranks, rank by rank, on every rank."""
+        if self.world_size == 1:
+            return [texts]
+        gathered: list[list[str]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(gathered, texts)
+        return gathered
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over ranks, on the device that the values came from; they are left as they are."""
@@ -175,9 +196,10 @@ class TorchEngine(Engine):
             load_weights(model, state.weights, "the checkpoint")
         model.to(self.device)
         self._trained = optim.trained_parameters(self.groups)
+        self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
         self._optimizer = optim.adamw(self.groups)
         self._n_updates = state.n_updates if state else 0
-        optim.start_moments(self._optimizer, self._trained.values(), self._n_updates)
+        self._optimizer.start(self._trained.values(), self._n_updates)
         if state is not None:
             self._load_moments(moments_for(state, self._trained))
         model.train()
@@ -192,7 +214,7 @@ class TorchEngine(Engine):
 
     def step(self, rate: float) -> StepReport:
         optim.set_rates(self._optimizer, self.groups, self.options, rate, self._n_updates)
-        norm = optim.update(self._optimizer, list(self._trained.values()), self.options.clip)
+        norm = optim.update(self._optimizer, self.options.clip)
         skipped = not math.isfinite(norm)
         self._n_updates += not skipped
         return StepReport(norm, skipped)
@@ -206,13 +228,13 @@ class TorchEngine(Engine):
                 name: on_cpu(self._optimizer.state[parameter][key])
                 for name, parameter in self._trained.items()
             }
-            for key in optim.MOMENTS
+            for key in MOMENTS
         }
         return TrainingState(self.weights(), moments, self._n_updates)
 
     def _load_moments(self, moments: Mapping[str, Mapping[str, Tensor]]) -> None:
         for name, parameter in self._trained.items():
-            for key in optim.MOMENTS:
+            for key in MOMENTS:
                 self._optimizer.state[parameter][key].copy_(moments[key][name])
 
 
@@ -255,7 +277,7 @@ def moments_for(state: TrainingState, names: Iterable[str]) -> dict[str, dict[st
     :raises BundleError: the checkpoint trained other parameters.
     """
     wanted = set(names)
-    for key in optim.MOMENTS:
+    for key in MOMENTS:
         if wanted != (found := state.moments.get(key, {}).keys()):
             differing = sorted(wanted ^ found)
             raise BundleError(

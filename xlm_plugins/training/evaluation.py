@@ -7,6 +7,7 @@ over an objective's steps ``valid_mlm_ppl``, and ``valid_enc.2_pkm_usage`` for a
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from xlm_plugins.core.selection import Position
 from xlm_plugins.data.evaluation_batches import evaluation_batches
 from xlm_plugins.data.manifest import Manifest
 from xlm_plugins.data.planning import BatchSizes
+from xlm_plugins.data.randomness import generator
 from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.config import GenerationOptions
 from xlm_plugins.model.root import Model
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.engine import Engine, TorchEngine
@@ -31,6 +34,7 @@ from xlm_plugins.training.launch import World
 from xlm_plugins.training.run import CONFIG_NAME, find_bundle, split_reference
 from xlm_plugins.training.settings import read_toml
 from xlm_plugins.training.setup import check_tokenizer, open_data
+from xlm_plugins.training.translations import TranslationPlan
 
 MEASURES = ("ppl", "acc")
 """What is measured of each batch: perplexity, and accuracy in percent."""
@@ -41,6 +45,7 @@ class EvaluationPlan:
     """What to measure: each objective with its steps, on one data set.
 
     :param steps: by objective name; steps without text in a split are left out there.
+    :param translations: what is translated as well.
     """
 
     folder: Path
@@ -48,6 +53,7 @@ class EvaluationPlan:
     objectives: Mapping[str, Objective]
     steps: Mapping[str, Sequence[Step]]
     sizes: BatchSizes
+    translations: TranslationPlan | None = None
 
     def names(self, model: Model, split: str) -> list[str]:
         """What `evaluate` will measure, known before anything is measured.
@@ -62,11 +68,16 @@ class EvaluationPlan:
                 labels += [_label(split, str(step), name, key) for key in first]
             labels += [_label(split, name)] if labels else []
             found += [f"{label}_{measure}" for label in labels for measure in MEASURES]
+        if self.translations is not None:
+            found += self.translations.names(split)
         layers = model.layers_by_position.items()
         return found + [_label(split, str(place), layer.name, "*") for place, layer in layers]
 
-    def evaluate(self, engine: Engine, split: str) -> dict[str, float]:
-        """All metrics of a split, equal on all ranks."""
+    def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
+        """All metrics of a split, equal on all ranks.
+
+        :param keep: a folder for what is translated.
+        """
         layers = engine.model.layers_by_position
         counters = LayerCounters(layers)
         metrics: dict[str, float] = {}
@@ -82,6 +93,8 @@ class EvaluationPlan:
             sums = {key: engine.sum(value) for key, value in counters.sums[position].items()}
             for key, number in layer.metrics(sums).items():
                 metrics[_label(split, str(position), layer.name, key)] = number
+        if self.translations is not None:
+            metrics |= self.translations.evaluate(engine, split, keep)
         return metrics
 
     def _step(
@@ -94,11 +107,14 @@ class EvaluationPlan:
         counters: LayerCounters,
     ) -> dict[str, float]:
         sums: dict[str, Tensor] = {}
-        for batches, counts in self._batches(
-            split, objective, step, engine.rank, engine.world_size
-        ):
+        mine = self._batches(split, objective, step, engine.rank, engine.world_size)
+        for index, (batches, counts) in enumerate(mine):
+            # What an objective draws to complete a batch is the same at every evaluation.
+            number = index * engine.world_size + engine.rank
+            torch.manual_seed(int(generator("prepare", split, str(step), number).integers(2**63)))
             for key, batch in batches.items():
-                output = torch.stack([p.double() for p in engine.evaluate(objective, batch)])
+                complete = engine.prepare(objective, batch, step)
+                output = torch.stack([p.double() for p in engine.evaluate(objective, complete)])
                 sums.setdefault(key, torch.zeros_like(output))
                 if counts:
                     sums[key] += output
@@ -169,12 +185,22 @@ def _perplexity(mean_loss: float) -> float:
 
 
 def evaluate_run(
-    reference: str, data: Path | None, split: str, plugins: Plugins
+    reference: str,
+    data: Path | None,
+    split: str,
+    plugins: Plugins,
+    *,
+    generation: GenerationOptions | None = None,
+    n_sentences: int | None = None,
+    keep: Path | None = None,
 ) -> dict[str, float]:
     """Measure a run's model on a split, with the batch sizes that the run was trained with.
 
     :param reference: RUN, ``RUN@last``, ``RUN@step-N`` or a bundle.
     :param data: the data set; the run's own where None.
+    :param generation: how to translate; greedily where None.
+    :param n_sentences: of each translation, at most; all where None.
+    :param keep: a folder for what is translated.
     :raises DataError: the data was made with another tokenizer, or has no such split.
     """
     path = find_bundle(reference)
@@ -182,19 +208,21 @@ def evaluate_run(
     options = _train_options(split_reference(reference)[0])
     folder, manifest = open_data(str(data) if data else options.data, plugins)
     check_tokenizer(manifest, folder, bundle.tokenizer.fingerprint, str(path))
+    steps = {
+        chosen.component.name: [Step.parse(text) for text in chosen.steps]
+        for chosen in bundle.description.objectives
+    }
+    most = sys.maxsize if n_sentences is None else n_sentences
     plan = EvaluationPlan(
         folder,
         manifest,
         bundle.objectives,
-        {
-            chosen.component.name: [Step.parse(text) for text in chosen.steps]
-            for chosen in bundle.description.objectives
-        },
+        steps,
         BatchSizes(options.batch_tokens, options.lanes, options.max_length, options.window),
+        TranslationPlan(bundle, folder, manifest, steps, generation or GenerationOptions(), most),
     )
-    metrics = plan.evaluate(
-        TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World()), split
-    )
+    engine = TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World())
+    metrics = plan.evaluate(engine, split, keep)
     if not metrics:
         splits = sorted({stream.split for stream in manifest.streams})
         raise DataError(

@@ -1,20 +1,22 @@
 """``--init``: start from another model's weights, as far as they fit, and report how far.
 
 Rows of token tables go by the token's written form, rows of language tables by the language's
-code, so that vocabularies and languages may differ.  All else goes by name and shape.
+code, so that vocabularies and languages may differ.  All else goes by name and shape; a decoder
+takes what it has in common with an encoder where the other model has no decoder (SEMANTICS 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.core.contracts import Tokenizer
-from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.contracts import StackName, Tokenizer
+from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import load_tokenizer
 from xlm_plugins.model.bundle import TOKENIZER_NAME, read_description
@@ -47,15 +49,36 @@ class InitReport:
         return found
 
 
+def split_stack(text: str) -> tuple[str, str]:
+    """Read one ``--init``: ``RUN`` for the whole model, ``encoder=RUN`` for one stack of it.
+
+    :returns: the stack, empty for the whole, and the run.
+    """
+    stack, _, reference = text.partition("=")
+    return (stack, reference) if stack in get_args(StackName) and reference else ("", text)
+
+
 def initialise(
-    model: Model, description: ModelDescription, tokenizer: Tokenizer, path: Path, plugins: Plugins
+    model: Model,
+    description: ModelDescription,
+    tokenizer: Tokenizer,
+    path: Path,
+    plugins: Plugins,
+    stack: str = "",
 ) -> InitReport:
     """Copy into ``model`` what fits of the bundle at ``path``.
 
     :param description: of the model that is to be trained.
     :param tokenizer: of the model that is to be trained.
+    :param stack: the one stack that is to be filled; empty for the whole model.
     :raises BundleError: the widths differ, so that nothing fits.
+    :raises OptionError: the model has no such stack.
     """
+    if stack and stack not in description.stacks:
+        raise OptionError(
+            f"--init {stack}={path}: what is trained has no {stack}",
+            expected=f"one of {', '.join(description.stacks)}, or the run alone",
+        )
     theirs = read_description(path, plugins)
     if theirs.options.dim != description.options.dim:
         raise BundleError(
@@ -70,19 +93,30 @@ def initialise(
         "languages": _row_map(_by_id(description.languages), _by_id(theirs.languages)),
     }
     report = InitReport(str(path))
-    own = named_weights(model)
+    used = set()
     with torch.no_grad():
-        for name, tensor in own.items():
-            _copy(name, tensor, weights.get(name), _table_of(model, name), tables, report)
-    report.left_out = sorted(weights.keys() - own.keys())
+        for name, tensor in named_weights(model).items():
+            if name.startswith(f"{stack}." if stack else ""):
+                their_name = _their_name(name, theirs.stacks)
+                used.add(their_name)
+                given = weights.get(their_name)
+                _copy(name, tensor, given, _table_of(name), tables, report)
+    report.left_out = sorted(weights.keys() - used)
     begin_at_zero(model, report)
     return report
+
+
+def _their_name(name: str, stacks: Collection[str]) -> str:
+    """What the other model, with these stacks, calls a parameter."""
+    stack, _, rest = name.partition(".")
+    return f"encoder.{rest}" if stack == "decoder" and stack not in stacks else name
 
 
 def begin_at_zero(model: Model, report: InitReport) -> None:
     """Let the layers of which nothing was found add nothing to the model that they join."""
     for position, layer in model.layers_by_position.items():
-        if _own_names(model, layer) <= set(report.new):
+        names = _own_names(model, layer)
+        if names and names <= set(report.new):
             layer.begin_at_zero()
             report.at_zero.append(f"{layer.name} at {position}")
 
@@ -125,7 +159,7 @@ def _count(report: InitReport, name: str, n_found: int, n_rows: int) -> None:
         report.partly[name] = (n_found, n_rows)
 
 
-def _table_of(model: Model, name: str) -> str | None:
+def _table_of(name: str) -> str | None:
     """Which table a parameter is, so by what its rows are mapped."""
     for stack in ("encoder", "decoder"):
         if name in (f"{stack}.output.bias", f"{stack}.output.weight"):

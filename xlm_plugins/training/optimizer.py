@@ -1,7 +1,8 @@
 """AdamW over named parameter groups, with the same meaning under both engines.
 
 Two conventions hold everywhere: a parameter that got no gradient counts as having gradient zero
-(as in ZeRO), and eps is added to Adam's denominator before bias correction (SEMANTICS 6).
+(as in ZeRO), and eps is added to Adam's denominator before bias correction (SEMANTICS 6).  What
+``touched_rows`` means is written down in `xlm_plugins.training.adamw`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,16 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xlm_plugins.core.contracts import Layer, ParameterGroup
 from xlm_plugins.core.errors import OptionError
+from xlm_plugins.training.adamw import AdamW
 from xlm_plugins.training.config import OptimizerOptions
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What Adam keeps for each parameter, by torch's names."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Group:
     :param names: of the parameters in the model, in order.
     :param lr: the peak learning rate.
     :param constant: the rate stays at ``lr``, whatever the run's schedule does.
-    :param touched_rows: rows without a gradient are left as they are.
+    :param touched_rows: an update leaves rows without a gradient as they are.
     """
 
     names: tuple[str, ...]
@@ -66,7 +65,7 @@ def parameter_groups(
     own = []
     for wanted in _asked_for(model):
         if not taken.isdisjoint(wanted.parameters):
-            raise TypeError("two parameter groups of a layer hold the same parameter")
+            raise TypeError("two parameter groups that differ hold the same parameter")
         taken.update(wanted.parameters)
         own.append(_group(wanted, names, options))
     rest = tuple(parameter for parameter in names if parameter not in taken)
@@ -83,19 +82,19 @@ def trained_parameters(groups: Sequence[Group]) -> dict[str, nn.Parameter]:
     }
 
 
-def adamw(groups: Sequence[Group]) -> torch.optim.AdamW:
-    """torch's fused AdamW over the groups, in their order."""
-    return torch.optim.AdamW(
+def adamw(groups: Sequence[Group]) -> AdamW:
+    """The optimizer of the groups, in their order."""
+    return AdamW(
         [
             {
                 "params": list(group.parameters),
                 "lr": group.lr,
                 "betas": group.betas,
                 "weight_decay": group.weight_decay,
+                "touched_rows": group.touched_rows,
             }
             for group in groups
-        ],
-        fused=True,
+        ]
     )
 
 
@@ -118,7 +117,7 @@ def set_rates(
         settings["eps"] = options.eps / (1.0 - group.betas[1] ** (n_updates + 1)) ** 0.5
 
 
-def update(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], clip: float) -> float:
+def update(optimizer: AdamW, clip: float) -> float:
     """Clip by one norm over everything, update, and clear the gradients.
 
     Where the norm is not finite, nothing is updated.
@@ -126,35 +125,32 @@ def update(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], clip: 
     :param clip: the greatest norm; 0 does not clip.
     :returns: the norm before clipping.
     """
-    for parameter in trained:
-        if parameter.grad is None:  # counts as zero: its moments and its decay go on
-            parameter.grad = torch.zeros_like(parameter)
-    total = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    for group in optimizer.param_groups:
+        for parameter in () if group["touched_rows"] else group["params"]:
+            if parameter.grad is None:  # counts as zero: its moments and its decay go on
+                parameter.grad = torch.zeros_like(parameter)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     norm = float(total)  # the one place where the host waits for the device
     if math.isfinite(norm):
-        if clip and norm > clip:
-            nn.utils.clip_grads_with_norm_(trained, clip, total)
-        optimizer.step()
+        optimizer.step(scale=clip / (norm + 1e-6) if 0.0 < clip < norm else 1.0)
     optimizer.zero_grad(set_to_none=True)
     return norm
 
 
-def start_moments(optimizer: torch.optim.Optimizer, tensors: Iterable[Tensor], step: int) -> None:
-    """Give Adam its state before the first update, which it otherwise makes on that update.
-
-    :param tensors: what Adam updates: parameters, or ZeRO's flat partitions.
-    :param step: updates that the moments stand for.
-    """
-    for tensor in tensors:
-        state = optimizer.state[tensor]
-        state["step"] = torch.tensor(float(step), device=tensor.device)
-        for key in MOMENTS:
-            state[key] = torch.zeros_like(tensor, memory_format=torch.preserve_format)
-
-
 def _asked_for(model: nn.Module) -> list[ParameterGroup]:
-    layers = (module for module in model.modules() if isinstance(module, Layer))
-    return [group for layer in layers for group in layer.parameter_groups()]
+    """What layers ask for; those that share parameters may all ask for the same."""
+    asked: list[ParameterGroup] = []
+    for layer in (module for module in model.modules() if isinstance(module, Layer)):
+        for wanted in layer.parameter_groups():
+            if not any(_same(wanted, other) for other in asked):
+                asked.append(wanted)
+    return asked
+
+
+def _same(one: ParameterGroup, other: ParameterGroup) -> bool:
+    held = [tuple(map(id, group.parameters)) for group in (one, other)]
+    return held[0] == held[1] and replace(one, parameters=()) == replace(other, parameters=())
 
 
 def _group(

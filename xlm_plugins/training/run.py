@@ -7,6 +7,7 @@
     RUN/metrics.jsonl         one JSON object a line
     RUN/checkpoints/step-N/   a bundle, plus what training needs to go on
     RUN/best/METRIC/          the bundle that was best by a validation metric
+    RUN/hypotheses/step-N/    what that evaluation translated, with the scores' signatures
     RUN/plots/curves.png
 """
 
@@ -90,6 +91,11 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / METRICS_NAME
+
+    @property
+    def hypotheses(self) -> Path:
+        """What evaluations translated, a folder a step."""
+        return self.path / "hypotheses"
 
     def save_checkpoint(self, update: int, fill: Callable[[Path], None], keep: int) -> Path:
         """Write a checkpoint, and remove all but the newest.

@@ -1,7 +1,7 @@
 """Settings: everything a run is told, from TOML and flags, in one checked object.
 
-The TOML form has a section for each part of the core, ``[model]``, ``[optimizer]`` and
-``[train]``, and one for each selected component, under the name by which it was selected:
+The TOML form has a section for each part of the core, ``[model]``, ``[optimizer]``, ``[train]``
+and ``[generation]``, and one for each selected component, under the name by which it was selected:
 ``[tlm]``, ``[pkm]``.  Flags win over TOML, TOML over the defaults.
 
 A run's ``config.toml`` leaves out ``out`` and ``resume``: they say where one run went and came
@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xlm_plugins.core.errors import OptionError, PluginError
+from xlm_plugins.core.made_with import find_again
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.config import GenerationOptions, ModelOptions
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 
 OptionsT = TypeVar("OptionsT")
@@ -31,6 +32,7 @@ CORE_SECTIONS: dict[str, type] = {
     "model": ModelOptions,
     "optimizer": OptimizerOptions,
     "train": TrainOptions,
+    "generation": GenerationOptions,
 }
 NOT_REPEATED = ("out", "resume")
 
@@ -46,6 +48,7 @@ class Settings:
     model: ModelOptions = field(default_factory=ModelOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
     components: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -74,15 +77,20 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
         _built(ModelOptions, "model", config, flags),
         _built(OptimizerOptions, "optimizer", config, flags),
         train,
+        _built(GenerationOptions, "generation", config, flags),
         {name: _built(c.options, name, config, flags) for name, c in selected.items()},
     )
 
 
 def selected_components(
-    objectives: Iterable[str], layers: Iterable[str], plugins: Plugins
+    objectives: Iterable[str],
+    layers: Iterable[str],
+    plugins: Plugins,
+    made_with: Mapping[str, str] | None = None,
 ) -> dict[str, Component]:
     """The components that ``--objective`` and ``--layer`` name, by the name written there.
 
+    :param made_with: of the run to go on with, `recorded_plugins`, for the error.
     :raises OptionError: a selection that cannot be read.
     :raises PluginError: no such component, or two that would share one section of options.
     """
@@ -90,7 +98,12 @@ def selected_components(
     named = [("objective", ObjectiveSelection.parse(text).name) for text in objectives]
     named += [("layer", LayerSelection.parse(text).name) for text in layers]
     for kind, name in named:
-        component = plugins.get(kind, name)
+        origin = (made_with or {}).get(f"{kind}/{name.rpartition('/')[2]}")
+        component = (
+            find_again(plugins, kind, name, origin, "the run")
+            if origin
+            else plugins.get(kind, name)
+        )
         if name in CORE_SECTIONS:
             raise PluginError(
                 f"the {kind} {name!r} has the name of the core's own section [{name}]",

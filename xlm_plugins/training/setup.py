@@ -202,7 +202,7 @@ def _steps_of(
     if not steps:
         raise DataError(
             f"--objective {selection.text}: the data has nothing to train it on",
-            expected=f"text for {' or '.join(map(str, objective.n_languages))} language(s)",
+            expected="parallel text" if 2 in objective.n_languages else "monolingual text",
             remedy="`xlm data DIR` shows what a data set holds",
         )
     for step in steps:

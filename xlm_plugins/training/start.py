@@ -23,7 +23,7 @@ from xlm_plugins.model.root import Model
 from xlm_plugins.training import launch
 from xlm_plugins.training.checkpoint import latest_good, load_training_state
 from xlm_plugins.training.engine import Engine, TrainingState, create_engine
-from xlm_plugins.training.initialise import initialise
+from xlm_plugins.training.initialise import initialise, split_stack
 from xlm_plugins.training.plot import plot_runs
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import (
@@ -73,9 +73,13 @@ def train(settings: Settings, plugins: Plugins) -> Outcome:
             plan = make_plan(settings, plugins)
             resumed = _resumed_path(settings)
             start = _start(settings, plan, plugins, resumed, report)
+        n_parameters = _size(start.model)  # before ZeRO 3 shards them
         engine = create_engine(
             start.model, settings.optimizer, settings.train, world, start.training
         )
+        if engine.n_trained < n_parameters:
+            frozen = f"{n_parameters - engine.n_trained:,}"
+            report.note(f"trained: {engine.n_trained:,} of them; frozen: {frozen}")
         trainer = Trainer(settings, plan, engine, report, start.state)
         path = resumed or _new_path(settings, engine)
         with _held(path, settings, plugins, world.rank, new=resumed is None) as folder:
@@ -131,8 +135,8 @@ def _start(
         state = TrainerState.read(checkpoint)
         report.note(f"going on with {checkpoint} after {state.update:,} steps")
         return Start(model, state, load_training_state(checkpoint))
-    if settings.train.init:
-        _initialise(model, plan, settings.train.init, plugins, report)
+    for text in settings.train.init:
+        _initialise(model, plan, text, plugins, report)
     return Start(model, TrainerState(plan.manifest.fingerprint))
 
 
@@ -180,8 +184,10 @@ def _check_same_model(checkpoint: Path, run: Path, plan: Plan) -> None:
             )
 
 
-def _initialise(model: Model, plan: Plan, reference: str, plugins: Plugins, report: Report) -> None:
-    copied = initialise(model, plan.description, plan.tokenizer, find_bundle(reference), plugins)
+def _initialise(model: Model, plan: Plan, text: str, plugins: Plugins, report: Report) -> None:
+    stack, reference = split_stack(text)
+    bundle = find_bundle(reference)
+    copied = initialise(model, plan.description, plan.tokenizer, bundle, plugins, stack)
     for line in copied.lines():
         report.note(line)
 

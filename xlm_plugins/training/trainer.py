@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from xlm_plugins.core.batch import Batch
-from xlm_plugins.core.errors import DivergenceError
+from xlm_plugins.core.contracts import Objective
+from xlm_plugins.core.errors import DivergenceError, OptionError
 from xlm_plugins.core.files import write_json
 from xlm_plugins.data.loader import TrainingBatches, load
 from xlm_plugins.data.manifest import TOKENIZER_NAME
 from xlm_plugins.data.randomness import generator
 from xlm_plugins.data.schedule import Update
-from xlm_plugins.model.bundle import write_description
+from xlm_plugins.model.bundle import Bundle, write_description
 from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
 from xlm_plugins.training.checkpoint import save_training_state
 from xlm_plugins.training.engine import Engine
@@ -30,6 +31,7 @@ from xlm_plugins.training.schedules import LearningRate
 from xlm_plugins.training.settings import Settings
 from xlm_plugins.training.setup import Plan
 from xlm_plugins.training.signals import StopRequest
+from xlm_plugins.training.translations import TranslationPlan
 from xlm_plugins.training.validation import Validation
 
 TRAINER_NAME = "trainer.json"
@@ -89,9 +91,9 @@ class Trainer:
             engine.rank, engine.world_size, options.accumulation,
         )  # fmt: skip
         plan.schedule.update(options.steps - 1)  # weights that all fall to 0 end a run too early
-        self._evaluation = EvaluationPlan(
-            plan.folder, plan.manifest, plan.objectives, plan.steps, plan.sizes
-        )
+        if not engine.can_generate:
+            _refuse_generating(plan)
+        self._evaluation = _evaluation_plan(settings, plan, engine)
         measured = self._evaluation.names(engine.model, "valid")
         self._validation = Validation(
             options.validation_metrics or _first_perplexity(plan, measured),
@@ -150,7 +152,7 @@ class Trainer:
         objective = self.plan.objectives[update.objective]
         for index, batch in enumerate(micro_batches):
             self._seed("prepare", update, index)
-            micro_batches[index] = self.engine.prepare(objective, batch)
+            micro_batches[index] = self.engine.prepare(objective, batch, update.step)
         n_targets = sum(batch.n_targets for batch in micro_batches)
         n_global = int(self.engine.sum(torch.tensor(n_targets)))
         scale = update.weight / max(n_global, 1)
@@ -245,7 +247,8 @@ class Trainer:
         began = time.monotonic()
         self.state.evaluated = self.state.update
         self._is_saved = False
-        metrics = self._evaluation.evaluate(self.engine, "valid")
+        keep = self._folder.hypotheses / f"step-{self.state.update}"
+        metrics = self._evaluation.evaluate(self.engine, "valid", keep)
         if metrics:
             self._metrics.write("evaluation", self.state.update, metrics)
             self.report.evaluation(self.state.update, metrics)
@@ -297,6 +300,31 @@ class Trainer:
                 self._hooks.step_end(self.state.update)
         if not self._is_saved:
             self._save()
+
+
+def _refuse_generating(plan: Plan) -> None:
+    for name, objective in plan.objectives.items():
+        if type(objective).prepare is not Objective.prepare:
+            raise OptionError(
+                f"{name} generates text while it trains, which ZeRO stage 3 cannot: its ranks "
+                "gather parameters together at every step, and generate unequal numbers of tokens",
+                expected="--zero-stage 0, 1 or 2",
+            )
+
+
+def _evaluation_plan(settings: Settings, plan: Plan, engine: Engine) -> EvaluationPlan:
+    n_sentences = settings.train.translate_sentences if engine.can_generate else 0
+    model = Bundle(plan.folder, plan.description, engine.model, plan.tokenizer, plan.objectives)
+    return EvaluationPlan(
+        plan.folder,
+        plan.manifest,
+        plan.objectives,
+        plan.steps,
+        plan.sizes,
+        TranslationPlan(
+            model, plan.folder, plan.manifest, plan.steps, settings.generation, n_sentences
+        ),
+    )
 
 
 def _first_perplexity(plan: Plan, measured: list[str]) -> tuple[str, ...]:

@@ -1,18 +1,20 @@
 # ruff: noqa: RUF001 (text in several scripts)
-"""The SentencePiece tokenizer: ids, round trips, errors, and what may not depend on chance."""
+"""The SentencePiece tokenizer: contract, ids, round trips, errors; nothing is left to chance."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from xlm_sentencepiece import SentencePieceOptions, xlm_tokenizers
+from xlm_sentencepiece import SentencePieceOptions
 from xlm_sentencepiece.tokenizer import MODEL_NAME, SPECIALS, SentencePieceTokenizer
 
 from xlm_plugins import BundleError, DataError
+from xlm_plugins.testing import check_tokenizer
 
 SENTENCES = [
     "In the beginning was the word, and the word was short.",
@@ -43,6 +45,11 @@ def pieces(tokenizer: SentencePieceTokenizer, text: str, **how: bool) -> list[st
     return [tokens[i] for i in tokenizer.encode_batch([text], **how).values]
 
 
+@pytest.mark.parametrize("options", [{}, {"model": "bpe"}, {"byte_fallback": False}], ids=str)
+def test_the_contract(options: dict[str, Any]) -> None:
+    check_tokenizer("sentencepiece", **options)
+
+
 def test_ids_are_laid_out_as_xlm_lays_them_out(tokenizer: SentencePieceTokenizer) -> None:
     assert tuple(tokenizer.tokens()[:14]) == SPECIALS
     assert len(tokenizer.tokens()) == 380
@@ -51,14 +58,6 @@ def test_ids_are_laid_out_as_xlm_lays_them_out(tokenizer: SentencePieceTokenizer
     assert tokenizer.reserved() == tuple(range(14))
     with pytest.raises(KeyError):
         tokenizer.special("cls")
-
-
-def test_the_component_names_the_class() -> None:
-    (component,) = xlm_tokenizers()
-    assert component.load() is SentencePieceTokenizer
-    assert component.options_from({"byte-fallback": False}) == SentencePieceOptions(
-        byte_fallback=False
-    )
 
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])

@@ -9,115 +9,168 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_pkm import ProductKeyOptions
 from xlm_pkm.gather import weighted_rows
+from xlm_pkm.options import ProductKeyOptions
+from xlm_pkm.queries import QueryNorm, hidden_layers
+from xlm_pkm.search import best_sums, key_scores, pairs_that_can_win, weights_of
+from xlm_pkm.usage import Usage, usage_metrics
 from xlm_plugins import Layer, ParameterGroup
 
 
 class ProductKeyMemory(Layer):
-    """A product-key memory whose value table is shared by the heads.
+    """A product-key memory whose value table is shared by the heads, and by layers if wanted.
 
-    :param options: the sizes and rates.
+    With q the queries of a token, one a head, and best(q) the knn slots i of the highest scores
+    s_i = <q, k_i>, where k_i is a pair of sub-keys, or one whole key in a flat memory::
+
+        y = sum over heads, i in best(q) of softmax(s)_i V_i
+
+    :param options: the sizes, rates and variants.
     :param dim: width of the model, hence of a value.
+    :param values: the table of another memory, to be shared. Shape: (n_slots, dim)
     """
 
     options: ProductKeyOptions
+    head_permutations: Tensor
     pairs: Tensor
 
-    def __init__(self, options: ProductKeyOptions, dim: int) -> None:
+    def __init__(
+        self, options: ProductKeyOptions, dim: int, values: nn.Parameter | None = None
+    ) -> None:
         super().__init__(options, dim)
-        heads, half = options.heads, options.k_dim // 2
-        self.n_slots = options.n_keys**2
-        self.query = nn.Linear(dim, heads * options.k_dim)
-        self.query_norm = (
-            QueryNorm(heads * options.k_dim) if options.query_batchnorm else nn.Identity()
-        )
-        self.keys = nn.Parameter(torch.empty(heads, 2, options.n_keys, half))
-        self.values = nn.Parameter(torch.empty(self.n_slots, dim))
-        nn.init.uniform_(self.keys, -1 / math.sqrt(half), 1 / math.sqrt(half))
-        nn.init.normal_(self.values, std=dim**-0.5)
-        self.register_buffer("pairs", _pairs_that_can_win(options.knn), persistent=False)
-        self.reset_statistics()
+        self.parts = (options.heads,) if options.flat else (options.heads, 2)
+        self.width = options.heads * options.k_dim // math.prod(self.parts)
+        widths = (dim, *options.query_hidden)
+        n_features = options.heads * options.k_dim
+        self.query_hidden = hidden_layers(widths, options.query_batchnorm)
+        self.query = nn.Linear(widths[-1], n_features)
+        self.query_norm = QueryNorm(n_features) if options.query_batchnorm else nn.Identity()
+        self.keys = self._new_keys()
+        self.owns_values = values is None
+        self.values = self._new_values() if values is None else values
+        if options.qk_norm:
+            self.query_gain = nn.Parameter(torch.ones(self.width))
+            self.key_gain = nn.Parameter(torch.ones(self.width))
+        if options.gate:
+            self.gate = nn.Linear(dim, dim, bias=False)
+            self.output = nn.Linear(dim, dim, bias=False)
+        if options.shuffle_slots:
+            orders = [torch.randperm(options.n_addresses) for _ in range(options.heads)]
+            self.register_buffer("head_permutations", torch.stack(orders))
+        if not options.flat:
+            self.register_buffer("pairs", pairs_that_can_win(options.knn), persistent=False)
+        self._usage = Usage(options.n_slots)
+
+    @classmethod
+    def build(cls, options: Any, dim: int, n_positions: int) -> list[Layer]:
+        """One memory a position; with ``share_values`` all of them hold the first one's table."""
+        first = cls(options, dim)
+        shared = first.values if options.share_values else None
+        return [first, *(cls(options, dim, shared) for _ in range(n_positions - 1))]
 
     def forward(self, x: Tensor) -> Tensor:
         """Read the memory, each token for itself (but for BatchNorm while training).
+
+        With ``gate`` (Memory Layers at Scale, arXiv 2412.09764), W1 and W2 of shape (dim, dim)::
+
+            output = W2 (y * silu(W1 x))
 
         :param x: shape (n_tokens, dim).
         :returns: shape (n_tokens, dim), in the dtype of x.
         """
         options = self.options
-        queries = self.query(functional.dropout(x, options.input_dropout, self.training))
-        queries = self.query_norm(queries)
-        queries = functional.dropout(queries, options.query_dropout, self.training)
+        x = functional.dropout(x, options.input_dropout, self.training)
+        queries = self.queries(x)
         with torch.autocast(x.device.type, enabled=False):
-            scores, slots = self.search(queries.view(len(x), options.heads, 2, options.k_dim // 2))
-            weights = scores.softmax(-1).flatten(1)
-            slots = slots.flatten(1)
+            scores, slots = self.search(queries)
+            weights, slots = self.weigh(scores).flatten(1), slots.flatten(1)
             output = weighted_rows(self.values, slots, weights.to(self.values.dtype))
         if not self.training:
-            self._count(slots, weights)
+            self._usage.count(slots, weights)
+        if options.gate:
+            output = self.output(output * functional.silu(self.gate(x)))
         return functional.dropout(output.to(x.dtype), options.value_dropout, self.training)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """The queries of each token.
+
+        :param x: shape (n_tokens, dim).
+        :returns: shape (n_tokens, heads, 2, k_dim / 2), or (n_tokens, heads, k_dim) if flat.
+        """
+        queries = self.query_norm(self.query(self.query_hidden(x)))
+        queries = functional.dropout(queries, self.options.query_dropout, self.training)
+        return queries.view(len(x), *self.parts, self.width)
 
     def search(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The slots whose keys score best; a slot's score is the sum of its two sub-keys'.
 
-        :param queries: shape (n_tokens, heads, 2, k_dim / 2).
+        With ``normalize_query``, q / ||q|| is scored in place of each half q; with ``qk_norm``,
+        a half q and a sub-key k, both of ``width`` features, and learned gains g and h, score::
+
+            < g * q / rms(q), h * k / rms(k) > / sqrt(width)
+
+        :param queries: as `queries` gives them.
         :returns: scores, in float32 or better, and slots, by falling score.
             Shape of each: (n_tokens, heads, knn)
         """
-        heads, _, n_keys, half = self.keys.shape
+        n_sets, n_keys = math.prod(self.parts), self.options.n_keys
         # In half precision many scores would be equal, and chance would choose the slots.
         dtype = torch.promote_types(queries.dtype, torch.float32)
-        batched = queries.to(dtype).reshape(-1, 2 * heads, half).transpose(0, 1)
-        keys = self.keys.to(dtype).view(2 * heads, n_keys, half).transpose(1, 2)
-        scores = torch.bmm(batched, keys).view(heads, 2, -1, n_keys)
-        best, keys_of_best = scores.topk(self.options.knn, dim=-1)
-        first, second = best.unbind(1)  # (heads, n_tokens, knn) each
-        with torch.no_grad():
-            sums = first[..., self.pairs[0]] + second[..., self.pairs[1]]
-            first_rank, second_rank = self.pairs[:, sums.topk(self.options.knn, dim=-1).indices]
-            slots = keys_of_best[:, 0].gather(-1, first_rank) * n_keys
-            slots += keys_of_best[:, 1].gather(-1, second_rank)
-        chosen = first.gather(-1, first_rank) + second.gather(-1, second_rank)
-        return chosen.transpose(0, 1), slots.transpose(0, 1)
+        queries = queries.to(dtype).reshape(-1, n_sets, self.width)
+        keys = self.keys.to(dtype).view(-1, n_keys, self.width).expand(n_sets, -1, -1)
+        if self.options.normalize_query:
+            queries = functional.normalize(queries, dim=-1)
+        if self.options.qk_norm:
+            queries = self._rms_norm(queries, self.query_gain) / math.sqrt(self.width)
+            keys = self._rms_norm(keys, self.key_gain)
+        scores = key_scores(queries, keys)
+        if self.options.flat:
+            scores, slots = scores.topk(self.options.knn, dim=-1)
+        else:
+            halves = scores.view(*self.parts, -1, n_keys)
+            scores, slots = best_sums(halves, self.options.knn, self.pairs)
+        return scores.transpose(0, 1), self._rows(slots).transpose(0, 1)
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        """What each of a head's slots counts. Shape: (n_tokens, heads, knn), kept"""
+        return weights_of(scores, self.options)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The values: each is read seldom, so they learn faster and at a constant rate."""
+        """The values: each is read seldom, so they learn faster and, as a rule, at a constant rate.
+
+        A shared table is named once, by the memory that made it.
+        """
+        if not self.owns_values:
+            return []
         return [
             ParameterGroup(
-                (self.values,), lr=self.options.value_lr, schedule="constant", weight_decay=0.0
+                (self.values,),
+                lr=self.options.value_lr,
+                schedule="constant" if self.options.value_schedule == "constant" else None,
+                weight_decay=0.0,
+                touched_rows=self.options.sparse_update,
             )
         ]
 
-    def reset_statistics(self) -> None:
-        # Plain attributes: an engine that casts a model's buffers to half precision must not
-        # cast counters.
-        self._reads: Tensor | None = None
-        self._weights: Tensor | None = None
-
-    def _count(self, slots: Tensor, weights: Tensor) -> None:
-        flat = slots.flatten()
-        reads = torch.bincount(flat, minlength=self.n_slots).double()
-        summed = torch.bincount(flat, weights.detach().flatten().double(), self.n_slots)
-        # Never in place: the counters may have been born in inference mode.
-        self._reads = reads if self._reads is None else self._reads + reads
-        self._weights = summed if self._weights is None else self._weights + summed
+    def begin_at_zero(self) -> None:
+        """Zero the values.  Their own gradient is not zero, and the rest follows them."""
+        nn.init.zeros_(self.values)
 
     def statistics(self) -> dict[str, Tensor]:
         """How often each slot was read in eval mode, and with what weight in all.
 
         :returns: ``reads`` and ``weights``. Shape of each: (n_slots,)
         """
-        nothing = torch.zeros(self.n_slots, dtype=torch.float64, device=self.values.device)
-        return {
-            "reads": nothing if self._reads is None else self._reads,
-            "weights": nothing if self._weights is None else self._weights,
-        }
+        return self._usage.counters(self.values.device)
+
+    def reset_statistics(self) -> None:
+        self._usage.reset()
 
     def metrics(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         """How evenly the memory is used, in the paper's terms.
@@ -126,39 +179,29 @@ class ProductKeyMemory(Layer):
             ``kl_weighted``, the divergence in nats of the reads, plain and weighted, from
             uniform ones (0 is even use).
         """
-        reads, weights = statistics["reads"], statistics["weights"]
-        if not reads.sum() > 0:
-            return {}
-        return {
-            "usage": 100.0 * float((reads > 0).double().mean()),
-            "kl": _divergence_from_uniform(reads),
-            "kl_weighted": _divergence_from_uniform(weights),
-        }
+        return usage_metrics(statistics)
 
+    def _new_keys(self) -> nn.Parameter:
+        sets = () if self.options.share_keys else self.parts
+        keys = nn.Parameter(torch.empty(*sets, self.options.n_keys, self.width))
+        if self.options.keys_init == "gaussian":
+            nn.init.normal_(keys)
+        else:
+            nn.init.uniform_(keys, -1 / math.sqrt(self.width), 1 / math.sqrt(self.width))
+        return keys
 
-class QueryNorm(nn.BatchNorm1d):
-    """BatchNorm that takes any number of tokens: fewer than two are normalised as in evaluation."""
+    def _new_values(self) -> nn.Parameter:
+        values = nn.Parameter(torch.empty(self.options.n_slots, self.dim))
+        nn.init.normal_(values, std=self.dim**-0.5)
+        return values
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise each feature over the tokens.  Shape: (n_tokens, n_features), kept."""
-        if len(x) >= 2:
-            return super().forward(x)
-        return functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-        )
+    def _rms_norm(self, x: Tensor, gain: Tensor) -> Tensor:
+        return functional.rms_norm(x, (self.width,), gain.to(x.dtype), eps=1e-6)
 
-
-def _pairs_that_can_win(knn: int) -> Tensor:
-    """Ranks (i, j) of sub-keys that can be among the knn best sums. Shape: (2, n_pairs)
-
-    A pair of ranks counted from 1 scores no better than the i * j pairs of ranks up to its own,
-    so beyond knn it cannot win: of 32 x 32 pairs, 119 are left.
-    """
-    ranks = torch.arange(1, knn + 1)
-    return (ranks[:, None] * ranks <= knn).nonzero().T.contiguous()
-
-
-def _divergence_from_uniform(counts: Tensor) -> float:
-    """log n + sum p log p, in nats. Shape of the counts: (n,)"""
-    shares = counts / counts.sum()
-    return math.log(len(counts)) + float(torch.xlogy(shares, shares).sum())
+    def _rows(self, slots: Tensor) -> Tensor:
+        """Rows of the table that the slots stand for. Shape: (heads, n_tokens, knn), kept"""
+        if self.options.shuffle_slots:
+            slots = self.head_permutations.gather(1, slots.flatten(1)).view_as(slots)
+        if self.options.modulo_size is not None:
+            slots = slots % self.options.modulo_size
+        return slots

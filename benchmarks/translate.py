@@ -1,0 +1,249 @@
+"""How fast translations are written, against Hugging Face and what the machine allows.
+
+    python benchmarks/translate.py [--rounds 9] [--threads 2]
+
+The model is that of PERFORMANCE: dim 256, 4 layers a stack, 8 heads, vocabulary 8,000, fp32; its
+weights are random, for speed does not depend on them.  64 sentences at once, encoded and written
+greedily and by a beam of 4:
+
+    cut at 59     every source has 58 tokens, every translation is cut at 59 (3,776 in all)
+    own lengths   sources of 5 to 100 tokens (33 on average), translations that end by themselves,
+                  each after as many tokens as its source has, as trained ones about do
+
+Tokens are those of the best translations, their closing EOS included; a beam's other hypotheses
+do not count.  The ceiling is arithmetic: 12.5 MFLOP a decoded row (a token of a hypothesis) at
+the rate of the machine's fp32 matrix product, measured in turn with the rest.
+
+Hugging Face's `generate`, with a Marian model of the same size on the same batches, is measured
+where transformers can be imported, and left out elsewhere.  It is no dependency; to have it,
+without touching the environment that this package lives in::
+
+    python -m venv /tmp/hf && /tmp/hf/bin/pip install transformers
+    echo THE-SITE-PACKAGES-OF-.VENV > /tmp/hf/lib/python3.11/site-packages/ours.pth
+    PYTHONPATH=. /tmp/hf/bin/python benchmarks/translate.py
+
+Prints a markdown table: median, in brackets the quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xlm_plugins import Batch, GenerationOptions, Model, Ragged, Vocabulary, generate, pack
+from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.host import tune_host
+
+SIZE = 8000
+ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}
+VOCABULARY = Vocabulary(SIZE, ROLES, tuple(range(14)))
+EOS, PAD = ROLES["eos"], ROLES["pad"]
+N_SENTENCES = 64
+CUT = 59
+FLOP_A_ROW = 12.5e6
+MATRIX_SIZES = ((4096, 256, 1024), (1024, 4096, 256), (1024, 1024, 1024), (2048, 2048, 2048))
+
+
+@dataclass
+class Case:
+    """Sentences to translate, how, and what was measured.
+
+    :param sources: framed.
+    :param n_written: tokens of each translation, the closing EOS included.
+    :param rates: tokens a second, by who wrote them.
+    """
+
+    name: str
+    beam: int
+    sources: Ragged
+    n_written: np.ndarray
+    rates: dict[str, list[float]] = field(default_factory=dict)
+
+
+Write = Callable[[Case], np.ndarray]
+"""Translates a case's sentences; gives the length of each translation."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    tune_host(arguments.threads)
+    writers = {"ours": _ours(), **_hugging_face()}
+    cases = [
+        Case(name, beam, *sentences)
+        for name, sentences in {"cut at 59": _cut(), "own lengths": _own()}.items()
+        for beam in (1, 4)
+    ]
+    for case in cases:
+        for name, write in writers.items():
+            n_written = write(case)  # the first one warms up
+            if not np.array_equal(n_written, case.n_written):
+                raise SystemExit(f"{name} wrote {n_written}, and not {case.n_written} tokens")
+    peaks = []
+    for _ in range(arguments.rounds):
+        for case in cases:
+            for name, write in writers.items():
+                begin = time.perf_counter()
+                write(case)
+                seconds = time.perf_counter() - begin
+                case.rates.setdefault(name, []).append(case.n_written.sum() / seconds)
+        peaks.append(max(_product_rate(*size) for size in MATRIX_SIZES))
+    print(_report(cases, list(writers), statistics.median(peaks), arguments))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    return parser.parse_args()
+
+
+def _cut() -> tuple[Ragged, np.ndarray]:
+    return _sources(np.full(N_SENTENCES, CUT - 1)), np.full(N_SENTENCES, CUT)
+
+
+def _own() -> tuple[Ragged, np.ndarray]:
+    n_words = np.random.default_rng(1).lognormal(3.3, 0.6, N_SENTENCES).clip(5, 100).astype(int)
+    return _sources(n_words), n_words + 1
+
+
+def _sources(n_words: np.ndarray) -> Ragged:
+    words = np.random.default_rng(2).integers(14, SIZE, n_words.sum())
+    return Ragged(words, np.append(0, n_words.cumsum())).framed(EOS, EOS)
+
+
+def _ours() -> Write:
+    torch.manual_seed(1)
+    model = Model(ModelOptions(), SIZE, 2, {"encoder", "decoder"}, PAD).eval()
+    with torch.no_grad():
+        model.decoder.output.bias[EOS] = -100.0  # only its limit ends a translation
+
+    @torch.inference_mode()
+    def write(case: Case) -> np.ndarray:
+        limits = torch.from_numpy(case.n_written + 1)
+        options = GenerationOptions(beam=case.beam)
+        found = generate(model, _batch(case.sources), 1, VOCABULARY, options, limits)
+        return found.lengths[:, 0].numpy() + 1
+
+    return write
+
+
+def _batch(sources: Ragged) -> Batch:
+    nothing = np.empty(0, np.int64)
+    numbers = np.arange(sources.n_rows)
+    return pack(sources, sources.positions(), sources.filled(0), nothing, nothing, numbers)
+
+
+def _hugging_face() -> dict[str, Write]:
+    """`generate` of a Marian model, or nothing where transformers is not installed."""
+    try:
+        from transformers import MarianConfig, MarianMTModel
+    except ImportError:
+        return {}
+    torch.manual_seed(1)
+    shape = {"attention_heads": 8, "layers": 4, "ffn_dim": 1024}
+    sides = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in shape.items()}
+    config = MarianConfig(
+        vocab_size=SIZE, d_model=256, activation_function="gelu", max_position_embeddings=512,
+        pad_token_id=PAD, eos_token_id=EOS, forced_eos_token_id=None, decoder_start_token_id=EOS,
+        bos_token_id=None, bad_words_ids=None, dropout=0.0, **sides,
+    )  # fmt: skip
+    model = MarianMTModel(config).eval()
+
+    @torch.inference_mode()
+    def write(case: Case) -> np.ndarray:
+        rows = [torch.from_numpy(row) for row in case.sources.rows]
+        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+        found = model.generate(
+            input_ids=tokens,
+            attention_mask=(tokens != PAD).long(),
+            max_new_tokens=int(case.n_written.max()),
+            num_beams=case.beam,
+            do_sample=False,
+            logits_processor=[_Ends(case)],
+        )
+        is_end = found[:, 1:] == EOS
+        return np.where(is_end.any(1), is_end.int().argmax(1) + 1, 0)
+
+    return {"Hugging Face": write}
+
+
+class _Ends:
+    """Lets each sentence of a case end after its own number of tokens, and not before."""
+
+    def __init__(self, case: Case) -> None:
+        self._ends_at = torch.from_numpy(case.n_written.repeat(case.beam))
+
+    def __call__(self, tokens: Tensor, scores: Tensor) -> Tensor:
+        """Shapes: (n_rows, length), (n_rows, vocabulary_size)"""
+        ends = self._ends_at == tokens.shape[1]
+        closing = scores[:, EOS].masked_fill(~ends, -torch.inf)
+        scores = scores.masked_fill(ends[:, None], -torch.inf)
+        scores[:, EOS] = closing
+        return scores
+
+
+def _product_rate(n: int, k: int, m: int) -> float:
+    """FLOP a second of an fp32 matrix product, the best of five."""
+    left, right, result = torch.randn(n, k), torch.randn(k, m), torch.empty(n, m)
+    best = float("inf")
+    for _ in range(5):
+        begin = time.perf_counter()
+        torch.mm(left, right, out=result)
+        best = min(best, time.perf_counter() - begin)
+    return 2.0 * n * k * m / best
+
+
+def _report(
+    cases: list[Case], writers: list[str], peak: float, arguments: argparse.Namespace
+) -> str:
+    versions = f"torch {torch.__version__}"
+    if "Hugging Face" in writers:
+        import transformers
+
+        versions += f", transformers {transformers.__version__}"
+    threads = "" if arguments.threads is None else f" --threads {arguments.threads}"
+    columns = [*(f"{name}, tokens/s" for name in writers), "ceiling", "% of it"]
+    columns += [f"ours / {name}" for name in writers[1:]]
+    lines = [
+        "# Translating 64 sentences",
+        "",
+        f"`python benchmarks/translate.py --rounds {arguments.rounds}{threads}`, "
+        f"{datetime.date.today()}, {versions}, {torch.get_num_threads()} threads, fp32 matrix "
+        f"product {peak / 1e9:.0f} GFLOP/s; median of {arguments.rounds} interleaved rounds "
+        "(quartiles).",
+        "",
+        f"| sentences | beam | {' | '.join(columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+        *(_row(case, writers, peak) for case in cases),
+    ]
+    return "\n".join(lines)
+
+
+def _row(case: Case, writers: list[str], peak: float) -> str:
+    ceiling = peak / FLOP_A_ROW / case.beam
+    ours = case.rates["ours"]
+    cells = [_spread(case.rates[name], "{:,.0f}") for name in writers]
+    cells += [f"{ceiling:,.0f}", f"{100 * statistics.median(ours) / ceiling:.0f}"]
+    for name in writers[1:]:
+        ratios = [a / b for a, b in zip(ours, case.rates[name], strict=True)]
+        cells.append(_spread(ratios, "{:.2f}"))
+    return f"| {case.name} | {case.beam} | {' | '.join(cells)} |"
+
+
+def _spread(values: list[float], form: str) -> str:
+    first, middle, third = map(form.format, statistics.quantiles(values, n=4))
+    return f"{middle} ({first} to {third})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Adapters on disk without their base: a bundle, less what the base has.
+
+::
+
+    ADAPTER/model.json, plugins.json   as the bundle has them
+    ADAPTER/adapter.safetensors        what was trained: adapters and head
+    ADAPTER/adapter.json               what the base must be
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from xlm_adapter.layer import Adapter
+from xlm_plugins import Bundle, BundleError, Model, find_bundle
+
+if TYPE_CHECKING:
+    from xlm_plugins.core.plugins import Plugins
+
+FORMAT = 1
+RECORD_NAME = "adapter.json"
+TENSORS_NAME = "adapter.safetensors"
+DESCRIPTION_NAMES = ("model.json", "plugins.json")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a base must be.
+
+    :param tokenizer: fingerprint of its tokenizer.
+    :param base: SHA-256 of each parameter that was frozen, by name.
+    """
+
+    format: int
+    tokenizer: str
+    base: dict[str, str]
+
+
+def save(reference: str, out: Path, plugins: Plugins) -> tuple[int, int]:
+    """Write what was trained of a model with adapters.
+
+    :param reference: a run or a bundle, as `find_bundle` reads it.
+    :param out: the folder to write, which must not exist.
+    :returns: how many numbers were written, and how many the model has.
+    :raises BundleError: there is no such model, it has no adapters, or ``out`` exists.
+    """
+    bundle = Bundle.load(find_bundle(reference), plugins)
+    frozen = _frozen(bundle.model)
+    if not frozen:
+        raise BundleError(
+            f"{reference} has no adapters",
+            expected="a model trained with --layer adapter",
+        )
+    weights = _weights(bundle.model)
+    trained = {name: tensor for name, tensor in weights.items() if name not in frozen}
+    checksums = {name: _checksum(weights[name]) for name in sorted(frozen)}
+    record = Record(FORMAT, bundle.tokenizer.fingerprint, checksums)
+    with _new_folder(out) as folder:
+        for name in DESCRIPTION_NAMES:
+            shutil.copy(bundle.path / name, folder)
+        save_file(trained, folder / TENSORS_NAME)
+        text = json.dumps(asdict(record), indent=1)
+        (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
+    return _size(trained), _size(weights)
+
+
+def apply(reference: str, adapter: Path, out: Path, plugins: Plugins) -> None:
+    """Write the whole bundle of a base and of adapters that `save` wrote.
+
+    :param reference: the base: a run or a bundle, as `find_bundle` reads it.
+    :param out: the folder to write, which must not exist.
+    :raises BundleError: the adapters were trained on other weights or with another tokenizer,
+        something is missing or damaged, or ``out`` exists.
+    """
+    record, trained = _read(adapter)
+    base = Bundle.load(find_bundle(reference), plugins)
+    weights = _weights(base.model)
+    _check_base(reference, adapter, record, base.tokenizer.fingerprint, weights)
+    frozen = {name: weights[name] for name in record.base}
+    with _new_folder(out) as folder:
+        for name in DESCRIPTION_NAMES:
+            shutil.copy(adapter / name, folder)
+        shutil.copytree(base.path / "tokenizer", folder / "tokenizer")
+        save_file(frozen | trained, folder / "model.safetensors", metadata={"format": "pt"})
+        Bundle.load(folder, plugins)  # refuses what is not whole, before it has its name
+
+
+def _read(adapter: Path) -> tuple[Record, dict[str, Tensor]]:
+    expected = "a folder that `xlm adapter save` wrote"
+    if not (adapter / RECORD_NAME).is_file():
+        raise BundleError(f"{adapter} holds no adapters: no {RECORD_NAME}", expected=expected)
+    try:
+        record = Record(**json.loads((adapter / RECORD_NAME).read_text(encoding="utf-8")))
+        trained = load_file(adapter / TENSORS_NAME)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise BundleError(f"{adapter} is damaged: {error}", expected=expected) from error
+    if record.format != FORMAT:
+        raise BundleError(f"{adapter} has format {record.format}", expected=f"format {FORMAT}")
+    return record, trained
+
+
+def _check_base(
+    reference: str,
+    adapter: Path,
+    record: Record,
+    tokenizer: str,
+    weights: dict[str, Tensor],
+) -> None:
+    """Hold a base to what the adapters were trained on."""
+    remedy = "name the model that the run of the adapters was given by --init"
+    if tokenizer != record.tokenizer:
+        raise BundleError(
+            f"{reference} has the tokenizer {tokenizer}",
+            expected=f"{record.tokenizer}, which {adapter} was trained with",
+            remedy=remedy,
+        )
+    differing = [
+        name
+        for name, checksum in record.base.items()
+        if name not in weights or _checksum(weights[name]) != checksum
+    ]
+    if differing:
+        more = f" and {len(differing) - 3} more differ" if len(differing) > 3 else " differ"
+        raise BundleError(
+            f"{reference} is not the base of {adapter}: {', '.join(differing[:3])}{more}",
+            expected="the weights that were frozen while the adapters were trained",
+            remedy=remedy,
+        )
+
+
+def _frozen(model: Model) -> set[str]:
+    """The parameters that training leaves alone; none without adapters."""
+    layers = model.layers_by_position.values()
+    if not any(isinstance(layer, Adapter) for layer in layers):
+        return set()
+    asking = [layer for layer in layers if layer.train_only()]
+    own = {id(parameter) for layer in asking for parameter in layer.parameters()}
+    patterns = {pattern for layer in asking for pattern in layer.train_only()}
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in own and not any(fnmatchcase(name, p) for p in patterns)
+    }
+
+
+def _weights(model: Model) -> dict[str, Tensor]:
+    """What a bundle holds: parameters, tied ones once, and buffers, which training moves."""
+    kept = model.state_dict().keys()
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return weights | {name: b for name, b in model.named_buffers() if name in kept}
+
+
+def _checksum(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().data).hexdigest()
+
+
+def _size(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder under a hidden name, which gets its own when it is whole.
+
+    :raises BundleError: ``out`` exists.
+    """
+    if out.exists():
+        raise BundleError(f"{out} exists already", remedy="remove it, or choose another folder")
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

@@ -1,0 +1,71 @@
+"""How evenly a memory is used: reads of each slot, counted, and the paper's measures of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class Usage:
+    """Reads of each slot, and the weight that they had in all.
+
+    A plain object and not a module: an engine that casts a model's buffers to half precision
+    must not cast counters.
+
+    :param n_slots: rows of the value table.
+    """
+
+    def __init__(self, n_slots: int) -> None:
+        self.n_slots = n_slots
+        self.reset()
+
+    def reset(self) -> None:
+        """Set the counters to zero."""
+        self._reads: Tensor | None = None
+        self._weights: Tensor | None = None
+
+    def count(self, slots: Tensor, weights: Tensor) -> None:
+        """Count reads; a weight below zero counts as much as one above.
+
+        :param slots: shape (n_tokens, n_read).
+        :param weights: shape (n_tokens, n_read).
+        """
+        flat, size = slots.flatten(), weights.detach().abs().flatten().double()
+        reads = torch.bincount(flat, minlength=self.n_slots).double()
+        summed = torch.bincount(flat, size, self.n_slots)
+        # Never in place: the counters may have been born in inference mode.
+        self._reads = reads if self._reads is None else self._reads + reads
+        self._weights = summed if self._weights is None else self._weights + summed
+
+    def counters(self, device: torch.device) -> dict[str, Tensor]:
+        """``reads`` and ``weights``, zeros where nothing was counted. Shape of each: (n_slots,)"""
+        nothing = torch.zeros(self.n_slots, dtype=torch.float64, device=device)
+        return {
+            "reads": nothing if self._reads is None else self._reads,
+            "weights": nothing if self._weights is None else self._weights,
+        }
+
+
+def usage_metrics(counters: Mapping[str, Tensor]) -> dict[str, float]:
+    """Share of slots that were read, and how far reads are from even ones.
+
+    :param counters: as `Usage.counters` gives them, or sums of such.
+    :returns: ``usage`` in percent; ``kl`` and ``kl_weighted`` in nats.  Nothing without reads.
+    """
+    reads, weights = counters["reads"], counters["weights"]
+    if not reads.sum() > 0:
+        return {}
+    return {
+        "usage": 100.0 * float((reads > 0).double().mean()),
+        "kl": _divergence_from_uniform(reads),
+        "kl_weighted": _divergence_from_uniform(weights),
+    }
+
+
+def _divergence_from_uniform(counts: Tensor) -> float:
+    """log n + sum p log p, in nats. Shape of the counts: (n,)"""
+    shares = counts / counts.sum()
+    return math.log(len(counts)) + float(torch.xlogy(shares, shares).sum())

@@ -1,0 +1,119 @@
+"""Back-translation: learn to translate into a language from the model's own translations of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from xlm_plugins import (
+    Batch,
+    DataError,
+    Hypotheses,
+    Layout,
+    LossOutput,
+    Model,
+    Objective,
+    OptionError,
+    Samples,
+    Step,
+    generate,
+    pack_translation,
+)
+
+
+class BackTranslation(Objective):
+    """Online back-translation (Sennrich et al., arXiv 1511.06709; Lample et al., 1804.07755).
+
+    The loop ``en-fr-en`` takes English sentences, translates them to French with the model as it
+    is, and trains it to write the English that it came from.  So what it learns is ``fr-en``, from
+    a source that a machine wrote and a target that is true.  No gradient goes through the
+    translating.
+
+    The options are those of generation: greedy by default.
+    """
+
+    name = "bt"
+    stacks = frozenset({"encoder", "decoder"})
+    n_languages = (3,)
+
+    def layout(self, step: Step) -> Layout:
+        return Layout.SENTENCE
+
+    def steps(self, languages: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Step]:
+        """Both loops of every two languages that have monolingual text.
+
+        :raises DataError: there are no two.
+        """
+        if len(languages) < 2:
+            raise DataError(
+                f"{self.name} goes from one language to another and back, and the data has "
+                f"monolingual text in {' and '.join(languages) or 'no language'}"
+                f"{' alone' if languages else ''}",
+                expected="monolingual training text in two languages or more",
+                remedy="add it to the source and prepare again; `xlm data DIR` shows what a data "
+                "set holds",
+            )
+        return [Step((true, other, true)) for true, other in itertools.permutations(languages, 2)]
+
+    def parse_step(self, text: str) -> Step:
+        step = super().parse_step(text)
+        first, between, last = step.languages
+        if first != last or first == between:
+            raise OptionError(
+                f"{self.name}:{text} does not go from one language to another and back",
+                expected="the same language first and last and another between, as in en-fr-en",
+            )
+        if between not in self.languages:
+            others = ", ".join(sorted({*self.languages} - {first}))
+            raise OptionError(
+                f"{self.name}:{text} goes by way of {between}, which the data does not have",
+                expected=f"one of {others}" if others else "data of two languages or more",
+            )
+        return step
+
+    def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
+        """The true sentences on both sides; `prepare` puts the machine's in as the source."""
+        (true,) = samples.sides
+        language = self.languages[step.languages[0]]
+        eos = self.vocabulary.roles["eos"]
+        return pack_translation(true, true, (language, language), eos, samples.ids)
+
+    def prepare(self, model: Model, batch: Batch, step: Step) -> Batch:
+        if batch.source is None:
+            raise ValueError("the batch has no source to translate")
+        language = self.languages[step.languages[1]]
+        found = generate(model, batch.source, language, self.vocabulary, self.options)
+        eos = self.vocabulary.roles["eos"]
+        return dataclasses.replace(batch, source=_as_source(found, batch.source, language, eos))
+
+    def loss(self, model: Model, batch: Batch) -> LossOutput:
+        return model.predict_from_source(batch)
+
+    def translations(self, step: Step) -> tuple[Step, ...]:
+        """What the loop trains, ``fr-en``, and there and back again."""
+        return Step(step.languages[1:]), step
+
+
+def _as_source(found: Hypotheses, translated: Batch, language: int, eos: int) -> Batch:
+    """The best hypotheses as the encoder reads them: ``</s> x </s>``, of nothing ``</s> </s>``.
+
+    :param translated: the batch that they are translations of.
+    :param language: id of the language that they are in.
+    """
+    best, n_words = found.tokens[:, 0], found.lengths[:, 0]
+    column = torch.arange(best.shape[1] + 2, device=best.device)
+    framed = torch.nn.functional.pad(best, (1, 1), value=eos)
+    framed = framed.masked_fill(column > n_words[:, None], eos)
+    is_read = column < n_words[:, None] + 2
+    tokens = framed[is_read]
+    return dataclasses.replace(
+        translated,
+        tokens=tokens,
+        positions=column.expand_as(framed)[is_read],
+        languages=torch.full_like(tokens, language),
+        offsets=torch.nn.functional.pad((n_words + 2).cumsum(0), (1, 0)),
+    )

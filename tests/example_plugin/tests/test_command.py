@@ -1,0 +1,13 @@
+"""The command: it is there, and says what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_a_run_that_is_not_there_is_told() -> None:
+    command = [sys.executable, "-m", "xlm_plugins", "example-parameters", "nowhere"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nowhere" in done.stderr

@@ -1,0 +1,48 @@
+"""`xlm_plugins.load`: a trained model in three lines, and no torch before it is called."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xlm_plugins
+from xlm_plugins.core.errors import BundleError, OptionError
+from xlm_plugins.model import inference
+from xlm_plugins.training.run import find_bundle
+
+
+def test_a_run_is_found_and_does_what_its_bundle_does(tiny_run: Path) -> None:
+    model = xlm_plugins.load(str(tiny_run))
+    assert model.bundle.path == find_bundle(str(tiny_run))
+    assert model.languages == ["en", "fr"]
+    texts = ["In the beginning", "God"]
+    expected = inference.embed(model.bundle, texts, "en", layer=1)
+    np.testing.assert_array_equal(model.embed(texts, "en", layer=1), expected)
+    filled = model.fill_mask("In the <mask> God", "en", top=2)
+    assert filled == inference.fill_mask(model.bundle, "In the <mask> God", "en", top=2)
+
+
+def test_paths_and_references_name_models(tiny_run: Path) -> None:
+    last = xlm_plugins.load(f"{tiny_run}@last").bundle.path
+    assert last.name == "step-12"
+    assert xlm_plugins.load(last).bundle.path == last
+    with pytest.raises(BundleError, match="no run or bundle at"):
+        xlm_plugins.load(tiny_run / "nowhere")
+
+
+def test_a_model_that_cannot_translate_says_so(tiny_run: Path) -> None:
+    model = xlm_plugins.load(tiny_run)
+    assert model.directions == []
+    with pytest.raises(OptionError, match="has no decoder"):
+        model.translate(["Bonjour."], source="fr", target="en")
+
+
+def test_the_name_is_light() -> None:
+    program = "import sys, xlm_plugins as x; x.load; print({'torch', 'numpy'} & {*sys.modules})"
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert shown.stdout == "set()\n"

@@ -1,0 +1,173 @@
+"""The run hooks: what plugins are told of a run, when, and that none can harm it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from xlm_plugins.core.errors import PluginError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.training.progress import Report
+from xlm_plugins.training.run import RunFolder
+from xlm_plugins.training.run_hooks import RunHooks
+from xlm_plugins.training.settings import Settings
+from xlm_plugins.training.start import train
+
+RECORDER = """
+from xlm_plugins import hookimpl
+from xlm_plugins.training.checkpoint import verify
+
+runs, steps, told = set(), [], []
+
+@hookimpl
+def xlm_step_end(run, step, metrics):
+    runs.add(run)
+    steps.append((step, dict(metrics)))
+    told.append(step)
+
+@hookimpl
+def xlm_checkpoint_saved(run, path):
+    verify(path)
+    runs.add(run)
+    told.append(path.relative_to(run).as_posix())
+"""
+
+FAILING = """
+import torch
+from xlm_plugins import hookimpl
+
+told = []
+
+@hookimpl
+def xlm_checkpoint_saved(path):
+    told.append(path.name)
+
+@hookimpl
+def xlm_step_end(step):
+    told.append(step)
+    torch.rand(step + 1)
+    if step == 2:
+        raise ValueError("disk is full")
+"""
+
+Install = Callable[..., Path]
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def recorder(install: Install) -> Any:
+    """A plugin that writes down what it is told, as a module."""
+    install("xlm-recorder", RECORDER)
+    return importlib.import_module("xlm_recorder")
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what the clock decides."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    clock = ("time", "tokens_per_second")
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def as_told(line: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a line of metrics.jsonl by the names that plugins know."""
+    if line["kind"] == "evaluation":
+        return {name: value for name, value in line.items() if name.startswith("valid_")}
+    label = f"train_{line['languages']}_{line['objective']}"
+    common = ("learning_rate", "gradient_norm", "tokens", "skipped")
+    told = {name: line[name] for name in common}
+    return {f"{label}_loss": line["loss"], f"{label}_acc": line["accuracy"], **told}
+
+
+def test_plugins_are_told_of_everything_in_order(
+    recorder: Any, tiny_settings: MakeSettings, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    often = {"steps": 5, "evaluate_every": 2, "save_every": 2, "log_every": 3}
+    train(tiny_settings(out=str(out), **often), Plugins.discover())
+    assert recorder.runs == {out}
+    best = "best/valid_mlm_ppl"
+    assert recorder.told == [
+        *(0, 1),
+        *(best, "checkpoints/step-2", 2, 3),
+        *(best, "checkpoints/step-4", 4, 5),
+        *(best, 5, "checkpoints/step-5"),  # measured and saved because the run ends
+    ]
+    arrived = [(step, metrics) for step, metrics in recorder.steps if metrics]
+    assert [step for step, _ in arrived] == [0, 2, 3, 4, 5, 5]
+    assert all(metrics.pop("tokens_per_second", 1) > 0 for _, metrics in arrived)
+    kinds = ("evaluation", "evaluation", "train", "evaluation", "train", "evaluation")
+    for (step, metrics), kind in zip(arrived, kinds, strict=True):
+        lines = [x for x in metrics_of(out) if (x["step"], x["kind"]) == (step, kind)]
+        assert metrics == {name: v for line in lines for name, v in as_told(line).items()}
+
+
+def test_a_run_that_goes_on_tells_of_its_own_updates_only(
+    recorder: Any, tiny_settings: MakeSettings, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    plugins = Plugins.discover()
+    train(tiny_settings(out=out, steps=3), plugins)
+    recorder.told.clear()
+    train(tiny_settings(resume=out, steps=5), plugins)
+    assert [step for step in recorder.told if isinstance(step, int)] == [4, 5, 5]
+
+
+def test_a_plugin_that_fails_harms_nothing(
+    recorder: Any,
+    install: Install,
+    tiny_settings: MakeSettings,
+    tiny_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It fails at step 2, and before that draws random numbers, which are not the run's."""
+    install("xlm-failing", FAILING)
+    plugins = Plugins.discover()
+    outcome = train(tiny_settings(out=str(tmp_path / "run")), plugins)
+    assert outcome.reason == "done"
+    assert metrics_of(outcome.path) == metrics_of(tiny_run)
+    assert importlib.import_module("xlm_failing").told == [0, "step-1", 1, "step-2", 2]
+    assert [at for at in recorder.told if isinstance(at, int)] == [*range(13), 12]
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if "a plugin failed" in x)
+    assert "xlm-failing 1.0: in xlm_step_end: ValueError: disk is full" in line
+
+
+@pytest.mark.parametrize("error", ["ValueError('no')", "SystemExit(3)", "KeyError('step')"])
+def test_whoever_fails_is_called_no_more(
+    error: str, recorder: Any, install: Install, tmp_path: Path
+) -> None:
+    raising = f"from xlm_plugins import hookimpl\n@hookimpl\ndef xlm_step_end(): raise {error}\n"
+    install("xlm-raising", raising)
+    plugins = Plugins.discover()
+    told = plugins.call("xlm_step_end", run=tmp_path, step=1, metrics={"tokens": 5.0})
+    assert [line.partition("(")[0].split(":")[0] for line in told] == ["xlm-raising 1.0"]
+    assert f"in xlm_step_end: {error.partition('(')[0]}: " in told[0]
+    (state,) = plugins.broken()
+    assert (state.distribution, state.cause) == ("xlm-raising", told[0].partition(": ")[2])
+    assert plugins.call("xlm_step_end", run=tmp_path, step=2, metrics={}) == []
+    assert recorder.steps == [(1, {"tokens": 5.0}), (2, {})]
+
+
+def test_a_plugin_that_fails_ends_a_strict_run(
+    install: Install, tiny_settings: MakeSettings, tmp_path: Path
+) -> None:
+    install("xlm-failing", FAILING)
+    plugins = Plugins.discover()
+    plugins.strict = True
+    with pytest.raises(PluginError, match=r"xlm-failing 1\.0 failed: .*disk is full"):
+        train(tiny_settings(out=str(tmp_path / "run")), plugins)
+    saved = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert sorted(saved) == ["step-1", "step-2"]
+
+
+def test_other_ranks_tell_nobody(recorder: Any, tmp_path: Path) -> None:
+    hooks = RunHooks(Plugins.discover(), RunFolder(tmp_path), Report(Console(), 1))
+    hooks.step_end(1)
+    hooks.checkpoint_saved(tmp_path / "checkpoints" / "step-1")
+    assert recorder.told == []

@@ -1,0 +1,61 @@
+"""Groups of commands whose modules are imported when a command is used, and not before."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from xlm_plugins.core.errors import PluginError
+from xlm_plugins.core.faults import nearest
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and short help, and imports one when it is used.
+
+    :param lazy: command name -> (module in `xlm_plugins.cli` : attribute, short help).
+    """
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The core's commands in reading order, then those of plugins."""
+        return [*self._lazy, *sorted(self.commands)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command of the core, or take one that a plugin added."""
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(f"xlm_plugins.cli.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is answered with the nearest names."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = self.list_commands(ctx)
+            error = PluginError(
+                f"there is no command {name!r}",
+                expected=f"one of {', '.join(known)}",
+                remedy=nearest(name, known),
+            )
+            # Plugins add commands to the program itself only.
+            raise error if ctx.parent else ctx.obj.plugins.told_of(name, error)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        own = [(name, text) for name, (_, text) in self._lazy.items()]
+        added = [(name, self.commands[name].get_short_help_str()) for name in sorted(self.commands)]
+        for title, rows in (("Commands", own), ("Commands of plugins", added)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)

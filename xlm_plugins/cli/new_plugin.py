@@ -1,0 +1,173 @@
+"""``xlm plugins new``: a plugin to start from, made of the template that comes with the core.
+
+The template is a distribution that works, `tests/example_plugin`.  What belongs to one kind alone
+is a file called after it or lies between ``region KIND`` and ``endregion`` comments; a comment
+``region KIND`` behind code is about that line.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.registry import KINDS, RESERVED_NAMES
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "template"
+FILES = ("pyproject.toml", "README.md", "src/*/*.py", "src/*/py.typed", "tests/*.py")
+"""What the template is made of, and nothing that tools leave beside it; package-data agrees."""
+
+PARTS = {*KINDS, "command"}
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_MARKER = re.compile(r"(?P<code>.*?)\s*(#|<!--) (region (?P<part>\w+)|endregion)( -->)?")
+_OLD_NAMES = re.compile(rf"example-(?P<kind>{'|'.join(KINDS)})|xlm_example|Example|example")
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    required=True,
+    help="What it brings; may be repeated.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to write.  [default ./xlm-NAME]"
+)
+def new(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
+    """Write a plugin to start from: the distribution xlm-NAME, with tests that pass."""
+    _check_name(name)
+    folder = out or Path(f"xlm-{name}")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise OptionError(f"{folder} exists already", expected="a new or empty folder for --out")
+    _write(plugin_files(name, kinds), folder)
+    click.echo(f"{folder}: a plugin to start from ({', '.join(dict.fromkeys(kinds))}).  Next:\n")
+    for command in _next_commands(name, kinds, folder):
+        click.echo(f"  {command}")
+
+
+def plugin_files(name: str, kinds: Collection[str]) -> dict[str, str]:
+    """The text of every file of a plugin, by its path in the distribution.
+
+    A component is called ``name`` where the plugin brings one, ``name-layer`` where it brings
+    several.
+    """
+    files = {}
+    for path in _template_files():
+        if path.stem.removeprefix("test_") in PARTS - set(kinds):
+            continue
+        text = _reduced(path.read_text(encoding="utf-8"), kinds, 2 if path.suffix == ".py" else 1)
+        where = path.relative_to(TEMPLATE).as_posix()
+        files[_renamed(where, name, kinds)] = _renamed(text, name, kinds)
+    return files
+
+
+def _template_files() -> Iterator[Path]:
+    for pattern in FILES:
+        yield from sorted(TEMPLATE.glob(pattern))
+
+
+def _reduced(text: str, kinds: Collection[str], n_blank_lines: int) -> str:
+    """The text without the regions of other kinds, and without the marks of any.
+
+    :param n_blank_lines: how many stay together at most, where marks and regions went.
+    """
+    lines = []
+    is_kept = True
+    for line in text.splitlines():
+        marker = _MARKER.fullmatch(line)
+        if marker is None:
+            lines += [line] if is_kept else []
+        elif marker["code"]:
+            lines += [marker["code"]] if marker["part"] in kinds else []
+        else:
+            is_kept = marker["part"] is None or marker["part"] in kinds
+    reduced = "\n".join(lines).strip("\n") + "\n" if lines else ""
+    most = "\n" * (n_blank_lines + 1)
+    return re.sub(f"{most}\n+", most, reduced)
+
+
+def _renamed(text: str, name: str, kinds: Collection[str]) -> str:
+    """The text with the plugin's names for the template's."""
+    words = name.split("-")
+
+    def new_name(match: re.Match[str]) -> str:
+        if match["kind"]:
+            return _component(name, match["kind"], kinds)
+        return {
+            "xlm_example": "_".join(["xlm", *words]),
+            "Example": "".join(word.capitalize() for word in words),
+            "example": name,
+        }[match[0]]
+
+    return _OLD_NAMES.sub(new_name, text)
+
+
+def _component(name: str, kind: str, kinds: Collection[str]) -> str:
+    return name if len(set(kinds)) == 1 else f"{name}-{kind}"
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that is none, or that an installed package has.
+
+    :raises OptionError: says what would do.
+    """
+    if not _NAME.fullmatch(name):
+        raise OptionError(
+            f"{name!r} cannot name a plugin",
+            expected="lower-case letters, digits and single dashes, such as gated-memory",
+        )
+    if name.startswith("xlm-"):
+        short = name.removeprefix("xlm-")
+        raise OptionError(
+            f"the plugin would be called xlm-{name}: xlm- is put before the name",
+            remedy=f"xlm plugins new {short}",
+        )
+    if name in RESERVED_NAMES:
+        raise OptionError(
+            f"{name!r} cannot name a plugin: [{name}] is a section of the core's own options",
+            expected="another name",
+        )
+    module = f"xlm_{name.replace('-', '_')}"
+    if find_spec(module) is not None:
+        raise OptionError(
+            f"a package {module} is installed already, and yours would hide it",
+            expected="a name that is free; `xlm plugins` lists those in use",
+        )
+
+
+def _write(files: dict[str, str], folder: Path) -> None:
+    """Write the files so that the folder is there whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
+        unfinished = Path(work) / "plugin"
+        for where, text in files.items():
+            path = unfinished / where
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        unfinished.rename(folder)
+
+
+def _next_commands(name: str, kinds: Sequence[str], folder: Path) -> list[str]:
+    """What to type now: install, test, and use every kind once."""
+    place = str(folder) if folder.is_absolute() else f"./{folder}"
+    commands = [f"pip install --editable {shlex.quote(place + '[dev]')}"]
+    commands += [f"pytest {shlex.quote(place)}"]
+    component = {kind: _component(name, kind, kinds) for kind in kinds}
+    data = ""
+    if "tokenizer" in kinds:
+        data = f" --data {name}-data"
+        commands += [
+            f"xlm prepare embedded {name}-data --tokenizer {component['tokenizer']} --vocab-size 60"
+        ]
+    train = f"xlm train --objective {component.get('objective', 'mlm')}"
+    layer = f" --layer {component['layer']}" if "layer" in kinds else ""
+    return [*commands, f"{train}{layer}{data} --steps 20"]

@@ -1,0 +1,128 @@
+"""What is wrong with a plugin, said so that its user or its author can mend it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xlm_plugins.core.errors import PluginError, XLMError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+DISABLE_VARIABLE = "XLM_DISABLE_PLUGINS"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The cause, and the way out."""
+
+    cause: str
+    remedy: str
+
+
+class AuthorError(PluginError):
+    """A fault in a plugin's code: ``remedy`` tells its author, and `explain` adds its users."""
+
+
+def explain(error: BaseException, distribution: str, module: str) -> Fault:
+    """Cause and way out of an error that a plugin raised.
+
+    :param distribution: the plugin's.
+    :param module: the module that was imported or called, which tells the plugin's own package.
+    """
+    if isinstance(error, XLMError):
+        cause = error.problem + (f"; expected {error.expected}" if error.expected else "")
+        if isinstance(error, AuthorError):
+            remedy = f"in its code: {error.remedy}; for its users: {_replace_it(distribution)}"
+            return Fault(cause, remedy)
+        return Fault(cause, error.remedy or _replace_it(distribution))
+    missing = error.name if isinstance(error, ImportError) and error.name else ""
+    if _package(missing) == "xlm_plugins":
+        return Fault(
+            f"it was built for another xlm-plugins than the installed one: {error}",
+            f"pip install --upgrade xlm-plugins {distribution}",
+        )
+    if isinstance(error, ModuleNotFoundError) and missing:
+        return _missing_module(missing, distribution, module)
+    place = "" if isinstance(error, SyntaxError) else _place(error, module)
+    return Fault(f"{type(error).__name__}: {error}{place}", _replace_it(distribution))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``did you mean this or that?``, or nothing where no known name is near."""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+def canonical(name: str) -> str:
+    """A distribution's name in the one spelling that indexes compare."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements(distribution: str) -> list[Requirement]:
+    """What a distribution requires in this environment, without its extras."""
+    from packaging.requirements import Requirement
+
+    every = [Requirement(text) for text in requires(distribution) or ()]
+    return [one for one in every if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+def _missing_module(missing: str, distribution: str, module: str) -> Fault:
+    package = _package(missing)
+    if package == _package(module):
+        return Fault(
+            f"its own module {missing!r} is not there",
+            f"pip install --force-reinstall {distribution}; its author: name a module that it has",
+        )
+    cause = f"it needs the module {missing!r}, which is not installed"
+    if unmet := _unmet(distribution):
+        return Fault(cause, f"pip install {' '.join(unmet)}")
+    upgrade = "--upgrade " if package in sys.modules or find_spec(package) else ""
+    return Fault(cause, f"pip install {upgrade}{package}, which {distribution} does not declare")
+
+
+def _unmet(distribution: str) -> list[str]:
+    """The declared requirements that are not installed as required, quoted for a shell."""
+    try:
+        declared = requirements(distribution)
+    except Exception:  # damaged metadata: there is another fault to tell of
+        return []
+    return [shlex.quote(f"{one.name}{one.specifier}") for one in declared if not _is_met(one)]
+
+
+def _is_met(requirement: Requirement) -> bool:
+    try:
+        return requirement.specifier.contains(version(requirement.name), prereleases=True)
+    except Exception:  # not installed, or its metadata is damaged
+        return False
+
+
+def _place(error: BaseException, module: str) -> str:
+    """File and line of the plugin's code where an error came from."""
+    package = _package(module)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        names = path.with_suffix("").parts
+        if package in names:
+            shown = "/".join(path.parts[names.index(package) :])
+            return f" ({shown}, line {frame.lineno})"
+    return ""
+
+
+def _replace_it(distribution: str) -> str:
+    upgrade = f"pip install --upgrade {distribution}"
+    return f"{upgrade}, or leave it out: {DISABLE_VARIABLE}={distribution}"
+
+
+def _package(module: str) -> str:
+    return module.partition(":")[0].partition(".")[0]

@@ -1,0 +1,67 @@
+"""What a model was made with: which distribution, in which version, brought each component.
+
+Every bundle of a run says so in ``plugins.json``: ``{"layer/pkm": "xlm-pkm 0.1.0", ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xlm_plugins.core.errors import OptionError, PluginError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.registry import Component
+
+PLUGINS_NAME = "plugins.json"
+
+
+def find_again(plugins: Plugins, kind: str, name: str, origin: str, what: str) -> Component:
+    """The installed component that something was made with, of whatever version it now is.
+
+    :param name: its name or full name.
+    :param origin: the distribution and version that it was made with.
+    :param what: what was made with it, for the error: ``the model``.
+    :raises PluginError: it is missing or cannot be used.
+    """
+    try:
+        return plugins.get(kind, name)
+    except PluginError as error:
+        short = name.rpartition("/")[2]
+        problem = f"{what} was made with the {kind} {short!r} of {origin}: {error.problem}"
+        # What stands in the way of an installed one is told with its own way out.
+        present = any(s.state == "disabled" and s.may_bring(name) for s in plugins.states)
+        present = present or bool(plugins.registry.named(kind, name))
+        remedy = error.remedy if present else _install(origin)
+        raise PluginError(problem, remedy=remedy) from error
+
+
+def options_again(component: Component, values: dict[str, Any], origin: str, what: str) -> Any:
+    """The options that something was made with, as the installed version reads them.
+
+    :raises PluginError: it is another version, and refuses them.
+    :raises OptionError: it is that version, and they were changed.
+    """
+    try:
+        return component.options_from(values)
+    except OptionError as error:
+        installed = f"{component.distribution} {component.version}"
+        if origin == installed:
+            raise
+        problem = f"{what} was made with {origin}, and {installed} is here: {error.problem}"
+        raise PluginError(problem, remedy=_install(origin)) from error
+
+
+def _install(origin: str) -> str:
+    return f"pip install '{origin.replace(' ', '==')}'"
+
+
+def recorded_plugins(run: Path) -> Mapping[str, str]:
+    """What the newest bundle of a run says; nothing where there is none that can be read."""
+    found = sorted(run.glob(f"*/*/{PLUGINS_NAME}"), key=lambda path: path.stat().st_mtime)
+    try:
+        recorded = json.loads(found[-1].read_text(encoding="utf-8"))
+        return {str(key): str(origin) for key, origin in recorded.items()}
+    except (IndexError, OSError, ValueError, AttributeError):
+        return {}

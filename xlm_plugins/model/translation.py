@@ -1,0 +1,191 @@
+"""Translating raw text with a bundle: in batches by length, answers in the order of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from xlm_plugins.core.batch import Step
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.ragged import IntArray, Ragged
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.config import GenerationOptions
+from xlm_plugins.model.generation import generate
+from xlm_plugins.model.inference import sentence_batch
+
+BATCH_TOKENS = 4096
+SHORTEST = 16
+"""A shorter sentence counts as so many tokens in a batch: its row of scores has the same size."""
+
+_LINE_ENDS = str.maketrans("\r\n", "  ")
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One translation of a sentence.
+
+    :param text: detokenised, without a line's end in it.
+    :param score: sum of log-probabilities / length^penalty; 0 for the empty line.
+    """
+
+    text: str
+    score: float
+
+
+EMPTY = Translation("", 0.0)
+
+
+def directions(bundle: Bundle) -> list[Step]:
+    """What the model was trained to translate: steps of two languages, none twice."""
+    found = [
+        direction
+        for chosen in bundle.description.objectives
+        for step in chosen.steps
+        for direction in bundle.objectives[chosen.component.name].translations(Step.parse(step))
+        if len(direction.languages) == 2
+    ]
+    return list(dict.fromkeys(found))
+
+
+class Translator:
+    """A bundle that translates from one language to another.
+
+    :param options: how; greedily by default.
+    :param n_best: translations of each sentence, at most ``options.beam``.
+    :param batch_tokens: source tokens, each times ``options.beam``, that are translated together:
+        more is faster and takes more memory; `BATCH_TOKENS` if None.
+    :param untrained: go from any language to any other, as a loop of back-translation does.
+    :raises OptionError: the model cannot do it; says what it can.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        source: str,
+        target: str,
+        options: GenerationOptions | None = None,
+        *,
+        n_best: int = 1,
+        batch_tokens: int | None = None,
+        untrained: bool = False,
+    ) -> None:
+        self._bundle = bundle
+        self._options = options or GenerationOptions()
+        self._n_best = n_best
+        self._batch_tokens = batch_tokens or BATCH_TOKENS
+        if not untrained:
+            _check_direction(bundle, source, target)
+        _check_beam(bundle, self._options, n_best)
+        self._source = bundle.description.languages[source]
+        self._target = bundle.description.languages[target]
+        self._device = next(bundle.model.parameters()).device
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sentence that the model reads; the rest of it is cut off."""
+        return self._bundle.description.options.max_positions - 2  # the framing EOS
+
+    def encode(self, texts: Sequence[str]) -> Ragged:
+        """The tokens of sentences, unframed and uncut, as `translate` takes them."""
+        return self._bundle.tokenizer.encode_batch(list(texts))
+
+    @torch.inference_mode()
+    def translate(
+        self, sentences: Ragged, advance: Callable[[int], object] = lambda n_sentences: None
+    ) -> list[list[Translation]]:
+        """Translate sentences; what has no tokens stays empty.
+
+        What a sentence becomes does not depend on the others, unless it is sampled: that draws
+        from torch's current random state.
+
+        :param advance: told how many more sentences are done, batch by batch.
+        :returns: ``n_best`` translations for each sentence, the best first.
+        """
+        found = [[EMPTY] * self._n_best for _ in range(sentences.n_rows)]
+        advance(int((sentences.lengths == 0).sum()))
+        for which in self._batches(sentences.lengths):
+            translated = self._translate_batch(sentences.take(which))
+            for index, translations in zip(which.tolist(), translated, strict=True):
+                found[index] = translations
+            advance(len(which))
+        return found
+
+    def _batches(self, lengths: IntArray) -> Iterator[IntArray]:
+        """Sentences of like length by their numbers, the longest first; empty ones left out."""
+        costs = self._options.beam * lengths.clip(SHORTEST, max(SHORTEST, self.longest))
+        order = np.argsort(-lengths, kind="stable")
+        order = order[lengths[order] > 0]
+        while len(order):
+            n_together = max(1, self._batch_tokens // int(costs[order[0]]))
+            yield order[:n_together]
+            order = order[n_together:]
+
+    def _translate_batch(self, sentences: Ragged) -> list[list[Translation]]:
+        bundle = self._bundle
+        found = generate(
+            bundle.model,
+            sentence_batch(bundle, sentences, self._source).to(self._device),
+            self._target,
+            bundle.description.vocabulary,
+            self._options,
+        )
+        by_rank = []
+        for rank in range(self._n_best):
+            texts = bundle.tokenizer.decode_batch(found.rows(rank))
+            scores = found.scores[:, rank].tolist()
+            by_rank.append(
+                [
+                    Translation(text.translate(_LINE_ENDS), score)
+                    for text, score in zip(texts, scores, strict=True)
+                ]
+            )
+        return [list(translations) for translations in zip(*by_rank, strict=True)]
+
+
+def _check_direction(bundle: Bundle, source: str, target: str) -> None:
+    known = bundle.description.languages
+    for language in (source, target):
+        if language not in known:
+            raise OptionError(
+                f"the model does not know the language {language!r}",
+                expected=f"one of {', '.join(sorted(known))}",
+            )
+    if source == target:
+        raise OptionError(
+            f"both languages are {source!r}", expected="a source and a target that differ"
+        )
+    asked, trained = Step((source, target)), directions(bundle)
+    if asked in trained:
+        return
+    objectives = ", ".join(bundle.objectives) or "nothing"
+    if bundle.model.decoder is None:
+        problem = f"the model has no decoder: it was trained with {objectives} only"
+    elif not trained:
+        problem = f"the model was not trained to translate, but with {objectives}"
+    else:
+        problem = f"the model was not trained to translate from {source} to {target}"
+    can = " or ".join("from {} to {}".format(*step.languages) for step in trained)
+    raise OptionError(
+        problem,
+        expected=f"a direction that it was trained for: {can}" if can else "",
+        remedy=f"train it: xlm train --init {bundle.path} --objective mt:{asked} --data DATA",
+    )
+
+
+def _check_beam(bundle: Bundle, options: GenerationOptions, n_best: int) -> None:
+    # Each step takes the 2 x beam best tokens, and the first step has one hypothesis to go on.
+    largest = max(1, len(bundle.description.vocabulary.ordinary) // 2)
+    if options.beam > largest:
+        raise OptionError(
+            f"a beam of {options.beam} is more than the model's vocabulary can fill",
+            expected=f"at most {largest}",
+        )
+    if n_best > options.beam:
+        raise OptionError(
+            f"a beam of {options.beam} does not find {n_best} translations",
+            expected=f"n-best up to {options.beam}",
+            remedy=f"--beam {n_best} or more",
+        )

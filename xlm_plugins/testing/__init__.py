@@ -1,0 +1,41 @@
+"""For authors of plugins: fixtures, and checks that hold a plugin to its contract.
+
+pytest finds this by itself where xlm-plugins is installed.  One line holds a component to all
+that its contract promises::
+
+    from xlm_plugins.testing import check_layer
+
+    def test_contract() -> None:
+        check_layer("pkm", n_keys=8, knn=4)
+
+The fixtures are ``xlm_data``, ``xlm_model`` and ``xlm_bare_plugins``.  Nothing here is imported
+by the rest of `xlm_plugins`, and importing it brings neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from xlm_plugins import Component, __version__
+from xlm_plugins.testing.checks import check_layer, check_objective, check_tokenizer
+from xlm_plugins.testing.fixtures import xlm_bare_plugins, xlm_data, xlm_model
+from xlm_plugins.testing.promises import BrokenPromiseError
+
+WORDS = Component(
+    "words",
+    "xlm_plugins.testing.words:WordTokenizer",
+    summary="whole words, for tests",
+    kind="tokenizer",
+    distribution="xlm-plugins",
+    version=__version__,
+)
+"""A tokenizer that needs no plugin; no command knows it."""
+
+__all__ = [
+    "WORDS",
+    "BrokenPromiseError",
+    "check_layer",
+    "check_objective",
+    "check_tokenizer",
+    "xlm_bare_plugins",
+    "xlm_data",
+    "xlm_model",
+]

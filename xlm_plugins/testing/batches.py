@@ -1,0 +1,58 @@
+"""Batches compared, and taken apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from xlm_plugins.core.batch import Batch
+
+TENSORS = tuple(field.name for field in dataclasses.fields(Batch) if field.name != "source")
+
+
+def difference(one: Batch, other: Batch) -> str:
+    """The first field in which two batches differ; nothing where they are equal."""
+    for name in TENSORS:
+        if not torch.equal(getattr(one, name), getattr(other, name)):
+            return name
+    if one.source is None or other.source is None:
+        return "" if one.source is other.source else "source"
+    inner = difference(one.source, other.source)
+    return f"source.{inner}" if inner else ""
+
+
+def copied(batch: Batch) -> Batch:
+    """The same batch in memory of its own."""
+    tensors = {name: getattr(batch, name).clone() for name in TENSORS}
+    return Batch(**tensors, source=copied(batch.source) if batch.source else None)
+
+
+def by_sample(batch: Batch) -> list[list[int]]:
+    """The numbers of the sequences of each sample."""
+    found: dict[int, list[int]] = {}
+    for sequence, sample in enumerate(batch.sample_ids.tolist()):
+        found.setdefault(sample, []).append(sequence)
+    return list(found.values())
+
+
+def select(batch: Batch, sequences: Sequence[int]) -> Batch:
+    """A batch of some sequences of another one, in the order given."""
+    parts = [_one(batch, sequence) for sequence in sequences]
+    source = select(batch.source, sequences) if batch.source else None
+    return dataclasses.replace(Batch.cat(parts), source=source)
+
+
+def _one(batch: Batch, sequence: int) -> Batch:
+    begin, end = batch.offsets[sequence : sequence + 2].tolist()
+    inside = (batch.predicted >= begin) & (batch.predicted < end)
+    return Batch(
+        batch.tokens[begin:end],
+        batch.positions[begin:end],
+        batch.languages[begin:end],
+        torch.tensor([0, end - begin]),
+        batch.predicted[inside] - begin,
+        batch.targets[inside],
+        batch.sample_ids[sequence : sequence + 1],
+    )

@@ -1,0 +1,97 @@
+"""A data set for tests: text of two languages and their pair, prepared as any other is."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xlm_plugins.core.batch import Layout, Samples, Step, Vocabulary
+from xlm_plugins.core.registry import NoOptions
+from xlm_plugins.data.manifest import COUNTS_NAME, Manifest
+from xlm_plugins.data.planning import BatchSizes, StreamPlan
+from xlm_plugins.data.pools import stream_languages
+from xlm_plugins.data.prepare import TokenizerTraining, prepare
+from xlm_plugins.data.shards import ShardReader
+from xlm_plugins.data.sources import Sources
+from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.root import Model
+from xlm_plugins.testing import WORDS
+from xlm_plugins.testing.text import LANGUAGES, in_greek, lines
+
+VOCABULARY_SIZE = 200
+WINDOW = 16
+N_LINES = {"train": 300, "valid": 40, "test": 40}
+TINY = ModelOptions(dim=32, n_layers=2, n_heads=4, max_positions=64, dropout=0.0)
+
+
+@dataclass(frozen=True)
+class TinyData:
+    """A data set of the languages ``xa`` and ``xb``, alone and as a pair; see `testing.text`.
+
+    :param path: its folder, for ``xlm train --data``; its tokenizer is `testing`'s own, of
+        words, which only the fixture ``xlm_bare_plugins`` knows.
+    :param vocabulary: of its tokenizer, with token counts.
+    :param languages: id of each language.
+    """
+
+    path: Path
+    vocabulary: Vocabulary
+    languages: Mapping[str, int]
+
+    @classmethod
+    def prepare(cls, folder: Path) -> TinyData:
+        """Write the text and prepare it.
+
+        :param folder: an empty one.
+        """
+        text, path = folder / "text", folder / "data"
+        text.mkdir()
+        streams = itertools.product(N_LINES.items(), ("", "xa-xb."))
+        for seed, ((split, n_lines), stream) in enumerate(streams):
+            sentences = lines(n_lines, seed)
+            _write(text / f"{split}.{stream}xa.txt", sentences)
+            _write(text / f"{split}.{stream}xb.txt", map(in_greek, sentences))
+        training = TokenizerTraining(VOCABULARY_SIZE, NoOptions())
+        manifest = prepare(Sources.open(text), path, WORDS, training, workers=1)
+        counts = np.load(path / COUNTS_NAME)
+        languages = {code: number for number, code in enumerate(LANGUAGES)}
+        return cls(path, manifest.vocabulary(counts), languages)
+
+    def samples(self, layout: Layout, step: Step, n_tokens: int = 120, number: int = 0) -> Samples:
+        """Training samples, as an objective gets them in a loader worker.
+
+        :param layout: what `Objective.layout` says of the step.
+        :param n_tokens: of all samples together, about; a window of running text has 16.
+        :param number: other numbers give other samples.
+        """
+        manifest = Manifest.load(self.path)
+        stream = manifest.stream("train", stream_languages(layout, step))
+        sizes = BatchSizes(n_tokens, lanes=1, max_length=WINDOW, window=WINDOW)
+        cutting = sizes.cutting(layout, stream, step, self.vocabulary.roles["eos"])
+        plan = StreamPlan(stream, cutting, 1, ("testing", str(step)))
+        return plan.samples(ShardReader(self.path, manifest), 0, number)
+
+
+def tiny_model(data: TinyData) -> Model:
+    """An encoder of two layers, 32 wide, for the data's vocabulary and languages."""
+    pad = data.vocabulary.roles["pad"]
+    return Model(TINY, data.vocabulary.size, len(data.languages), ["encoder"], pad)
+
+
+@functools.cache
+def tiny_data() -> TinyData:
+    """The data set that checks use: made once a process, gone at its end."""
+    folder = tempfile.TemporaryDirectory(prefix="xlm-testing-")
+    atexit.register(folder.cleanup)
+    return TinyData.prepare(Path(folder.name))
+
+
+def _write(path: Path, sentences: Iterable[str]) -> None:
+    path.write_text("\n".join(sentences) + "\n", encoding="utf-8")

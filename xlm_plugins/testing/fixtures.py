@@ -1,0 +1,45 @@
+"""The fixtures; all names begin with ``xlm_``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.model.root import Model
+    from xlm_plugins.testing.data import TinyData
+
+
+@pytest.fixture(scope="session")
+def xlm_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
+    """A data set of two languages and their pair, a few hundred sentences.  For reading only."""
+    from xlm_plugins.testing.data import TinyData
+
+    return TinyData.prepare(tmp_path_factory.mktemp("xlm_data"))
+
+
+@pytest.fixture
+def xlm_model(xlm_data: TinyData) -> Model:
+    """A model for `xlm_data`: an encoder of two layers, 32 wide, without dropout."""
+    import torch
+
+    from xlm_plugins.testing.data import tiny_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return tiny_model(xlm_data)
+
+
+@pytest.fixture
+def xlm_bare_plugins() -> Plugins:
+    """What `Plugins.discover` would give where no plugin is installed, and `xlm_data`'s tokenizer.
+
+    ``xlm_bare_plugins.registry.add(component)`` adds to it.
+    """
+    from xlm_plugins.core.plugins import Plugins, new_manager
+    from xlm_plugins.core.registry import Registry
+    from xlm_plugins.testing import WORDS
+
+    return Plugins(new_manager(), Registry([WORDS]))

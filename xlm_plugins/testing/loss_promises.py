@@ -1,0 +1,245 @@
+"""What an objective promises of its loss, on a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from xlm_plugins.core.batch import Batch, LossOutput, Samples, Step
+from xlm_plugins.core.contracts import Objective
+from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.model.description import ChosenObjective, ModelDescription
+from xlm_plugins.model.root import Model
+from xlm_plugins.testing.batch_promises import MAKERS, ObjectiveCase, for_training
+from xlm_plugins.testing.batches import by_sample, copied, difference, select
+from xlm_plugins.testing.data import TINY
+from xlm_plugins.testing.promises import demand, promise
+
+TOLERANCE = 1e-4
+"""Relative: sums of float32 in another order."""
+N_UPDATES = 100
+LEARNT = 1 / 3
+"""Share of the first loss that a batch learnt by heart may still have."""
+
+
+def build(case: ObjectiveCase, dropout: float = 0.0) -> tuple[Objective, Model]:
+    """An objective, and the model that the runtime would build for it; always the same one."""
+    torch.manual_seed(0)
+    objective = case.build()
+    description = ModelDescription(
+        dataclasses.replace(TINY, dropout=dropout),
+        case.data.vocabulary,
+        case.data.languages,
+        tuple(sorted(objective.stacks)),
+        objectives=(ChosenObjective(case.component, case.options),),
+    )
+    return objective, description.build_model({objective.name: objective})
+
+
+def prepared(objective: Objective, model: Model, batch: Batch, step: Step) -> Batch:
+    """A batch as `Objective.loss` gets it."""
+    was_training = model.training
+    torch.manual_seed(0)
+    with torch.no_grad():
+        batch = objective.prepare(model.eval(), batch, step)
+    model.train(was_training)
+    return batch
+
+
+def batches(case: ObjectiveCase, objective: Objective, model: Model) -> Iterator[tuple[str, Batch]]:
+    """Every kind of batch that the objective makes, and what to call it."""
+    for step in case.steps:
+        for make in MAKERS:
+            for name, batch in case.made(make, step).items():
+                yield f"{step}, {name}", prepared(objective, model, batch, step)
+
+
+@promise("`prepare` changes no number of targets, by which losses are divided", "Objective.prepare")
+def prepares_as_many_targets(case: ObjectiveCase) -> None:
+    objective, model = build(case)
+    for step in case.steps:
+        (batch,) = case.made(for_training, step).values()
+        n, n_before = prepared(objective, model, batch, step).n_targets, batch.n_targets
+        demand(n == n_before, f"{step}: {n} targets of {n_before}")
+
+
+@promise("the loss is one finite number with a graph; counts are whole", "Objective.loss")
+def gives_sums(case: ObjectiveCase) -> None:
+    objective, model = build(case)
+    for where, batch in batches(case, objective, model):
+        output = model(objective, batch)
+        demand(isinstance(output, LossOutput), f"{where}: {type(output).__name__}, no LossOutput")
+        for name, value in zip(output._fields, output, strict=True):
+            fine = isinstance(value, torch.Tensor) and value.shape == ()
+            demand(fine, f"{where}: {name} is {value!r}, and no tensor of shape ()")
+        loss, n_targets, n_correct = (float(value.detach()) for value in output)
+        demand(math.isfinite(loss), f"{where}: the loss is {loss}")
+        demand(output.loss.requires_grad, f"{where}: the loss has no graph")
+        n = batch.n_targets
+        demand(n_targets == n, f"{where}: n_targets is {n_targets:g} where the batch has {n}")
+        fine = 0 <= n_correct <= n and n_correct == int(n_correct)
+        demand(fine, f"{where}: n_correct is {n_correct:g} of {n} targets")
+
+
+@promise("a sample of a single token makes a batch with a finite loss", "Objective.make_batch")
+def takes_a_single_token(case: ObjectiveCase) -> None:
+    objective, model = build(case)
+    for step in case.steps:
+        samples = _of_a_single_token(case, step)
+        for make in MAKERS:
+            for name, batch in make(objective, samples, step, np.random.default_rng(0)).items():
+                output = model(objective, prepared(objective, model, batch, step))
+                output.loss.backward()
+                loss, n_targets = output.loss.item(), int(output.n_targets)
+                found = f"{step}, {name}: a loss of {loss:g} for {n_targets} targets"
+                demand(math.isfinite(loss), found)
+                demand(n_targets > 0 or loss == 0, found)
+
+
+@promise("in eval mode the loss draws no random numbers", "Objective.loss")
+def draws_nothing_in_eval_mode(case: ObjectiveCase) -> None:
+    objective, model = build(case, dropout=0.1)
+    for where, batch in batches(case, objective, model):
+        one, other = (_loss(model.eval(), objective, batch, seed) for seed in (1, 2))
+        demand(one == other, f"{where}: {one:g} and {other:g} under two seeds")
+
+
+@promise("under one seed model and loss are the same again, dropout and all", "Objective.loss")
+def repeats_under_a_seed(case: ObjectiveCase) -> None:
+    (objective, model), (again, twin) = build(case, dropout=0.1), build(case, dropout=0.1)
+    for (where, batch), (_, same) in zip(
+        batches(case, objective, model), batches(case, again, twin), strict=True
+    ):
+        one = _loss(model.train(), objective, batch, 1)
+        other = _loss(twin.train(), again, same, 1)
+        demand(one == other, f"{where}: {one:g}, and {other:g} the second time")
+
+
+@promise("the loss is a sum over samples: packing and padding do not change it", "Objective.loss")
+def adds_samples_up(case: ObjectiveCase) -> None:
+    objective, model = build(case)
+    for where, batch in batches(case, objective, model):
+        whole = _sums(model.eval(), objective, [batch])
+        parts = [select(batch, sequences) for sequences in by_sample(batch)]
+        _demand_close(whole, _sums(model, objective, parts), f"{where}: %s together, %s one by one")
+
+
+@promise("the order of samples does not change the loss", "Objective.loss")
+def takes_samples_in_any_order(case: ObjectiveCase) -> None:
+    objective, model = build(case)
+    for where, batch in batches(case, objective, model):
+        backwards = [sequence for group in by_sample(batch)[::-1] for sequence in group]
+        one, other = (
+            _sums(model.eval(), objective, [given]) for given in (batch, select(batch, backwards))
+        )
+        _demand_close(one, other, f"{where}: %s in order, %s backwards")
+
+
+@promise("the loss leaves its batch as it is", "Objective.loss")
+def leaves_its_batch_alone(case: ObjectiveCase) -> None:
+    objective, model = build(case)
+    for where, batch in batches(case, objective, model):
+        before = copied(batch)
+        model(objective, batch)
+        field = difference(before, batch)
+        demand(not field, f"{where}: {field} is another one afterwards")
+
+
+@promise("gradient reaches the model, and every module of the objective's own", "Objective.modules")
+def sends_gradient(case: ObjectiveCase) -> None:
+    objective, model = build(case)
+    for _, batch in batches(case, objective, model):
+        model(objective, batch).loss.backward()
+    reached = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and bool(parameter.grad.any())
+    }
+    for stack in objective.stacks:
+        any_reached = any(name.startswith(f"{stack}.") for name in reached)
+        demand(any_reached, f"no parameter of the {stack} gets a gradient")
+    own = {name for name, _ in model.named_parameters() if name.startswith("heads.")}
+    demand(own <= reached, f"no gradient reaches {', '.join(sorted(own - reached))}")
+
+
+@promise("one batch can be learnt by heart", "Objective.loss")
+def learns_a_batch_by_heart(case: ObjectiveCase) -> None:
+    for step in case.steps:
+        objective, model = build(case)
+        samples = _first(case.samples(step), 4)
+        batch = objective.make_batch(samples, step, np.random.default_rng(0))
+        batch = prepared(objective, model, batch, step)
+        losses = _losses_while_learning(model, objective, batch)
+        first = next(losses)
+        least = min(loss for loss in (first, *_until(losses, LEARNT * first)))
+        demand(
+            least <= LEARNT * first,
+            f"{step}: the loss of a batch of 4 samples falls from {first:.3g} to {least:.3g} "
+            f"a target in {N_UPDATES} updates, not to a third",
+        )
+
+
+def _losses_while_learning(model: Model, objective: Objective, batch: Batch) -> Iterator[float]:
+    """The loss a target before each update."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(N_UPDATES):
+        loss, n_targets, _ = model(objective, batch)
+        mean = loss / n_targets.clamp(min=1)
+        yield mean.item()
+        optimizer.zero_grad()
+        mean.backward()
+        optimizer.step()
+
+
+def _until(losses: Iterator[float], low_enough: float) -> Iterator[float]:
+    for loss in losses:
+        yield loss
+        if loss <= low_enough:
+            return
+
+
+def _loss(model: Model, objective: Objective, batch: Batch, seed: int) -> float:
+    torch.manual_seed(seed)
+    return float(model(objective, batch).loss.detach())
+
+
+def _sums(model: Model, objective: Objective, parts: Sequence[Batch]) -> list[float]:
+    """Loss, targets and hits, added up over batches."""
+    with torch.no_grad():
+        outputs = [torch.stack([p.double() for p in model(objective, part)]) for part in parts]
+    sums: list[float] = torch.stack(outputs).sum(0).tolist()
+    return sums
+
+
+def _demand_close(one: list[float], other: list[float], found: str) -> None:
+    for name, a, b in zip(LossOutput._fields, one, other, strict=True):
+        close = abs(a - b) <= TOLERANCE * max(1.0, abs(a), abs(b))
+        demand(close, f"{found % (f'{a:g}', f'{b:g}')} ({name})")
+
+
+def _first(samples: Samples, n: int) -> Samples:
+    rows = np.arange(min(n, len(samples.ids)))
+    return Samples(samples.ids[rows], tuple(side.take(rows) for side in samples.sides))
+
+
+def _of_a_single_token(case: ObjectiveCase, step: Step) -> Samples:
+    samples = _first(case.samples(step), 1)
+    return Samples(samples.ids, tuple(Ragged.of([side.values[:1]]) for side in samples.sides))
+
+
+PROMISES = (
+    prepares_as_many_targets,
+    gives_sums,
+    takes_a_single_token,
+    draws_nothing_in_eval_mode,
+    repeats_under_a_seed,
+    adds_samples_up,
+    takes_samples_in_any_order,
+    leaves_its_batch_alone,
+    sends_gradient,
+    learns_a_batch_by_heart,
+)
