@@ -90,3 +90,21 @@ def test_the_group_has_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"  {name}  {text}" in shown
     assert main(["plugins", "nwe"]) == 2
     assert "did you mean new?" in capsys.readouterr().err
+
+
+WATCH = """
+from xlm_plugins import hookimpl
+
+@hookimpl
+def xlm_step_end(step):
+    pass
+"""
+
+
+def test_a_plugin_without_components_is_known_by_its_hooks(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("xlm-watch", WATCH)
+    assert main(["plugins", "--json"]) == 0
+    (row,) = [r for r in json.loads(capsys.readouterr().out) if r["name"] == "watch"]
+    assert (row["kind"], row["summary"], row["state"]) == ("hooks", "xlm_step_end", "ok")

@@ -207,13 +207,13 @@ def test_metadata_without_a_name_stops_nobody(install: Install) -> None:
 
 
 def test_a_run_hook_that_fails_is_left_out_from_then_on(
-    install: Install, capsys: pytest.CaptureFixture[str]
+    install: Install, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     install("xlm-watch", STEP_END)
     plugins = Plugins.discover()
 
     def step_end(step: int) -> list[str]:
-        return plugins.call("xlm_step_end", run=Path(), step=step, metrics={})
+        return plugins.call("xlm_step_end", run=tmp_path, step=step, metrics={})
 
     assert step_end(1) == []
     told = step_end(2)
@@ -223,14 +223,14 @@ def test_a_run_hook_that_fails_is_left_out_from_then_on(
     assert state_of(plugins, "xlm-watch").state == "broken"
 
 
-def test_a_run_hook_that_fails_under_strict_ends_the_run(install: Install) -> None:
+def test_a_run_hook_that_fails_under_strict_ends_the_run(install: Install, tmp_path: Path) -> None:
     install("xlm-watch", STEP_END)
     plugins = Plugins.discover()
     plugins.refuse_faults()
     with pytest.raises(
         PluginError, match=r"xlm-watch 1\.0 failed: in xlm_step_end: .*full"
     ) as error:
-        plugins.call("xlm_step_end", run=Path(), step=2, metrics={})
+        plugins.call("xlm_step_end", run=tmp_path, step=2, metrics={})
     assert "XLM_DISABLE_PLUGINS=xlm-watch" in error.value.remedy
 
 

@@ -11,7 +11,6 @@ import click
 from xlm_plugins.cli.lazy import LazyGroup
 from xlm_plugins.core.faults import DISABLE_VARIABLE
 from xlm_plugins.core.plugins import Plugins, PluginState
-from xlm_plugins.core.registry import Registry
 
 UNBOUNDED = 1000
 """Columns where standard output is no terminal: a pipe's reader wants whole lines."""
@@ -21,7 +20,7 @@ COMMANDS = {"new": ("new_plugin:new", "Write the project of a new plugin, with a
 
 @dataclass(frozen=True)
 class Row:
-    """One component, or one plugin that brought none.
+    """One component, or one plugin that brought none; then the summary names its hooks.
 
     ``state`` is ``ok``, ``disabled``, ``broken`` or ``conflict``; all but ``ok`` have a ``cause``
     and a ``remedy``.
@@ -48,7 +47,7 @@ def plugins(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand:
         return
     found: Plugins = context.obj.plugins
-    rows = [row for state in found.states for row in _rows(state, found.registry)]
+    rows = [row for state in found.states for row in _rows(state, found)]
     rows.sort(key=lambda row: (row.kind == "", row.kind, row.name, row.distribution))
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
@@ -58,14 +57,15 @@ def plugins(context: click.Context, as_json: bool) -> None:
         click.echo(f"note: {DISABLE_VARIABLE} names {name}, and no plugin is called so", err=True)
 
 
-def _rows(state: PluginState, registry: Registry) -> list[Row]:
+def _rows(state: PluginState, plugins: Plugins) -> list[Row]:
     origin = (state.distribution, state.version)
     fault = (state.state, state.cause, state.remedy)
     if not state.components:
-        return [Row(state.name, "", *origin, "", *fault)]
+        hooks = ", ".join(plugins.hooks_of(state))
+        return [Row(state.name, "hooks" if hooks else "", *origin, hooks, *fault)]
     rows = []
     for component in state.components:
-        conflict = registry.conflict(component)
+        conflict = plugins.registry.conflict(component)
         told = ("conflict", conflict.cause, conflict.remedy) if conflict else fault
         rows.append(Row(component.name, component.kind, *origin, component.summary, *told))
     return rows

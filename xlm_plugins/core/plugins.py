@@ -152,6 +152,11 @@ class Plugins:
                 self.manager.unregister(implementation.plugin)
         return told
 
+    def hooks_of(self, state: PluginState) -> list[str]:
+        """The hooks that a plugin implements."""
+        module = self.manager.get_plugin(f"{state.distribution}:{state.name}")
+        return [caller.name for caller in self.manager.get_hookcallers(module) or ()]
+
     def broken(self) -> list[PluginState]:
         """The plugins that cannot be used, or not wholly."""
         return [state for state in self.states if state.state == "broken"]
