@@ -31,11 +31,12 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from train_step import _machine as machine
+from train_step import machine
 from xlm_pkm import ProductKeyOptions, layer
 from xlm_pkm.gather import weighted_rows
 
@@ -169,6 +170,21 @@ def measure(n_keys: int, n_tokens: int, n_rounds: int) -> list[Way]:
     return ways
 
 
+def heading(arguments: argparse.Namespace) -> str:
+    peer = "the peer, lucidrains', was not installed"
+    if PKM is not None:
+        peer = f"product-key-memory {version('product-key-memory')}"
+    return (
+        f"# A product-key memory's step, {time.strftime('%Y-%m-%d')}\n\n"
+        f"`python benchmarks/pkm_step.py --tokens {arguments.tokens} "
+        f"--rounds {arguments.rounds}`\n\n"
+        f"{machine()}, {os.cpu_count()} cores; {arguments.threads} threads; "
+        f"torch {torch.__version__}; {peer}. {arguments.tokens} tokens, dim {DIM}, heads {HEADS}, "
+        f"knn {KNN}, k_dim {K_DIM}, fp32; milliseconds, median (least to most) of "
+        f"{arguments.rounds} interleaved rounds.\n"
+    )
+
+
 def row(way: Way, base: Way) -> str:
     """A line of the table; ratios are to the base's step in the same round."""
     parts = [cell(list(part)) for part in zip(*way.times, strict=True)]
@@ -193,14 +209,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     tune_host(arguments.threads)  # as training does, or page faults are what is timed
-    print(
-        f"{time.strftime('%Y-%m-%d')}, {machine()}, {os.cpu_count()} cores, "
-        f"{arguments.threads} threads, torch {torch.__version__}; {arguments.tokens} tokens, "
-        f"dim {DIM}, heads {HEADS}, knn {KNN}, k_dim {K_DIM}, fp32; milliseconds, median "
-        f"(least to most) of {arguments.rounds} interleaved rounds.\n"
-    )
-    if PKM is None:
-        print("Without lucidrains: `product_key_memory` cannot be imported.\n")
+    print(heading(arguments))
     print("| slots | way | slots touched | forward | backward | update | total | total / ours |")
     print("|---" * 8 + "|")
     for n_slots in map(int, arguments.slots.split(",")):

@@ -26,9 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from train_step import MATRIX_SIZES, N_SEQUENCES, ROLES, VOCABULARY, WINDOW
-from train_step import _machine as machine
-from train_step import _Product as Product
+from train_step import MATRIX_SIZES, N_SEQUENCES, ROLES, VOCABULARY, WINDOW, Product, machine
 from xlm_pkm import ProductKeyOptions
 
 from xlm_plugins import Batch, Model, Objective, Position, Ragged, Samples, Step

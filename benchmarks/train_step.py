@@ -72,7 +72,7 @@ def main() -> None:
         case.flops = _mean_flops(case)
         for _ in range(3):
             _train_step(case)
-    products = [_Product(*size) for size in MATRIX_SIZES]
+    products = [Product(*size) for size in MATRIX_SIZES]
     peaks = []
     for _ in range(arguments.repetitions):
         for case in cases:
@@ -142,7 +142,7 @@ def _tokens_per_second(case: Case, n_steps: int) -> float:
     return n_tokens / (time.perf_counter() - start)
 
 
-class _Product:
+class Product:
     """An fp32 matrix product of one size, to measure the machine with."""
 
     def __init__(self, n: int, k: int, m: int) -> None:
@@ -186,7 +186,7 @@ def _report(cases: list[Case], peaks: list[float], arguments: argparse.Namespace
         f"--precision {arguments.precision} --repetitions {arguments.repetitions} "
         f"--steps {arguments.steps}`",
         "",
-        f"{_machine()}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
+        f"{machine()}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
         f"fp32 matrix product {statistics.median(peaks) / 1e9:.0f} GFLOP/s "
         f"({min(peaks) / 1e9:.0f} to {max(peaks) / 1e9:.0f}).",
         "",
@@ -216,7 +216,7 @@ def _spread(values: list[float], factor: float) -> str:
     return f"{middle:,.0f} ({first:,.0f} to {third:,.0f})"
 
 
-def _machine() -> str:
+def machine() -> str:
     """The processor, by the name and family that the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
