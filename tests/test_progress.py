@@ -49,3 +49,12 @@ def test_an_evaluation_shows_perplexities() -> None:
     report.evaluation(5, {"valid_en_mlm_ppl": 12.34, "valid_en_mlm_acc": 50.0})
     assert "valid_en_mlm 12.3" in written.getvalue()
     assert "50" not in written.getvalue().replace("step 5", "")
+
+
+def test_an_evaluation_shows_bleu_where_there_is_any() -> None:
+    report, written = _report(terminal=False)
+    metrics = {"valid_fr-en_mt_ppl": 12.34, "valid_fr-en_mt_bleu": 27.81, "valid_fr-en_mt_chrf": 5}
+    report.evaluation(1000, metrics)
+    assert written.getvalue() == (
+        "evaluation at step 1,000: perplexity valid_fr-en_mt 12.3; BLEU valid_fr-en_mt 27.8\n"
+    )

@@ -84,13 +84,16 @@ class Report:
             self.note(f"{head}  loss {losses}")
 
     def evaluation(self, update: int, metrics: Mapping[str, float]) -> None:
-        """Show an evaluation: the perplexities in one line."""
-        shown = "  ".join(
-            f"{name.removesuffix('_ppl')} {value:,.1f}"
-            for name, value in metrics.items()
-            if name.endswith("_ppl") and "_alone_" not in name
-        )
-        self.note(f"evaluation at step {update:,}: perplexity {shown}")
+        """Show an evaluation: the perplexities in one line, and BLEU where there is any."""
+        told = []
+        for title, suffix in (("perplexity", "_ppl"), ("BLEU", "_bleu")):
+            shown = [
+                f"{name.removesuffix(suffix)} {value:,.1f}"
+                for name, value in metrics.items()
+                if name.endswith(suffix) and "_alone_" not in name
+            ]
+            told += [f"{title} {'  '.join(shown)}"] if shown else []
+        self.note(f"evaluation at step {update:,}: {'; '.join(told)}")
 
     def _table(self) -> Table:
         table = Table("objective", "languages", "loss", "accuracy", box=None, pad_edge=False)
