@@ -16,6 +16,7 @@ from rich.console import Console
 
 import xlm_plugins
 from xlm_plugins.cli.main import main
+from xlm_plugins.cli.standard_input import input_lines
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import save_tokenizer
 from xlm_plugins.model.bundle import write_description
@@ -123,6 +124,12 @@ def test_lines_end_at_newlines_and_nowhere_else(translate: Translate, content: s
     assert out.count("\n") == len(content.removesuffix("\n").split("\n")) * (content != "")
     plain = content.replace("\r", "").replace("\ufeff", "").replace("\u2028", " ")
     assert translate(content=plain)[1] == out
+
+
+def test_a_byte_order_mark_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = "\ufeffa\r\nb \ufeff\n\nc".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert list(input_lines(3)) == [["a", "b \ufeff", ""], ["c"]]
 
 
 def test_a_long_input_goes_through_in_lots(

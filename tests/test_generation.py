@@ -19,7 +19,8 @@ from xlm_plugins.model.root import Model
 from xlm_plugins.model.transformer import Source
 
 EOS, SIZE = 1, 12
-VOCABULARY = Vocabulary(SIZE, {"eos": EOS}, (0, EOS, 2, 3, 4))
+UNK = 4
+VOCABULARY = Vocabulary(SIZE, {"eos": EOS, "unk": UNK}, (0, EOS, 2, 3))  # text encodes to UNK
 LENGTHS = [3, 9, 5, 5, 14, 2]
 
 

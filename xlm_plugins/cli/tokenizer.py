@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors_option, given
 from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY
+from xlm_plugins.cli.standard_input import input_lines
 from xlm_plugins.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -171,18 +170,5 @@ def _ids(line: str, n_ids: int) -> list[int]:
 
 def _pipe(work: Callable[[list[str]], Iterable[str]]) -> None:
     """Standard input to standard output, line for line and many at once; one at a terminal."""
-    stream = sys.stdin.buffer
-    lines = _lines(stream)
-    while batch := list(itertools.islice(lines, 1 if stream.isatty() else LINES_AT_ONCE)):
-        click.echo("\n".join(work(batch)))
-
-
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(stream, 1):
-        try:
-            yield line.rstrip(b"\r\n").decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"standard input, line {number}: byte {error.start + 1} is not UTF-8",
-                remedy="convert the text: iconv -f latin1 -t utf-8",
-            ) from error
+    for lines in input_lines(LINES_AT_ONCE):
+        click.echo("\n".join(work(lines)))

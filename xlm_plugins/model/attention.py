@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xlm_plugins.model.linear import Linear, linear
+
 IntArray = npt.NDArray[np.int64]
 
 MAX_PADDING = 0.25
@@ -217,7 +219,7 @@ class QueryKeyValue(nn.Linear):
     def forward(self, x: Tensor, part: Literal["all", "query", "key_value"] = "all") -> Tensor:
         """Shape: (n, dim) -> (n, width), width being 3, 1 or 2 times dim."""
         first, last = (self.in_features * n for n in _PARTS[part])
-        return functional.linear(x, self.weight[first:last], self.bias[first:last])
+        return linear(x, self.weight[first:last], self.bias[first:last])
 
 
 class Attention(nn.Module):
@@ -233,7 +235,7 @@ class Attention(nn.Module):
         self.n_heads = n_heads
         self.dropout = dropout
         self.qkv = QueryKeyValue(dim)
-        self.output = nn.Linear(dim, dim)
+        self.output = Linear(dim, dim)
 
     def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
         """Let the rows that the plan wants attend to their sequences.
@@ -264,18 +266,23 @@ class Attention(nn.Module):
         projected: Tensor = self.output(mixed)
         return projected
 
-    def write(self, x: Tensor, keys: Tensor, values: Tensor, at: int) -> Tensor:
-        """Let one more row a sequence attend to those before it and itself.
+    def write(
+        self, x: Tensor, keys: Tensor, values: Tensor, at: int, mask: Tensor | None = None
+    ) -> Tensor:
+        """Let more rows of each sequence attend to rows before them and to themselves.
 
-        :param x: the new rows.  Shape: (n_rows, dim)
-        :param keys: of earlier rows; the new ones are written in at ``at``.
-            Shape: (n_rows, n_heads, capacity, dim / n_heads)
+        :param x: the new rows, as many of each sequence, side by side.  Shape: (n_rows, dim)
+        :param keys: of earlier rows; the new ones are written in from ``at`` on.
+            Shape: (n_sequences, n_heads, capacity, dim / n_heads)
         :param values: like ``keys``.
+        :param mask: added to the scores of all keys up to the last new one; None where each row
+            sees them all.  Shape: (n_sequences, 1, n_rows / n_sequences, n_keys)
         :returns: shape (n_rows, dim).
         """
-        query, key, value = self._by_head(self.qkv(x)[:, None], 3)
-        keys[:, :, at], values[:, :, at] = key[:, :, 0], value[:, :, 0]
-        return self.read(query, keys[:, :, : at + 1], values[:, :, : at + 1])
+        query, key, value = self._by_head(self.qkv(x).unflatten(0, (len(keys), -1)), 3)
+        end = at + query.shape[2]
+        keys[:, :, at:end], values[:, :, at:end] = key, value
+        return self.read(query, keys[:, :, :end], values[:, :, :end], mask)
 
     def queries(self, x: Tensor, n_together: int) -> Tensor:
         """Queries of rows that attend to the same keys, ``n_together`` at a time.
@@ -299,7 +306,7 @@ class Attention(nn.Module):
         """Mix values by what queries find, and project; without dropout.
 
         :param queries: shape (n, n_heads, n_together, dim / n_heads).
-        :param mask: which keys are real.  Shape: (n, 1, 1, length)
+        :param mask: added to the scores.  Shape: (n, 1, 1 or n_together, length)
         :returns: shape (n * n_together, dim).
         """
         mixed = functional.scaled_dot_product_attention(queries, keys, values, mask)

@@ -83,7 +83,8 @@ class Beam:
 
         :param log_probabilities: of the next token, -inf where it may not come.
             Shape: (n_sentences * beam, vocabulary_size)
-        :returns: the row that each row now goes on from.  Shape: (n_sentences * beam,)
+        :returns: the row of its sentence that each row now goes on from.
+            Shape: (n_sentences, beam)
         """
         n_sentences, width = self._sums.shape
         sums = self._sums.view(-1, 1) + log_probabilities
@@ -100,8 +101,7 @@ class Beam:
         if self.length < self.tokens.shape[2]:
             self.tokens[:, :, self.length] = words
         self.length += 1
-        first = torch.arange(n_sentences, device=parents.device)[:, None] * width
-        return (first + parents).flatten()
+        return parents
 
     def _finish(self, best: Tensor, parents: Tensor, is_end: Tensor) -> None:
         """Close what ends here, in sentences that are not done.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xlm_plugins.model.attention import side_by_side
 from xlm_plugins.model.transformer import Source, Stack, TransformerLayer
@@ -22,7 +22,8 @@ GROWTH = 32
 class _Kept:
     """One layer's keys and values.
 
-    ``keys``, ``values``: of what was written, (n_rows, n_heads, capacity, head_dim);
+    ``keys``, ``values``: of all that was written, place by place, each time ``width`` rows of a
+    sentence side by side, (n_sentences, n_heads, capacity, head_dim);
     ``source``: keys and values of the source, (n_sentences, n_heads, length, head_dim) each.
     """
 
@@ -35,7 +36,9 @@ class _Kept:
 class Decoding:
     """What a decoder has read and written, for sentences that are decoded side by side.
 
-    Rows are hypotheses: ``width`` of them for each sentence, next to each other.
+    Rows are hypotheses: ``width`` of them for each sentence, next to each other.  All rows of a
+    sentence look at the same keys, those of every row that was ever written, and a mask says
+    which of them are a row's own past: so going on from another row moves no keys.
 
     :param decoder: in eval mode.
     :param source: the encoder's states of the sentences.
@@ -48,14 +51,15 @@ class Decoding:
         self._language = language
         self._width = width
         self.length = 0
-        padded, self._mask = side_by_side(source.states, source.offsets)
-        self.n_rows = len(padded) * width
+        padded, real = side_by_side(source.states, source.offsets)
+        self._mask = None if real is None else torch.where(real, 0.0, -torch.inf).to(padded)
+        self._past = padded.new_empty(len(padded), width, 0)
         self._kept = [self._keep(layer, padded) for layer in decoder.transformer_layers]
 
     def _keep(self, layer: TransformerLayer, padded: Tensor) -> _Kept:
         attention = layer.source_attention
         head_dim = padded.shape[2] // attention.n_heads
-        empty = padded.new_empty(self.n_rows, attention.n_heads, 0, head_dim)
+        empty = padded.new_empty(len(padded), attention.n_heads, 0, head_dim)
         return _Kept(layer, empty, empty, attention.keys_and_values(padded))
 
     def write(self, tokens: Tensor) -> Tensor:
@@ -64,12 +68,13 @@ class Decoding:
         :param tokens: shape (n_rows,).
         :returns: the last layer's states at these tokens.  Shape: (n_rows, dim)
         """
-        at = self.length
-        self._make_room()
-        x = self._decoder.embeddings.at_position(tokens, at, self._language)
+        at = self.length * self._width
+        past = self._make_room(at)
+        x = self._decoder.embeddings.at_position(tokens, self.length, self._language)
         for kept in self._kept:
             layer = kept.layer
-            x = layer.attention_norm(x + layer.attention.write(x, kept.keys, kept.values, at))
+            written = layer.attention.write(x, kept.keys, kept.values, at, past)
+            x = layer.attention_norm(x + written)
             queries = layer.source_attention.queries(x, self._width)
             read = layer.source_attention.read(queries, *kept.source, self._mask)
             x = layer.transform(layer.source_attention_norm(x + read))
@@ -81,32 +86,37 @@ class Decoding:
 
         :param sentences: their numbers among those that are left, rising.
         """
-        rows = (
-            sentences[:, None] * self._width + torch.arange(self._width).to(sentences)
-        ).flatten()
-        self.n_rows = len(rows)
         self._mask = None if self._mask is None else self._mask.index_select(0, sentences)
+        self._past = self._past.index_select(0, sentences)
         for kept in self._kept:
             keys, values = kept.source
             kept.source = keys.index_select(0, sentences), values.index_select(0, sentences)
-        self.continue_rows(rows)
+            kept.keys = kept.keys.index_select(0, sentences)
+            kept.values = kept.values.index_select(0, sentences)
 
-    def continue_rows(self, rows: Tensor) -> None:
-        """Let each row go on from what another one has written.
+    def continue_rows(self, parents: Tensor) -> None:
+        """Let each row go on from what another one of its sentence has written.
 
-        :param rows: the row whose past each row takes over.  Shape: (n_rows,)
+        :param parents: the row, of its sentence's, whose past each row takes over.
+            Shape: (n_sentences, width)
         """
-        for kept in self._kept:
-            kept.keys = kept.keys.index_select(0, rows)
-            kept.values = kept.values.index_select(0, rows)
+        which = parents[:, :, None].expand(-1, -1, self._past.shape[2])
+        self._past = self._past.gather(1, which)
 
-    def _make_room(self) -> None:
-        for kept in self._kept:
-            if self.length == kept.keys.shape[2]:
-                kept.keys, kept.values = _longer(kept.keys), _longer(kept.values)
+    def _make_room(self, at: int) -> Tensor | None:
+        """Room for one more place; gives what is added to each row's scores of all places.
+
+        :returns: shape (n_sentences, 1, width, at + width).
+        """
+        if at == self._past.shape[2]:
+            self._past = nn.functional.pad(self._past, (0, GROWTH * self._width), value=-torch.inf)
+            for kept in self._kept:
+                kept.keys = _longer(kept.keys, GROWTH * self._width)
+                kept.values = _longer(kept.values, GROWTH * self._width)
+        end = at + self._width
+        self._past[:, :, at:end].diagonal(dim1=1, dim2=2).zero_()
+        return None if self._width == 1 else self._past[:, None, :, :end]
 
 
-def _longer(kept: Tensor) -> Tensor:
-    grown = kept.new_zeros(*kept.shape[:2], kept.shape[2] + GROWTH, kept.shape[3])
-    grown[:, :, : kept.shape[2]] = kept
-    return grown
+def _longer(kept: Tensor, n_places: int) -> Tensor:
+    return nn.functional.pad(kept, (0, 0, 0, n_places))

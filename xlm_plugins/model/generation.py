@@ -69,7 +69,7 @@ def generate(
 
     :param source: sentences as the encoder reads them; none is empty.
     :param language: id of the language to write.
-    :param vocabulary: tells EOS, and what is never generated: every other reserved id.
+    :param vocabulary: tells EOS, and what is never generated: every other special id.
     :param limits: greatest length of each, both EOS included; `length_limits` if None.
         Shape: (n_sentences,)
     """
@@ -186,10 +186,9 @@ def _decoding(model: Model, source: Batch, language: int, width: int) -> Decodin
 
 
 def _forbidden(vocabulary: Vocabulary, device: torch.device) -> Tensor:
-    """Ids that are never generated."""
-    eos = vocabulary.roles["eos"]
-    ids = [index for index in vocabulary.reserved if index != eos]
-    return torch.tensor(ids, dtype=torch.long, device=device)
+    """Ids that are never generated: special ones but EOS, UNK among them."""
+    special = {*vocabulary.reserved, *vocabulary.roles.values()} - {vocabulary.roles["eos"]}
+    return torch.tensor(sorted(special), dtype=torch.long, device=device)
 
 
 def _choose(log_shares: Tensor, options: GenerationOptions) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from xlm_plugins.core.batch import LossOutput
+from xlm_plugins.model.linear import add_product, linear
 
 CHUNK_SCORES = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Scores that a chunk may have: on a CPU 8 MiB in fp32, where time is flat up to 64 MiB; a GPU
@@ -46,7 +46,7 @@ class Output(nn.Module):
         :returns: scores, shape (n, vocabulary_size), or the summed cross-entropy, in fp32.
         """
         if targets is None:
-            return functional.linear(states, self.weight, self.bias)
+            return linear(states, self.weight, self.bias)
         wants_gradient = torch.is_grad_enabled()
         loss, n_correct = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
             states, self.weight, self.bias, targets, _compute_type(states), wants_gradient
@@ -93,7 +93,7 @@ class _CrossEntropy(torch.autograd.Function):
         with torch.autocast(states.device.type, enabled=False):
             for begin in range(0, len(states), step):
                 rows, wanted = states[begin : begin + step].to(compute), targets[begin:][:step]
-                log_shares = functional.linear(rows, matrix, offset).to(exact).log_softmax(1)
+                log_shares = linear(rows, matrix, offset).to(exact).log_softmax(1)
                 loss -= log_shares.gather(1, wanted[:, None]).sum()
                 n_correct += (log_shares.max(1).indices == wanted).sum()
                 if gradient is not None:
@@ -132,8 +132,8 @@ class _Gradient:
         """
         self.bias += excess.sum(0)
         excess = excess.to(rows.dtype)
-        self.states[where] = excess @ matrix
+        self.states[where] = linear(excess, matrix.t())
         if rows.dtype == self.weight.dtype:
-            self.weight.addmm_(excess.t(), rows)
+            add_product(self.weight, excess, rows)
         else:
             self.weight += excess.t() @ rows

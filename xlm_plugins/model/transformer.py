@@ -19,6 +19,7 @@ from xlm_plugins.model.attention import Attention, AttentionPlan
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.dropout import Dropout
 from xlm_plugins.model.embeddings import Embeddings
+from xlm_plugins.model.linear import Linear
 from xlm_plugins.model.output import Output
 
 
@@ -31,9 +32,9 @@ class FeedForward(nn.Module):
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
         width = options.ffn_dim or 4 * options.dim
-        self.expand = nn.Linear(options.dim, width)
+        self.expand = Linear(options.dim, width)
         self.activation = nn.GELU() if options.activation == "gelu" else nn.ReLU()
-        self.contract = nn.Linear(width, options.dim)
+        self.contract = Linear(width, options.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         contracted: Tensor = self.contract(self.activation(self.expand(x)))
