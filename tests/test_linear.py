@@ -14,7 +14,7 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape).to(dtype).requires_grad_()
 
 
-@pytest.mark.parametrize("shape", [(7, 6), (2, 5, 6), (0, 6), (1, 6)])
+@pytest.mark.parametrize("shape", [(64, 6), (2, 32, 6), (7, 6), (2, 5, 6), (0, 6), (1, 6)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("n_out", [3, 11])
 def test_values_and_gradients_are_torchs(
@@ -39,15 +39,15 @@ def test_values_and_gradients_are_torchs(
 
 
 def test_frozen_parts_have_no_gradient() -> None:
-    x, weight, bias = numbers(4, 6), numbers(3, 6).detach(), numbers(3)
+    x, weight, bias = numbers(64, 6), numbers(3, 6).detach(), numbers(3)
     linear(x, weight, bias).sum().backward()
     assert weight.grad is None
-    torch.testing.assert_close(bias.grad, torch.full((3,), 4.0))
-    torch.testing.assert_close(x.grad, weight.sum(0).expand(4, 6))
+    torch.testing.assert_close(bias.grad, torch.full((3,), 64.0))
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(64, 6))
 
 
 def test_a_part_of_a_weight_and_no_bias() -> None:
-    x, weight = numbers(4, 6), numbers(9, 6)
+    x, weight = numbers(64, 6), numbers(9, 6)
     torch.testing.assert_close(linear(x, weight[3:6]), x @ weight[3:6].t())
     torch.testing.assert_close(linear(x, weight[:6].t()[:6]), x @ weight[:6])
 
@@ -58,7 +58,7 @@ def test_autocast_goes_on_as_before() -> None:
 
 
 @pytest.mark.parametrize(("n_left", "n_right"), [(3, 5), (5, 3)])
-@pytest.mark.parametrize("n_rows", [7, 0])
+@pytest.mark.parametrize("n_rows", [128, 7, 0])
 @torch.no_grad()
 def test_a_product_over_rows_is_added(n_left: int, n_right: int, n_rows: int) -> None:
     to, left, right = numbers(n_left, n_right), numbers(n_rows, n_left), numbers(n_rows, n_right)

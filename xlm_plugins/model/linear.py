@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+ROWS, FEW_ROWS = 64, 512
+"""Numbers of rows that come again: multiples of the one, and without gradient up to the other."""
+
 _BY_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -83,7 +86,17 @@ def _suits(x: Tensor, other: Tensor) -> bool:
         and x.dtype == other.dtype == torch.float32
         and x.numel() > 0  # it refuses none
         and not torch.is_autocast_enabled("cpu")
+        and _comes_again(x.numel() // x.shape[-1])
     )
+
+
+def _comes_again(n_rows: int) -> bool:
+    """Whether a number of rows is one that others have too.
+
+    oneDNN compiles a kernel for each new shape, which takes longer than the product saves: windows
+    of a stream and the steps of decoding have shapes that come again, packed sentences have not.
+    """
+    return n_rows % ROWS == 0 or (n_rows <= FEW_ROWS and not torch.is_grad_enabled())
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
