@@ -14,7 +14,9 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape).to(dtype).requires_grad_()
 
 
-@pytest.mark.parametrize("shape", [(64, 6), (2, 32, 6), (7, 6), (2, 5, 6), (0, 6), (1, 6)])
+@pytest.mark.parametrize(
+    "shape", [(64, 6), (2, 32, 6), (7, 6), (300, 6), (3, 100, 6), (2, 5, 6), (0, 6), (1, 6)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("n_out", [3, 11])
 def test_values_and_gradients_are_torchs(

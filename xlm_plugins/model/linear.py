@@ -3,6 +3,10 @@
 For fp32 products torch asks MKL, which uses half of the vector width of AMD's processors: on a
 Zen 5 core oneDNN makes 200 GFLOP/s where MKL makes 90, with the same fp32 arithmetic.  torch has
 no public way to ask for it; the operator is the one that its own compiler writes.
+
+oneDNN compiles a kernel for each new shape, which takes longer than one product saves.  So products
+are made with numbers of rows that come again: windows of a stream and the steps of decoding have
+them, and packed sentences get rows of zeros up to the next one.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from torch.nn import functional
 
 ROWS, FEW_ROWS = 64, 512
 """Numbers of rows that come again: multiples of the one, and without gradient up to the other."""
+BLOCK, SMALLEST = 128, 256
+"""Other numbers are filled up to a multiple of the one, from the other on."""
 
 _BY_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -38,7 +44,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _suits(x, weight):
         return functional.linear(x, weight, bias)
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and _n_rows(x) <= FEW_ROWS:
         return _product(x, weight, bias)
     result: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result
@@ -52,7 +58,7 @@ def add_product(to: Tensor, left: Tensor, right: Tensor) -> None:
     :param right: shape (n_rows, n_right).
     """
     if _suits(left, right) and to.dtype == torch.float32:
-        to += _crossed(left, right)
+        to += _crossed(_filled(left), _filled(right))
     else:
         to.addmm_(left.t(), right)
 
@@ -62,8 +68,10 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        rows = _filled(x.flatten(0, -2))
+        ctx.save_for_backward(rows, weight)
+        ctx.shape = x.shape
+        return _product(rows, weight, bias)[: _n_rows(x)].view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
@@ -71,9 +79,10 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         rows = gradient.flatten(0, -2)
+        n_rows, filled = len(rows), _filled(rows)
         return (
-            _product(gradient, weight.t()) if wants_x else None,
-            _crossed(rows, x.flatten(0, -2)) if wants_weight else None,
+            _product(filled, weight.t())[:n_rows].view(ctx.shape) if wants_x else None,
+            _crossed(filled, x) if wants_weight else None,
             rows.sum(0) if wants_bias else None,
         )
 
@@ -86,17 +95,21 @@ def _suits(x: Tensor, other: Tensor) -> bool:
         and x.dtype == other.dtype == torch.float32
         and x.numel() > 0  # it refuses none
         and not torch.is_autocast_enabled("cpu")
-        and _comes_again(x.numel() // x.shape[-1])
+        and (
+            (n_rows := _n_rows(x)) >= SMALLEST or n_rows % ROWS == 0 or not torch.is_grad_enabled()
+        )
     )
 
 
-def _comes_again(n_rows: int) -> bool:
-    """Whether a number of rows is one that others have too.
+def _n_rows(x: Tensor) -> int:
+    return x.numel() // x.shape[-1]
 
-    oneDNN compiles a kernel for each new shape, which takes longer than the product saves: windows
-    of a stream and the steps of decoding have shapes that come again, packed sentences have not.
-    """
-    return n_rows % ROWS == 0 or (n_rows <= FEW_ROWS and not torch.is_grad_enabled())
+
+def _filled(rows: Tensor) -> Tensor:
+    """The rows, and rows of zeros up to a number that comes again; zeros add nothing to sums."""
+    if len(rows) % ROWS == 0:
+        return rows
+    return functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK))
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
