@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import random
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.training.settings import Settings
 
 
@@ -95,9 +98,131 @@ TINY_TRAIN = {
 def tiny_run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
     """A finished run with `tiny_settings`.  For reading only."""
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.training.start import train
+    from xlm_plugins.training.pretraining import train
 
     return train(tiny_settings(out=str(tiny_data.with_name("run"))), Plugins.discover()).path
+
+
+@pytest.fixture(scope="session")
+def clm_run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
+    """A finished run like `tiny_run`, of a causal language model.  For reading only."""
+    from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.training.pretraining import train
+
+    settings = tiny_settings(objective=["clm"], layer=[], out=str(tiny_data.with_name("clm")))
+    return train(settings, Plugins.discover()).path
+
+
+@pytest.fixture(scope="session")
+def toy_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SPLIT.LANGUAGE.tsv of a rule, which of two words stands in a sentence; none comes twice.
+
+    For reading only.
+    """
+    telling = {"en": {"good": "God", "bad": "king"}, "fr": {"good": "Dieu", "bad": "roi"}}
+    others = {
+        "en": ("the", "said", "and", "son", "house"),
+        "fr": ("le", "dit", "et", "fils", "maison"),
+    }
+    folder, rng, seen = tmp_path_factory.mktemp("toy"), random.Random(2), set()
+    for split, n_rows in (("train", 192), ("valid", 40), ("test", 60)):
+        for language in ("en",) if split == "train" else ("en", "fr"):
+            rows: list[str] = []
+            while len(rows) < n_rows:
+                label = ("good", "bad")[len(rows) % 2]
+                words = rng.choices(others[language], k=6)
+                words[rng.randrange(6)] = telling[language][label]
+                if (text := " ".join(words)) not in seen:
+                    rows.append(f"{label}\t{text}\n")
+                    seen.add(text)
+            (folder / f"{split}.{language}.tsv").write_text("label\ttext\n" + "".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_command(toy_files: Path) -> Callable[..., list[str]]:
+    """The command of 48 updates on `toy_files`, trained in English and tested in both languages.
+
+    ``toy_command(base, out, "--lr=1e-3", test="x.en.tsv")``: flags, and other files of a split.
+    """
+
+    def command(base: Path | str, out: Path, *flags: str, **instead: str) -> list[str]:
+        files = {"train": f"{toy_files}/train.en.tsv"}
+        files |= {s: f"{toy_files}/{s}.en.tsv,{toy_files}/{s}.fr.tsv" for s in ("valid", "test")}
+        named = [f"--classify.{split}={given}" for split, given in (files | instead).items()]
+        return [
+            "finetune", "classify", f"--from={base}", f"--out={out}", *named, "--epochs=4",
+            "--batch-sentences=16", "--lr=1e-2", "--head-lr=1e-2", "--warmup=4",
+            "--max-length=32", "--log-every=3", "--threads=1", *flags,
+        ]  # fmt: skip
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_command: Callable[..., list[str]], tiny_run: Path) -> Path:
+    """A finished run of `toy_command` from `tiny_run`.  For reading only."""
+    from xlm_plugins.cli.main import main
+
+    out = tiny_run.with_name("toy-run")
+    assert main(toy_command(tiny_run, out)) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def random_bundle() -> Callable[..., Bundle]:
+    """Make a model of the words a to l, trained in name only; its answers are far from alike.
+
+    ``random_bundle("clm", "mt", positions=32)``: the objectives that it names, and options.
+    """
+    import torch
+
+    from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.model.bundle import Bundle
+    from xlm_plugins.model.config import ModelOptions
+    from xlm_plugins.model.description import ChosenObjective, ModelDescription
+    from xlm_plugins.testing.words import WordTokenizer
+
+    def bundle(*objectives: str, positions: int = 32, languages: tuple[str, ...] = ("en", "fr")):
+        registry, tokenizer = Plugins.discover(), WordTokenizer("abcdefghijkl")
+        components = [registry.get("objective", name) for name in objectives]
+        description = ModelDescription(
+            ModelOptions(dim=16, n_layers=3, n_heads=4, max_positions=positions),
+            tokenizer.vocabulary(),
+            {language: number for number, language in enumerate(languages)},
+            ("encoder", "decoder") if "mt" in objectives else ("encoder",),
+            objectives=tuple(ChosenObjective(c, c.options()) for c in components),
+        )
+        torch.manual_seed(4)
+        built = description.build_objectives()
+        model = description.build_model(built).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.5 * torch.randn_like(parameter)
+        return Bundle(Path("my-run"), description, model, tokenizer, built)
+
+    return bundle
+
+
+@pytest.fixture
+def piped(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., tuple[int, bytes, str]]:
+    """Run a command in this process; gives its status, standard output and standard error.
+
+    ``piped("embed", run, "--json-lines", content="a line\\n")``
+    """
+    from xlm_plugins.cli.main import main
+
+    def piped(*arguments: object, content: str | bytes = "") -> tuple[int, bytes, str]:
+        content = content.encode() if isinstance(content, str) else content
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        command, run, *others = map(str, arguments)
+        status = main([command, run, "--threads=1", *others])
+        out, err = capfdbinary.readouterr()
+        return status, out, err.decode()
+
+    return piped
 
 
 @pytest.fixture

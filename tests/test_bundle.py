@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from xlm_plugins.core.errors import BundleError, PluginError, XLMError
 from xlm_plugins.core.plugins import Plugins, new_manager
-from xlm_plugins.core.registry import Registry
+from xlm_plugins.core.registry import KINDS, Registry
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.weights import load_weights
 from xlm_plugins.training.run import find_bundle
@@ -104,7 +104,7 @@ def test_a_description_that_lacks_a_part_is_told(folder: Path, plugins: Plugins,
 def test_a_missing_plugin_is_named_with_its_version(
     folder: Path, plugins: Plugins, kind: str, name: str
 ) -> None:
-    found = [c for each in ("objective", "layer", "tokenizer") for c in plugins.registry.of(each)]
+    found = [c for each in KINDS for c in plugins.registry.of(each)]
     without = Registry([c for c in found if c.name != name])
     with pytest.raises(PluginError, match=rf"the {kind} '{name}' of xlm-{name} 0.1.0") as caught:
         Bundle.load(folder, Plugins(new_manager(), without))

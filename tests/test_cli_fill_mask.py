@@ -6,9 +6,11 @@ import io
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from xlm_plugins.cli.main import main
 
@@ -35,7 +37,8 @@ def test_several_masks_are_numbered(tiny_run: Path, capsys: pytest.CaptureFixtur
 def test_json_from_standard_input(
     tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TEXT}\nÀ <mask> <mask>\n"))
+    content = f"{TEXT}\nÀ <mask> <mask>\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert main(["fill-mask", str(tiny_run), "--language=en", "--json"]) == 0
     trees = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [tree["text"] for tree in trees] == [TEXT, "À <mask> <mask>"]
@@ -44,6 +47,24 @@ def test_json_from_standard_input(
     assert len(guesses) == 5
     assert guesses[0].keys() == {"token", "probability", "text"}
     assert 0 < guesses[-1]["probability"] <= guesses[0]["probability"] < 1
+
+
+def test_many_lines_go_through_in_lots(
+    tiny_run: Path, piped: Callable[..., tuple[int, bytes, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [TEXT, "<mask>", "À <mask> <mask>", "God said <mask> and <mask> it", TEXT]
+    content = "".join(f"{text}\n" for text in texts)
+    given = (tiny_run, "--language=en", "--batch-tokens=30")
+    whole = piped("fill-mask", *given, content=content)
+    assert whole[0] == 0
+    alone = [piped("fill-mask", *given, text)[1] for text in texts]
+    assert whole[1] == b"".join(alone)
+    monkeypatch.setattr("xlm_plugins.cli.pipes.LINES_AT_ONCE", 2)
+    monkeypatch.setattr(Console, "is_terminal", True)
+    _, out, err = piped("fill-mask", *given, content=content)
+    assert out == whole[1]
+    assert "5 lines filled" in err
+    assert b"<unk>" not in out
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from xlm_plugins import Component, OptionError, PluginError, RunError, option
+from xlm_plugins.cli import finetune as finetune_command
 from xlm_plugins.cli import train as train_command
 from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
 from xlm_plugins.core.plugins import Plugins, new_manager
@@ -40,6 +41,7 @@ def plugins() -> Plugins:
         with_origin(Component("pkm", "x:Y", Keys), "layer", "xlm-pkm", "1"),
         with_origin(Component("tlm", "x:Y", Keys), "objective", "xlm-tlm", "1"),
         with_origin(Component("bpe", "x:Y", Keys), "tokenizer", "xlm-bpe", "1"),
+        with_origin(Component("classify", "x:Y", Keys), "task", "xlm-classify", "1"),
     ]
     return Plugins(new_manager(), Registry(components))
 
@@ -113,6 +115,11 @@ def test_an_option_of_an_unselected_plugin_says_whom_to_select(plugins: Plugins)
     assert "layer 'pkm', which is not selected" in error.value.problem
 
 
+def test_an_option_of_a_task_says_which_command_has_it(plugins: Plugins) -> None:
+    with pytest.raises(OptionError, match="xlm finetune classify"):
+        run(plugins, "--classify.n-keys", "16")
+
+
 def test_an_option_of_a_plugin_that_the_command_cannot_use(plugins: Plugins) -> None:
     with pytest.raises(OptionError, match=r"leave --bpe\.n-keys out"):
         run(plugins, "--bpe.n-keys", "16")
@@ -156,8 +163,44 @@ def test_all_given_finds_both_spellings_and_stops_at_two_dashes() -> None:
 def sections_of_train(plugins: Plugins, *arguments: str) -> list[str]:
     """Those of what is selected, which come after the core's."""
     keys = [section.key for section in train_command.sections(plugins, arguments)]
-    assert keys[: len(RESERVED_NAMES)] == list(RESERVED_NAMES)
-    return keys[len(RESERVED_NAMES) :]
+    core = [section.key for section in train_command.CORE]
+    assert keys[: len(core)] == core
+    assert set(core) <= set(RESERVED_NAMES)
+    return keys[len(core) :]
+
+
+def sections_of_finetune(plugins: Plugins, *arguments: str) -> list[str]:
+    keys = [section.key for section in finetune_command.sections(plugins, arguments)]
+    return keys[len(finetune_command.CORE) :]
+
+
+def test_finetune_selects_by_argument_or_file(plugins: Plugins, tmp_path: Path) -> None:
+    assert sections_of_finetune(plugins, "classify", "--from", "x") == ["classify"]
+    assert sections_of_finetune(plugins, "--from", "x", "classify") == ["classify"]
+    assert sections_of_finetune(plugins, "--out=x", "xlm-classify/classify", "--epochs", "1") == [
+        "xlm-classify/classify"
+    ]
+    assert sections_of_finetune(plugins, "--out", "classify") == []
+    path = tmp_path / "run.toml"
+    path.write_text("[finetune]\nepochs = 2\n[classify]\n")
+    assert sections_of_finetune(plugins, "--config", str(path)) == ["classify"]
+
+
+def test_a_default_of_many_is_shown_as_it_is_written(plugins: Plugins) -> None:
+    @dataclass(frozen=True)
+    class Many:
+        codes: tuple[str, ...] = option(("en", "fr"), "languages", comma=True)
+        none: tuple[str, ...] = option((), "nothing")
+
+    @click.command(cls=SectionedCommand, sections=lambda *_: [Section("many", "Many", Many)])
+    def command() -> None:
+        """Nothing."""
+
+    context = click.Context(command, obj=Obj(plugins))
+    command.parse_args(context, [])
+    shown = command.get_help(context)
+    assert "languages  [default en,fr]" in shown
+    assert "nothing\n" in f"{shown}\n"
 
 
 def test_train_selects_by_flag(plugins: Plugins) -> None:

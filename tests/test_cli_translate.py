@@ -136,7 +136,7 @@ def test_a_long_input_goes_through_in_lots(
     translate: Translate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = translate()[1]
-    monkeypatch.setattr("xlm_plugins.cli.translate.LINES_AT_ONCE", 3)
+    monkeypatch.setattr("xlm_plugins.cli.pipes.LINES_AT_ONCE", 3)
     assert translate(content=TEXT * 3)[1] == whole * 3
 
 
@@ -162,7 +162,7 @@ def test_generation_follows_its_flags(translate: Translate) -> None:
 def test_long_lines_are_cut_and_counted_or_refused(
     translate: Translate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xlm_plugins.cli.translate.LINES_AT_ONCE", 2)
+    monkeypatch.setattr("xlm_plugins.cli.pipes.LINES_AT_ONCE", 2)
     content = "\n".join(["ж", "ñ ж " * 10, "ñ", "ü " * 21, "ü " * 500, ""])
     status, out, err = translate(content=content)
     assert status == 0
@@ -237,7 +237,7 @@ def test_a_pipe_that_closes_ends_it_quietly_and_text_is_utf8_in_any_locale(
     bundle: Path, translate: Translate
 ) -> None:
     program = (
-        "import sys; from xlm_plugins.cli import main, translate; translate.LINES_AT_ONCE = 7; "
+        "import sys; from xlm_plugins.cli import main, pipes; pipes.LINES_AT_ONCE = 7; "
         "sys.exit(main.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, "translate", str(bundle), "--from=fr", "--to=en"]

@@ -16,12 +16,14 @@ import pytest
 
 from xlm_plugins.cli import new_plugin
 from xlm_plugins.cli.main import main
+from xlm_plugins.core.registry import KINDS
 
 TEMPLATE = Path(__file__).parent / "example_plugin"
 NEW = {
     "gate": ("layer",),
     "tail": ("objective",),
     "letters": ("tokenizer",),
+    "mood": ("task",),
     "two-in-1": ("layer", "objective"),
 }
 """Names and kinds of the plugins that the tests generate."""
@@ -81,7 +83,7 @@ def test_the_list_of_plugins_shows_it(capsys: pytest.CaptureFixture[str]) -> Non
     rows = json.loads(capsys.readouterr().out)
     ours = [row for row in rows if row["distribution"] == "xlm-example"]
     assert {(row["kind"], row["name"], row["version"], row["state"]) for row in ours} == {
-        (kind, f"example-{kind}", "0.1.0", "ok") for kind in ("objective", "layer", "tokenizer")
+        (kind, f"example-{kind}", "0.1.0", "ok") for kind in KINDS
     }
     assert main(["--help"]) == 0
     assert "example-parameters" in capsys.readouterr().out
@@ -111,7 +113,7 @@ def test_a_model_is_trained_with_nothing_but_its_parts(
 
 
 @pytest.mark.usefixtures("in_reach")
-@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("name", [name for name in NEW if "task" not in NEW[name]])
 def test_what_new_writes_is_trained_with(
     name: str, tiny_source: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +128,19 @@ def test_what_new_writes_is_trained_with(
     assert main([*train, *TINY]) == 0
     used = Path(capsys.readouterr().out.splitlines()[-1]).rglob("plugins.json")
     assert f"xlm-{name} 0.1.0" in next(used).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("in_reach")
+@pytest.mark.parametrize("task", ["mood", "example-task"])
+def test_a_model_is_fine_tuned_for_its_task(task: str, tiny_run: Path) -> None:
+    Path("rows").mkdir()
+    for name in ("train.en", "valid.en", "test.en", "test.fr"):
+        rows = "good\tthe light\nbad\tthe darkness\n" * 8
+        Path("rows", f"{name}.tsv").write_text(f"label\ttext\n{rows}")
+    command = ("finetune", task, f"--{task}.data", "rows", "--from", str(tiny_run), "--out", "out")
+    assert main([*command, "--steps", "2", "--max-length", "16", "--threads", "1"]) == 0
+    results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
+    assert f"test_fr_{task}_acc" in results
 
 
 def test_all_pass_the_tests_that_they_come_with(installed: Installed) -> None:
@@ -199,6 +214,24 @@ def test_new_says_what_to_type_next(
         "xlm train --objective mlm --layer lens --steps 20",
     ]
     assert 'name = "xlm-lens"' in Path("xlm-lens/pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        (("task",), ["xlm finetune lens --from RUN --lens.data FOLDER"]),
+        (
+            ("task", "objective"),
+            [
+                "xlm train --objective lens-objective --steps 20",
+                "xlm finetune lens-task --from RUN --lens-task.data FOLDER",
+            ],
+        ),
+    ],
+)
+def test_a_task_is_fine_tuned_for(kinds: tuple[str, ...], told: list[str]) -> None:
+    _, _, *commands = new_plugin._next_commands("lens", kinds, Path("xlm-lens"))
+    assert commands == told
 
 
 def test_new_fills_an_empty_folder_and_no_other(

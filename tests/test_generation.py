@@ -14,7 +14,13 @@ from xlm_plugins.core.errors import OptionError
 from xlm_plugins.model import generation
 from xlm_plugins.model.config import GenerationOptions, ModelOptions
 from xlm_plugins.model.decoding import GROWTH, Decoding
-from xlm_plugins.model.generation import Hypotheses, beam_search, generate, length_limits
+from xlm_plugins.model.generation import (
+    Hypotheses,
+    beam_search,
+    generate,
+    length_limits,
+    read_source,
+)
 from xlm_plugins.model.root import Model
 from xlm_plugins.model.transformer import Source
 
@@ -76,7 +82,7 @@ def test_kept_keys_and_values_give_what_a_whole_pass_gives(model: Model) -> None
     source = sources(0, 4)
     tokens = torch.randint(5, SIZE, (2, GROWTH + 3))
     states = Source(model.encoder(source), source.offsets)
-    decoding = Decoding(model.decoder, states, language=1)
+    decoding = Decoding(model.decoder, 2, language=1, source=states)
     stepwise = torch.stack([decoding.write(column) for column in tokens.T], 1)
     batch = Batch(
         tokens.flatten(),
@@ -133,7 +139,8 @@ def test_a_wide_beam_finds_the_best_of_all_short_translations(model: Model) -> N
     scores = [log_probability(model, source, row).sum().item() for row in every]
     options = GenerationOptions(beam=60, length_penalty=0.0)
     closed = torch.tensor([5])  # three words at most, the third only as the price of the limit
-    found = beam_search(model, source, 1, VOCABULARY, options, closed)
+    decoding, begin = read_source(model, source, 1, width=60), torch.tensor([EOS])
+    found = beam_search(decoding, begin, VOCABULARY, options, closed)
     ours = {tuple(row): s for row, s in zip(
         (found.rows(rank)[0] for rank in range(60)), found.scores[0].tolist(), strict=True
     ) if len(row) < 3}  # fmt: skip

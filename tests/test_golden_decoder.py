@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xlm_plugins.core.batch import Batch, Vocabulary
 from xlm_plugins.model.config import GenerationOptions, ModelOptions
-from xlm_plugins.model.generation import beam_search, generate
+from xlm_plugins.model.generation import beam_search, generate, read_source
 from xlm_plugins.model.root import Model
 from xlm_plugins.model.transformer import Source
 
@@ -119,5 +119,6 @@ def test_beam_search_is_the_references(
     options = GenerationOptions(
         beam=beam, length_penalty=length_penalty, early_stopping=early_stopping
     )
-    found = beam_search(model, source, 1, ANY_TOKEN, options, LIMITS)
+    decoding, begin = read_source(model, source, 1, width=beam), torch.ones_like(LIMITS)
+    found = beam_search(decoding, begin, ANY_TOKEN, options, LIMITS)
     assert found.rows() == expected_rows(golden["beam"][setting])

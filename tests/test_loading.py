@@ -11,7 +11,10 @@ import pytest
 
 import xlm_plugins
 from xlm_plugins.core.errors import BundleError, OptionError
-from xlm_plugins.model import inference
+from xlm_plugins.model.config import GenerationOptions
+from xlm_plugins.model.embedding import embed
+from xlm_plugins.model.filling import fill_mask
+from xlm_plugins.model.scoring import Scorer
 from xlm_plugins.training.run import find_bundle
 
 
@@ -20,10 +23,24 @@ def test_a_run_is_found_and_does_what_its_bundle_does(tiny_run: Path) -> None:
     assert model.bundle.path == find_bundle(str(tiny_run))
     assert model.languages == ["en", "fr"]
     texts = ["In the beginning", "God"]
-    expected = inference.embed(model.bundle, texts, "en", layer=1)
-    np.testing.assert_array_equal(model.embed(texts, "en", layer=1), expected)
+    expected = embed(model.bundle, texts, "en", layer=1, pool="first")
+    np.testing.assert_array_equal(model.embed(texts, "en", layer=1, pool="first"), expected)
     filled = model.fill_mask("In the <mask> God", "en", top=2)
-    assert filled == inference.fill_mask(model.bundle, "In the <mask> God", "en", top=2)
+    assert filled == fill_mask(model.bundle, "In the <mask> God", "en", top=2)
+    assert model.fill_mask(["In the <mask> God"], "en", top=2) == [filled]
+    scorer = Scorer(model.bundle, "en")
+    scores = scorer.score(scorer.encode(texts))
+    assert model.scores(texts, "en", kind="pseudo") == scores
+    assert model.score(texts, "en") == [found.score for found in scores]
+
+
+def test_a_causal_model_goes_on_with_texts(clm_run: Path) -> None:
+    model, prompts = xlm_plugins.load(clm_run), ["In the", ""]
+    options = GenerationOptions(beam=2)
+    lines = model.generate(prompts, "en", options, max_tokens=4)
+    both = model.continuations(prompts, "en", options, number=2, max_tokens=4)
+    assert lines == [best.text for best, _ in both]
+    assert lines[0].startswith("In the")
 
 
 def test_paths_and_references_name_models(tiny_run: Path) -> None:

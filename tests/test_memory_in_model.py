@@ -19,10 +19,10 @@ from xlm_plugins.model.weights import WEIGHTS_NAME, load_tensors
 from xlm_plugins.training.config import OptimizerOptions
 from xlm_plugins.training.initialise import initialise
 from xlm_plugins.training.optimizer import parameter_groups
+from xlm_plugins.training.pretraining import train
 from xlm_plugins.training.run import find_bundle
 from xlm_plugins.training.settings import Settings
 from xlm_plugins.training.setup import Plan, make_plan
-from xlm_plugins.training.start import train
 
 SHORT = {"steps": 4, "evaluate_every": 0, "save_every": 2}
 

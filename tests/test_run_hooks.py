@@ -13,11 +13,11 @@ from rich.console import Console
 
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.training.pretraining import train
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import RunFolder
 from xlm_plugins.training.run_hooks import RunHooks
 from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.start import train
 
 RECORDER = """
 from xlm_plugins import hookimpl

@@ -18,8 +18,9 @@ import pytest
 from xlm_plugins import OptionError, RunError
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.training.pretraining import train
 from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.start import Outcome, train
+from xlm_plugins.training.start import Outcome
 from xlm_plugins.training.trainer import Trainer
 
 SAVED_AND_STOPPED = 75

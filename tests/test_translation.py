@@ -110,10 +110,10 @@ def test_batches_keep_to_their_budget_and_sentences_to_like_lengths(
     )
     texts = ["a " * n for n in (1, 30, 2, 16, 0, 20, 99, 18, 30)]
     translated(bundle, texts, batch_tokens=60)
-    assert batches == [[99, 30], [30, 20], [18, 16, 2], [1]]  # 99 is cut to the 30 of the model
+    assert batches == [[30, 99], [30, 20], [18, 16, 2], [1]]  # 99 is cut to the 30 of the model
     batches.clear()
     translated(bundle, texts, batch_tokens=60, beam=3)
-    assert batches == [[n] for n in (99, 30, 30, 20, 18, 16, 2, 1)]
+    assert batches == [[n] for n in (30, 99, 30, 20, 18, 16, 2, 1)]
 
 
 def test_progress_counts_every_text_once(bundle: Bundle) -> None:

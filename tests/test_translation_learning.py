@@ -27,9 +27,9 @@ from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.testing import WORDS
 from xlm_plugins.testing.words import WordTokenizer
 from xlm_plugins.training.evaluation import evaluate_run
+from xlm_plugins.training.pretraining import train
 from xlm_plugins.training.run import find_bundle
 from xlm_plugins.training.settings import resolve
-from xlm_plugins.training.start import train
 
 Sentence = list[str]
 N_WORDS = 100

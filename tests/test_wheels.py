@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.cli.new_plugin import plugin_files
+from xlm_plugins.core.registry import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
@@ -82,8 +83,7 @@ def test_every_plugin_works_from_its_wheel(clean: Path, wheels: list[Path], tmp_
 
 
 def test_the_wheel_has_all_of_the_template(clean: Path, tmp_path: Path) -> None:
-    kinds = ("objective", "layer", "tokenizer")
-    chosen = [word for kind in kinds for word in ("--kind", kind)]
+    chosen = [word for kind in KINDS for word in ("--kind", kind)]
     run(clean / "xlm", "plugins", "new", "lens", *chosen, cwd=tmp_path)
     folder = tmp_path / "xlm-lens"
     written = {
@@ -91,7 +91,7 @@ def test_the_wheel_has_all_of_the_template(clean: Path, tmp_path: Path) -> None:
         for path in folder.rglob("*")
         if path.is_file()
     }
-    assert written == plugin_files("lens", kinds)
+    assert written == plugin_files("lens", KINDS)
 
 
 def test_a_few_steps_on_the_embedded_corpus_in_an_empty_folder(clean: Path, tmp_path: Path) -> None:

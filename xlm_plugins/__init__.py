@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     )
     from xlm_plugins.core.contracts import Layer, Objective, ParameterGroup, Tokenizer
     from xlm_plugins.core.ragged import Ragged
+    from xlm_plugins.core.scores import accuracy, f1, macro_f1, matthews, pearson, spearman
     from xlm_plugins.core.selection import Position
+    from xlm_plugins.core.tables import Table, read_table
+    from xlm_plugins.core.task import LabelledTexts, Split, Task, TaskData, Values
     from xlm_plugins.loading import load
     from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.model.config import GenerationOptions, ModelOptions
@@ -54,6 +57,7 @@ _ON_FIRST_USE = {
     "Bundle": "xlm_plugins.model.bundle",
     "GenerationOptions": "xlm_plugins.model.config",
     "Hypotheses": "xlm_plugins.model.generation",
+    "LabelledTexts": "xlm_plugins.core.task",
     "Layer": "xlm_plugins.core.contracts",
     "Layout": "xlm_plugins.core.batch",
     "LossOutput": "xlm_plugins.core.batch",
@@ -64,17 +68,29 @@ _ON_FIRST_USE = {
     "Position": "xlm_plugins.core.selection",
     "Ragged": "xlm_plugins.core.ragged",
     "Samples": "xlm_plugins.core.batch",
+    "Split": "xlm_plugins.core.task",
     "Step": "xlm_plugins.core.batch",
+    "Table": "xlm_plugins.core.tables",
+    "Task": "xlm_plugins.core.task",
+    "TaskData": "xlm_plugins.core.task",
     "Tokenizer": "xlm_plugins.core.contracts",
+    "Values": "xlm_plugins.core.task",
     "Vocabulary": "xlm_plugins.core.batch",
+    "accuracy": "xlm_plugins.core.scores",
     "choose_for_evaluation": "xlm_plugins.core.batch",
     "choose_masked": "xlm_plugins.core.batch",
+    "f1": "xlm_plugins.core.scores",
     "find_bundle": "xlm_plugins.training.run",
     "generate": "xlm_plugins.model.generation",
     "join_pair": "xlm_plugins.core.batch",
     "load": "xlm_plugins.loading",
+    "macro_f1": "xlm_plugins.core.scores",
+    "matthews": "xlm_plugins.core.scores",
     "pack": "xlm_plugins.core.batch",
     "pack_translation": "xlm_plugins.core.batch",
+    "pearson": "xlm_plugins.core.scores",
+    "read_table": "xlm_plugins.core.tables",
+    "spearman": "xlm_plugins.core.scores",
 }
 
 __all__ = [
@@ -86,6 +102,7 @@ __all__ = [
     "DivergenceError",
     "GenerationOptions",
     "Hypotheses",
+    "LabelledTexts",
     "Layer",
     "Layout",
     "LossOutput",
@@ -100,21 +117,33 @@ __all__ = [
     "Ragged",
     "RunError",
     "Samples",
+    "Split",
     "Step",
+    "Table",
+    "Task",
+    "TaskData",
     "Tokenizer",
+    "Values",
     "Vocabulary",
     "XLMError",
     "__version__",
+    "accuracy",
     "choose_for_evaluation",
     "choose_masked",
+    "f1",
     "find_bundle",
     "generate",
     "hookimpl",
     "join_pair",
     "load",
+    "macro_f1",
+    "matthews",
     "option",
     "pack",
     "pack_translation",
+    "pearson",
+    "read_table",
+    "spearman",
 ]
 
 

@@ -23,7 +23,7 @@ from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.data.embedded import embedded_sentences
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.inference import embed
+from xlm_plugins.model.embedding import embed
 from xlm_plugins.model.retrieval import overlap_accuracy, retrieval_accuracy
 from xlm_plugins.training.metrics import read_metrics
 from xlm_plugins.training.run import METRICS_NAME, find_bundle

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.model.config import GenerationOptions
-    from xlm_plugins.model.inference import Filling
+    from xlm_plugins.model.continuation import Continuation
+    from xlm_plugins.model.filling import Filling
+    from xlm_plugins.model.prediction import Prediction
+    from xlm_plugins.model.scoring import SentenceScore
     from xlm_plugins.model.translation import Translation
 
 
@@ -92,27 +95,121 @@ class LoadedModel:
         return translator.translate(translator.encode(texts))
 
     def embed(
-        self, texts: Sequence[str], language: str | None = None, *, layer: int = -1
+        self,
+        texts: Sequence[str],
+        language: str | None = None,
+        *,
+        layer: int = -1,
+        pool: str = "mean",
     ) -> npt.NDArray[np.float32]:
-        """Sentence embeddings: the mean of a layer's states over each sentence's own tokens.
+        """Sentence embeddings.  A text that is too long is cut.
 
         :param language: of the texts; needed where the model knows several.
         :param layer: 0 is the embedding layer, -1 the last.
+        :param pool: ``mean`` over each sentence's own tokens, or the ``first`` position's state.
         :returns: shape (len(texts), dim).
+        :raises OptionError: an unknown language, no such layer, or a model without an encoder.
         """
-        from xlm_plugins.model.inference import embed
+        from xlm_plugins.model.embedding import embed
 
-        return embed(self.bundle, texts, language, layer=layer)
+        return embed(self.bundle, texts, language, layer=layer, pool=pool)
+
+    def score(
+        self, texts: Sequence[str], language: str | None = None, *, kind: str | None = None
+    ) -> list[float]:
+        """How probable each text is: a log-probability, as `scores` has it token by token."""
+        return [found.score for found in self.scores(texts, language, kind=kind)]
+
+    def scores(
+        self, texts: Sequence[str], language: str | None = None, *, kind: str | None = None
+    ) -> list[SentenceScore]:
+        """How probable each text is, and each of its tokens.  A text that is too long is cut.
+
+        :param language: of the texts; needed where the model knows several.
+        :param kind: ``causal``, the log-probability of the text and its end, from a model trained
+            on clm; ``pseudo``, the sum over its tokens, each masked in turn.
+        :raises OptionError: an unknown language, or a model that was not trained for it.
+        """
+        from xlm_plugins.model.scoring import Scorer
+
+        scorer = Scorer(self.bundle, language, kind=kind)
+        return scorer.score(scorer.encode(texts))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        language: str | None = None,
+        options: GenerationOptions | None = None,
+        *,
+        max_tokens: int | None = None,
+    ) -> list[str]:
+        """Each prompt with what the model writes behind it; an empty one begins a new text.
+
+        :param options: how; greedily by default.
+        :raises OptionError: as `continuations`.
+        """
+        found = self.continuations(prompts, language, options, max_tokens=max_tokens)
+        return [continuations[0].text for continuations in found]
+
+    def continuations(
+        self,
+        prompts: Sequence[str],
+        language: str | None = None,
+        options: GenerationOptions | None = None,
+        *,
+        number: int = 1,
+        max_tokens: int | None = None,
+    ) -> list[list[Continuation]]:
+        """Several texts for each prompt, with their scores; a beam's best first.
+
+        :param language: of the prompts; needed where the model knows several.
+        :param number: samples of each, or at most ``options.beam``.
+        :param max_tokens: tokens to write at most, 100 if the model has the positions.
+        :raises OptionError: an unknown language, or a model that was not trained on clm.
+        """
+        from xlm_plugins.model.continuation import Writer
+
+        writer = Writer(self.bundle, language, options, number=number, max_tokens=max_tokens)
+        return writer.write(prompts, writer.encode(prompts))
+
+    def predict(
+        self, texts: Sequence[str] | Sequence[tuple[str, str]], language: str | None = None
+    ) -> list[Prediction]:
+        """What a fine-tuned model says of each text, or pair.  Too long a one is cut.
+
+        :param texts: pairs where the task compares two texts.
+        :param language: of the texts; needed where the model knows several.
+        :raises BundleError: the model was not fine-tuned.
+        :raises OptionError: an unknown language, or not as many texts as the task has.
+        """
+        from xlm_plugins.model.prediction import Predictor
+
+        predictor = Predictor(self.bundle, language)
+        rows = [(text,) if isinstance(text, str) else text for text in texts]
+        return predictor.predict(list(zip(*rows, strict=True))) if rows else []
+
+    @overload
+    def fill_mask(  # type: ignore[overload-overlap]  # a str is a sequence of texts, too
+        self, texts: str, language: str | None = None, *, top: int = 5
+    ) -> list[list[Filling]]: ...
+
+    @overload
+    def fill_mask(
+        self, texts: Sequence[str], language: str | None = None, *, top: int = 5
+    ) -> list[list[list[Filling]]]: ...
 
     def fill_mask(
-        self, text: str, language: str | None = None, *, top: int = 5
-    ) -> list[list[Filling]]:
+        self, texts: str | Sequence[str], language: str | None = None, *, top: int = 5
+    ) -> list[list[Filling]] | list[list[list[Filling]]]:
         """The most probable tokens for each ``<mask>`` of a text, by falling probability.
 
-        :param language: of the text; needed where the model knows several.
-        :returns: one list of ``top`` fillings for each mask, in order.
-        :raises OptionError: no mask in the text, or too long a text.
+        :param texts: one text, or several.
+        :param language: of the texts; needed where the model knows several.
+        :returns: one list of ``top`` fillings for each mask, in order; for several texts a list
+            of such lists.
+        :raises OptionError: no mask in a text, or too long a text.
         """
-        from xlm_plugins.model.inference import fill_mask
+        from xlm_plugins.model.filling import Filler
 
-        return fill_mask(self.bundle, text, language, top=top)
+        filler = Filler(self.bundle, language, top=top)
+        return filler.fill([texts])[0] if isinstance(texts, str) else filler.fill(texts)

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
+
+from xlm_plugins.cli.options import errors_option
+from xlm_plugins.cli.pipes import (
+    batch_tokens_option,
+    language_option,
+    lots_of_lines,
+    open_model,
+    progress,
+    threads_option,
+    write_lines,
+)
+
+if TYPE_CHECKING:
+    from xlm_plugins.model.filling import Filling
 
 
 @click.command("fill-mask")
 @click.argument("run", metavar="RUN")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--language", help="Language of the text; needed where the model knows several.")
+@language_option
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Guesses for each mask."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each text.")
+@click.option("--json-lines", "--json", is_flag=True, help="One JSON object for each text.")
+@batch_tokens_option
+@threads_option
+@errors_option
 @click.pass_context
 def fill_mask(
     context: click.Context,
@@ -25,31 +41,39 @@ def fill_mask(
     texts: tuple[str, ...],
     language: str | None,
     top: int,
-    as_json: bool,
+    json_lines: bool,
+    batch_tokens: int | None,
+    threads: int | None,
+    errors: str,
 ) -> None:
     """Fill each <mask> of the TEXTs, or of the lines of standard input.
 
-    RUN is a run folder, RUN@last, RUN@step-N, or a bundle.
+    RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
+
+    Special tokens, the unknown one among them, are never guessed.  A text without a mask, or one
+    longer than the model's positions, is refused.
     """
-    from xlm_plugins.model import inference
-    from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.training.run import find_bundle
+    from xlm_plugins.model.filling import Filler
 
-    bundle = Bundle.load(find_bundle(run), context.obj.plugins)
-    lines: Iterable[str] = texts or sys.stdin
-    for line in lines:
-        masks = inference.fill_mask(bundle, line.rstrip("\n"), language, top=top)
-        if as_json:
-            tree = {"text": line.rstrip("\n"), "masks": [[vars(f) for f in m] for m in masks]}
-            click.echo(json.dumps(tree, ensure_ascii=False))
-        else:
-            _show(line.rstrip("\n"), masks)
+    bundle = open_model(context, run, threads)
+    filler = Filler(bundle, language, top=top, batch_tokens=batch_tokens)
+    show = _as_json if json_lines else _for_people
+    with progress("filled") as advance:
+        for lot in lots_of_lines(errors, texts):
+            found = filler.fill(lot, advance)
+            for text, masks in zip(lot, found, strict=True):
+                write_lines(show(text, masks))
 
 
-def _show(text: str, masks: list[list[Any]]) -> None:
-    click.echo(text)
+def _as_json(text: str, masks: list[list[Filling]]) -> Iterator[str]:
+    tree = {"text": text, "masks": [[vars(filling) for filling in mask] for mask in masks]}
+    yield json.dumps(tree, ensure_ascii=False)
+
+
+def _for_people(text: str, masks: list[list[Filling]]) -> Iterator[str]:
+    yield text
     for number, fillings in enumerate(masks, start=1):
         if len(masks) > 1:
-            click.echo(f"  mask {number}")
+            yield f"  mask {number}"
         for filling in fillings:
-            click.echo(f"  {filling.probability:6.1%}  {filling.text}")
+            yield f"  {filling.probability:6.1%}  {filling.text}"

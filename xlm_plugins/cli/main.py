@@ -20,9 +20,14 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 COMMANDS = {
     "train": ("train:train", "Train a model with the objectives and layers that you select."),
+    "finetune": ("finetune:finetune", "Fine-tune a model on a downstream task."),
     "evaluate": ("evaluate:evaluate", "Measure a model on a data set."),
     "fill-mask": ("fill_mask:fill_mask", "Fill the masks in sentences, in any language."),
+    "predict": ("predict:predict", "Judge text with a fine-tuned model, line by line."),
     "translate": ("translate:translate", "Translate text, line by line."),
+    "embed": ("embed:embed", "Turn each line of a text into a vector."),
+    "score": ("score:score", "Tell how probable each line of a text is."),
+    "generate": ("generate:generate", "Go on with text, by a causal language model."),
     "prepare": ("prepare:prepare", "Turn text into a data set: tokenizer, shards, manifest."),
     "data": ("data:data", "Show what is inside a data set."),
     "tokenizer": ("tokenizer:tokenizer", "Train a tokenizer; encode and decode text."),

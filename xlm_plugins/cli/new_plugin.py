@@ -170,4 +170,9 @@ def _next_commands(name: str, kinds: Sequence[str], folder: Path) -> list[str]:
         ]
     train = f"xlm train --objective {component.get('objective', 'mlm')}"
     layer = f" --layer {component['layer']}" if "layer" in kinds else ""
-    return [*commands, f"{train}{layer}{data} --steps 20"]
+    if set(kinds) != {"task"}:
+        commands += [f"{train}{layer}{data} --steps 20"]
+    if "task" in kinds:
+        task = component["task"]
+        commands += [f"xlm finetune {task} --from RUN --{task}.data FOLDER"]
+    return commands

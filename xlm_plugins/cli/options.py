@@ -82,6 +82,12 @@ def all_given(arguments: Sequence[str], flag: str) -> list[str]:
     return values
 
 
+def last_given(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of a flag of which the last one counts, as `all_given` finds it."""
+    found = all_given(arguments, flag)
+    return found[-1] if found else None
+
+
 errors_option = click.option(
     "--errors",
     type=click.Choice(["strict", "replace"]),
@@ -186,7 +192,9 @@ def _note(field: OptionField) -> str:
     info, default = field.info, field.default
     if isinstance(default, bool):
         default = "on" if default else "off"
-    parts = [] if default in (None, ()) else [f"default {default}"]
+    elif field.many:
+        default = ",".join(map(str, default)) or None
+    parts = [] if default is None else [f"default {default}"]
     low = f"from {info.minimum:g}" if info.minimum is not None else ""
     low = f"above {info.above:g}" if info.above is not None else low
     high = f"to {info.maximum:g}" if info.maximum is not None else ""
@@ -203,9 +211,10 @@ def _unknown_flag(flag: str, known: Sequence[str], plugins: Plugins) -> XLMError
         useful = [c for c in owners if f"--{c.kind}" in known]
         if owners:
             kind = (useful or owners)[0].kind
+            way_out = f"select it: --{kind} {owner}" if useful else f"leave {flag} out"
             return OptionError(
                 f"{flag} is an option of the {kind} {owner!r}, which is not selected",
-                remedy=f"select it: --{kind} {owner}" if useful else f"leave {flag} out",
+                remedy=f"xlm finetune {owner}" if kind == "task" else way_out,
             )
     close = difflib.get_close_matches(flag, known, n=3)
     close += [name for name in known if name.endswith("." + flag.lstrip("-"))]

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, errors_option, given
-from xlm_plugins.cli.standard_input import input_lines
-from xlm_plugins.core.errors import DataError
+from xlm_plugins.cli.pipes import (
+    lots_of_lines,
+    open_model,
+    progress,
+    strict_option,
+    threads_option,
+    with_tokens,
+    write_lines,
+)
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.config import GenerationOptions
-
-if TYPE_CHECKING:
-    from xlm_plugins.core.ragged import Ragged
-    from xlm_plugins.model.translation import Translation
-
-LINES_AT_ONCE = 4000
 
 
 def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
@@ -39,9 +37,7 @@ def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
     help="Lines to write for each line, the best first; up to --beam.",
 )
 @click.option("--scores", is_flag=True, help="Put its score and a tab before each line.")
-@click.option(
-    "--strict", is_flag=True, help="Refuse lines longer than the model's positions, not cut them."
-)
+@strict_option
 @click.option(
     "--batch-tokens",
     type=click.IntRange(min=1),
@@ -50,7 +46,7 @@ def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of --sample."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default the machine's]")
+@threads_option
 @errors_option
 @click.pass_context
 def translate(
@@ -78,70 +74,16 @@ def translate(
 
     import torch
 
-    from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.model.host import tune_host
     from xlm_plugins.model.translation import Translator
-    from xlm_plugins.training.run import find_bundle
 
-    tune_host(threads)
     torch.manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    bundle = Bundle.load(find_bundle(run), context.obj.plugins, device)
+    bundle = open_model(context, run, threads)
     translator = Translator(
         bundle, source, target, options, n_best=n_best, batch_tokens=batch_tokens
     )
-    n_read = n_cut = 0
-    with _progress() as advance:
-        for texts in input_lines(LINES_AT_ONCE, errors):
-            sentences = translator.encode(texts)
-            n_cut += _check_lengths(sentences, translator.longest, n_read, strict)
-            n_read += len(texts)
-            _write(translator.translate(sentences, advance), scores)
-    if n_cut:
-        told = f"{n_cut:,} of {n_read:,} lines were cut to {translator.longest} tokens"
-        click.echo(f"{told}, all that the model reads; --strict refuses such lines", err=True)
-
-
-def _check_lengths(sentences: Ragged, longest: int, n_before: int, strict: bool) -> int:
-    """How many sentences are longer than that.
-
-    :param n_before: lines before these.
-    :raises DataError: there is one, and ``strict`` refuses it.
-    """
-    too_long = (sentences.lengths > longest).nonzero()[0]
-    if strict and len(too_long):
-        first = int(too_long[0])
-        raise DataError(
-            f"standard input, line {n_before + first + 1}: {sentences.lengths[first]:,} tokens",
-            expected=f"at most {longest}, for which the model has positions",
-            remedy="split the line, or leave --strict out to have it cut",
-        )
-    return len(too_long)
-
-
-def _write(found: Sequence[Sequence[Translation]], with_scores: bool) -> None:
-    """Write a lot of lines; in bytes, for the locale's encoding may not have every letter."""
-    lines = [
-        f"{translation.score:.4f}\t{translation.text}\n" if with_scores else translation.text + "\n"
-        for translations in found
-        for translation in translations
-    ]
-    click.echo("".join(lines).encode("utf-8"), nl=False)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int], None]]:
-    """Count lines on standard error, where it is a terminal and the text goes elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal or sys.stdin.isatty() or sys.stdout.isatty():
-        yield lambda n_lines: None
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} lines translated"))
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, redirect_stdout=False
-    ) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda n_lines: progress.advance(task, n_lines)
+    lots = with_tokens(lots_of_lines(errors), translator.encode, translator.longest, strict=strict)
+    with progress("translated") as advance:
+        for _, sentences in lots:
+            found = translator.translate(sentences, advance)
+            every = (translation for translations in found for translation in translations)
+            write_lines(f"{t.score:.4f}\t{t.text}" if scores else t.text for t in every)

@@ -18,15 +18,51 @@ from torch import Tensor, nn
 from xlm_plugins.core.batch import Batch, Layout, LossOutput, Samples, Step, Vocabulary
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.core.task import Task
 
 if TYPE_CHECKING:
     from xlm_plugins.model.config import ModelOptions
     from xlm_plugins.model.root import Model
 
+__all__ = ["Layer", "Objective", "ParameterGroup", "StackName", "Task", "Tokenizer", "Trainable"]
 StackName = Literal["encoder", "decoder"]
 
 
-class Objective(ABC):
+class Trainable(ABC):
+    """What an engine can train a model on: a loss, and the modules that it needs.
+
+    An `Objective` is one, and so is the head of a downstream task.
+    """
+
+    name: str = ""
+    """What the modules and the metrics are called."""
+
+    def modules(self, options: ModelOptions) -> dict[str, nn.Module]:
+        """Parameters of the objective's own, such as a classifier's head, by name.
+
+        The root module takes them in; ``model.head(self.name, key)`` gives them back.
+        """
+        return {}
+
+    def prepare(self, model: Model, batch: Batch, step: Step) -> Batch:
+        """Complete a batch with the model, without gradient; back-translation generates here.
+
+        The model is in eval mode, the batch on its device.  torch's random state is a function of
+        (seed, update, micro-batch, rank).  What counts as targets must not change in number.
+        """
+        return batch
+
+    @abstractmethod
+    def loss(self, model: Model, batch: Batch) -> LossOutput:
+        """The loss of a batch: a sum over samples, each for itself.
+
+        What stands beside a sample, and where, must not matter: ranks and accumulation divide a
+        global batch as they like.  In eval mode nothing is drawn.  The batch is left as it is.
+        No collectives and no I/O in here.
+        """
+
+
+class Objective(Trainable):
     """One way to train: how samples become a batch, and how a batch becomes a loss.
 
     An instance lives in the trainer and in every loader worker, so it must be picklable and
@@ -37,7 +73,6 @@ class Objective(ABC):
     :param languages: id of each language that the model knows.
     """
 
-    name: str = ""
     stacks: frozenset[StackName] = frozenset({"encoder"})
     n_languages: tuple[int, ...] = (1,)
     """How many languages a step may name: 1 for ``en``, 2 for ``en-fr``, 3 for ``en-fr-en``."""
@@ -57,15 +92,6 @@ class Objective(ABC):
 
         Called in loader workers.  All randomness must come from ``rng``, which is keyed by
         (seed, step, lane): the same call gives the same batch on any number of processes.
-        """
-
-    @abstractmethod
-    def loss(self, model: Model, batch: Batch) -> LossOutput:
-        """The loss of a batch: a sum over samples, each for itself.
-
-        What stands beside a sample, and where, must not matter: ranks and accumulation divide a
-        global batch as they like.  In eval mode nothing is drawn.  The batch is left as it is.
-        No collectives and no I/O in here.
         """
 
     def steps(self, languages: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Step]:
@@ -103,21 +129,6 @@ class Objective(ABC):
         part of the name: ``alone`` gives ``valid_en-fr_tlm_alone_ppl``.
         """
         return {"": self.make_batch(samples, step, rng)}
-
-    def modules(self, options: ModelOptions) -> dict[str, nn.Module]:
-        """Parameters of the objective's own, such as a classifier's head, by name.
-
-        The root module takes them in; ``model.head(self.name, key)`` gives them back.
-        """
-        return {}
-
-    def prepare(self, model: Model, batch: Batch, step: Step) -> Batch:
-        """Complete a batch with the model, without gradient; back-translation generates here.
-
-        The model is in eval mode, the batch on its device.  torch's random state is a function of
-        (seed, update, micro-batch, rank).  What counts as targets must not change in number.
-        """
-        return batch
 
     def translations(self, step: Step) -> tuple[Step, ...]:
         """What evaluation lets the model translate after training on a step.

@@ -38,6 +38,11 @@ def xlm_tokenizers() -> list[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
+def xlm_tasks() -> list[Component]:  # type: ignore[empty-body]
+    """Downstream tasks: each component's target is an `xlm_plugins.Task`."""
+
+
+@hookspec
 def xlm_commands(cli: click.Group) -> None:
     """Add sub-commands to the command line; called once, before arguments are read."""
 

@@ -50,8 +50,8 @@ class OptionField:
 
     @property
     def key(self) -> str:
-        """The name as flags and TOML spell it: ``mask-prob``."""
-        return self.name.replace("_", "-")
+        """The name as flags and TOML spell it: ``mask-prob``; ``from_`` is ``from``."""
+        return self.name.rstrip("_").replace("_", "-")
 
 
 def option(
@@ -79,7 +79,7 @@ def option(
 
 
 def fields_of(options: type) -> list[OptionField]:
-    """The options that a dataclass declares, in order.
+    """The options that a dataclass declares, in order: a class's own before what it inherits.
 
     :raises TypeError: not a frozen dataclass of options, a type that flags and TOML cannot
         carry, or two names for one flag (faults of the plugin's author, not of the user).
@@ -89,7 +89,8 @@ def fields_of(options: type) -> list[OptionField]:
         raise TypeError(f"{name} is no dataclass of options")
     hints = typing.get_type_hints(options)
     found = []
-    for field in dataclasses.fields(options):
+    own = options.__annotations__
+    for field in sorted(dataclasses.fields(options), key=lambda field: field.name not in own):
         info = field.metadata.get("xlm")
         if not isinstance(info, OptionInfo):
             raise TypeError(f"{options.__name__}.{field.name} must be declared with option(...)")
@@ -116,10 +117,10 @@ def build(options: type[OptionsT], values: Mapping[str, Any], owner: str) -> Opt
     :param owner: what error messages call the whole, such as ``tlm`` or ``train``.
     :raises OptionError: an unknown key, a wrong type or a value outside its limits.
     """
-    by_name = {field.name: field for field in fields_of(options)}
+    by_name = {field.name.rstrip("_"): field for field in fields_of(options)}
     checked = {}
     for key, value in values.items():
-        name = key.replace("-", "_")
+        name = key.replace("-", "_").rstrip("_")
         if name not in by_name:
             close = difflib.get_close_matches(name, by_name, n=1)
             raise OptionError(
@@ -127,7 +128,7 @@ def build(options: type[OptionsT], values: Mapping[str, Any], owner: str) -> Opt
                 expected="one of " + ", ".join(sorted(f.key for f in by_name.values())),
                 remedy=f"did you mean {by_name[close[0]].key!r}?" if close else "",
             )
-        checked[name] = _checked(by_name[name], value, owner)
+        checked[by_name[name].name] = _checked(by_name[name], value, owner)
     return options(**checked)
 
 

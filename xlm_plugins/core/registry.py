@@ -17,8 +17,8 @@ from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.faults import DISABLE_VARIABLE, AuthorError, Fault, explain, nearest
 from xlm_plugins.core.options import build, fields_of
 
-KINDS = ("objective", "layer", "tokenizer")
-RESERVED_NAMES = ("model", "optimizer", "train", "generation")
+KINDS = ("objective", "layer", "tokenizer", "task")
+RESERVED_NAMES = ("model", "optimizer", "train", "finetune", "generation")
 """Sections of the core's own options; a component of such a name goes by its full name."""
 
 

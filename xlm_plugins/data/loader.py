@@ -74,7 +74,9 @@ class TrainingBatches(Dataset[list[Batch]]):
         return self._objectives[update.objective].make_batch(samples, update.step, rng)
 
 
-def load(batches: TrainingBatches, start: int, stop: int, workers: int) -> Iterator[list[Batch]]:
+def load(
+    batches: Dataset[list[Batch]], start: int, stop: int, workers: int
+) -> Iterator[list[Batch]]:
     """The batches of updates ``start`` to ``stop``, in order.
 
     :param workers: processes that make batches ahead; 0 makes them in this one.  They are
@@ -102,7 +104,7 @@ class _Answers(Dataset[list[Batch] | XLMError]):
     """Batches, or the user's error in their place: one that a loader process raises would come
     out with that process's traceback for a message."""
 
-    batches: TrainingBatches
+    batches: Dataset[list[Batch]]
 
     def __getitem__(self, index: int) -> list[Batch] | XLMError:
         try:

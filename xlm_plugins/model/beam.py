@@ -19,7 +19,8 @@ class Finished:
     """The best closed hypotheses of each sentence, by falling score.
 
     :param scores: -inf where there is none yet.  Shape: (n_sentences, beam)
-    :param tokens: from the first EOS on, without the closing one, filled up with EOS.
+    :param tokens: from the token that they begin with on, without the closing EOS, filled up with
+        EOS.
         Shape: (n_sentences, beam, longest)
     :param lengths: how many of the tokens count.  Shape: (n_sentences, beam)
     """
@@ -53,12 +54,13 @@ class Finished:
 class Beam:
     """Open hypotheses of a pool of sentences, ``options.beam`` each.
 
-    :param limits: greatest length of each sentence, the first EOS included.
+    :param begin: the token that each sentence begins with.  Shape: (n_sentences,)
+    :param limits: greatest length of each sentence, that token and the closing EOS included.
         Shape: (n_sentences,)
-    :param eos: begins and closes a hypothesis.
+    :param eos: closes a hypothesis.
     """
 
-    def __init__(self, options: GenerationOptions, limits: Tensor, eos: int) -> None:
+    def __init__(self, options: GenerationOptions, begin: Tensor, limits: Tensor, eos: int) -> None:
         n_sentences, width = len(limits), options.beam
         longest = int(limits.max()) if n_sentences else 1
         self._options = options
@@ -66,6 +68,7 @@ class Beam:
         self._eos = eos
         self.length = 1
         self.tokens = limits.new_full((n_sentences, width, longest), eos)
+        self.tokens[:, :, 0] = begin[:, None]
         # All hypotheses are alike at first: only one of each sentence may go on.
         self._sums = torch.full((n_sentences, width), -torch.inf, device=limits.device)
         self._sums[:, 0] = 0.0

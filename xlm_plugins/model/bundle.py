@@ -20,6 +20,7 @@ from xlm_plugins.core.files import write_json
 from xlm_plugins.core.made_with import PLUGINS_NAME
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import SavedTokenizer, load_tokenizer
+from xlm_plugins.model.classifier import Classifier
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.root import Model
 from xlm_plugins.model.weights import (
@@ -37,13 +38,17 @@ TOKENIZER_NAME = "tokenizer"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model that is ready to be used, in eval mode."""
+    """A model that is ready to be used, in eval mode.
+
+    :param classifier: predicts, where the model was fine-tuned on a task.
+    """
 
     path: Path
     description: ModelDescription
     model: Model
     tokenizer: Tokenizer
     objectives: dict[str, Objective]
+    classifier: Classifier | None = None
 
     @classmethod
     def load(cls, path: Path, plugins: Plugins, device: str | torch.device = "cpu") -> Bundle:
@@ -54,10 +59,12 @@ class Bundle:
         """
         description = read_description(path, plugins)
         objectives = description.build_objectives()
-        model = description.build_model(objectives)
+        classifier = description.build_classifier()
+        heads = {classifier.name: classifier} if classifier else {}
+        model = description.build_model({**objectives, **heads})
         load_weights(model, load_tensors(path / WEIGHTS_NAME), str(path))
         tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
-        return cls(path, description, model.eval().to(device), tokenizer, objectives)
+        return cls(path, description, model.eval().to(device), tokenizer, objectives, classifier)
 
     def save(self, folder: Path) -> None:
         """Write the bundle, as it is now, into a new folder."""

@@ -1,6 +1,6 @@
-"""A decoder one token at a time: the source is projected once, keys and values are kept.
+"""A stack one token at a time: keys and values are kept, a source's are projected once.
 
-`Decoding` holds what the decoder remembers of a pool of sentences; `generation` and `beam` decide
+`Decoding` holds what the stack remembers of a pool of sentences; `generation` and `beam` decide
 which token comes next.
 """
 
@@ -24,43 +24,56 @@ class _Kept:
 
     ``keys``, ``values``: of all that was written, place by place, each time ``width`` rows of a
     sentence side by side, (n_sentences, n_heads, capacity, head_dim);
-    ``source``: keys and values of the source, (n_sentences, n_heads, length, head_dim) each.
+    ``source``: keys and values of the source, (n_sentences, n_heads, length, head_dim) each; None
+        where there is none to read.
     """
 
     layer: TransformerLayer
     keys: Tensor
     values: Tensor
-    source: tuple[Tensor, Tensor]
+    source: tuple[Tensor, Tensor] | None
 
 
 class Decoding:
-    """What a decoder has read and written, for sentences that are decoded side by side.
+    """What a stack has read and written, for sentences that are written side by side.
 
     Rows are hypotheses: ``width`` of them for each sentence, next to each other.  All rows of a
     sentence look at the same keys, those of every row that was ever written, and a mask says
     which of them are a row's own past: so going on from another row moves no keys.
 
-    :param decoder: in eval mode.
-    :param source: the encoder's states of the sentences.
+    :param stack: a decoder, or an encoder that looks back only; in eval mode.
+    :param n_sentences: how many sentences are written.
     :param language: id of the language that is written.
+    :param source: the encoder's states of the sentences, for a decoder that reads some.
     :param width: hypotheses a sentence.
     """
 
-    def __init__(self, decoder: Stack, source: Source, language: int, width: int = 1) -> None:
-        self._decoder = decoder
-        self._language = language
-        self._width = width
+    def __init__(
+        self,
+        stack: Stack,
+        n_sentences: int,
+        language: int,
+        source: Source | None = None,
+        width: int = 1,
+    ) -> None:
+        self.stack = stack
+        self.width = width
         self.length = 0
-        padded, real = side_by_side(source.states, source.offsets)
-        self._mask = None if real is None else torch.where(real, 0.0, -torch.inf).to(padded)
-        self._past = padded.new_empty(len(padded), width, 0)
-        self._kept = [self._keep(layer, padded) for layer in decoder.transformer_layers]
+        self._language = language
+        self._mask: Tensor | None = None
+        like, padded = stack.embeddings.tokens.weight, None
+        if source is not None:
+            like = source.states
+            padded, real = side_by_side(source.states, source.offsets)
+            self._mask = None if real is None else torch.where(real, 0.0, -torch.inf).to(padded)
+        self._past = like.new_empty(n_sentences, width, 0)
+        self._kept = [self._keep(layer, padded) for layer in stack.transformer_layers]
 
-    def _keep(self, layer: TransformerLayer, padded: Tensor) -> _Kept:
-        attention = layer.source_attention
-        head_dim = padded.shape[2] // attention.n_heads
-        empty = padded.new_empty(len(padded), attention.n_heads, 0, head_dim)
-        return _Kept(layer, empty, empty, attention.keys_and_values(padded))
+    def _keep(self, layer: TransformerLayer, padded: Tensor | None) -> _Kept:
+        n_heads, dim = layer.attention.n_heads, self.stack.embeddings.tokens.embedding_dim
+        empty = self._past.new_empty(len(self._past), n_heads, 0, dim // n_heads)
+        source = None if padded is None else layer.source_attention.keys_and_values(padded)
+        return _Kept(layer, empty, empty, source)
 
     def write(self, tokens: Tensor) -> Tensor:
         """Write one token in each row.
@@ -68,16 +81,18 @@ class Decoding:
         :param tokens: shape (n_rows,).
         :returns: the last layer's states at these tokens.  Shape: (n_rows, dim)
         """
-        at = self.length * self._width
+        at = self.length * self.width
         past = self._make_room(at)
-        x = self._decoder.embeddings.at_position(tokens, self.length, self._language)
+        x = self.stack.embeddings.at_position(tokens, self.length, self._language)
         for kept in self._kept:
             layer = kept.layer
             written = layer.attention.write(x, kept.keys, kept.values, at, past)
             x = layer.attention_norm(x + written)
-            queries = layer.source_attention.queries(x, self._width)
-            read = layer.source_attention.read(queries, *kept.source, self._mask)
-            x = layer.transform(layer.source_attention_norm(x + read))
+            if kept.source is not None:
+                queries = layer.source_attention.queries(x, self.width)
+                read = layer.source_attention.read(queries, *kept.source, self._mask)
+                x = layer.source_attention_norm(x + read)
+            x = layer.transform(x)
         self.length += 1
         return x
 
@@ -89,8 +104,9 @@ class Decoding:
         self._mask = None if self._mask is None else self._mask.index_select(0, sentences)
         self._past = self._past.index_select(0, sentences)
         for kept in self._kept:
-            keys, values = kept.source
-            kept.source = keys.index_select(0, sentences), values.index_select(0, sentences)
+            if kept.source is not None:
+                keys, values = kept.source
+                kept.source = keys.index_select(0, sentences), values.index_select(0, sentences)
             kept.keys = kept.keys.index_select(0, sentences)
             kept.values = kept.values.index_select(0, sentences)
 
@@ -109,13 +125,13 @@ class Decoding:
         :returns: shape (n_sentences, 1, width, at + width).
         """
         if at == self._past.shape[2]:
-            self._past = nn.functional.pad(self._past, (0, GROWTH * self._width), value=-torch.inf)
+            self._past = nn.functional.pad(self._past, (0, GROWTH * self.width), value=-torch.inf)
             for kept in self._kept:
-                kept.keys = _longer(kept.keys, GROWTH * self._width)
-                kept.values = _longer(kept.values, GROWTH * self._width)
-        end = at + self._width
+                kept.keys = _longer(kept.keys, GROWTH * self.width)
+                kept.values = _longer(kept.values, GROWTH * self.width)
+        end = at + self.width
         self._past[:, :, at:end].diagonal(dim1=1, dim2=2).zero_()
-        return None if self._width == 1 else self._past[:, None, :, :end]
+        return None if self.width == 1 else self._past[:, None, :, :end]
 
 
 def _longer(kept: Tensor, n_places: int) -> Tensor:

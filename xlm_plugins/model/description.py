@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from xlm_plugins.core.batch import Vocabulary
-from xlm_plugins.core.contracts import Layer, Objective, StackName
+from xlm_plugins.core.contracts import Layer, Objective, StackName, Trainable
 from xlm_plugins.core.made_with import find_again, options_again
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import Position, parse_positions
+from xlm_plugins.model.classifier import Classifier, ClassifierDescription
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.root import Model
 
@@ -51,6 +52,7 @@ class ModelDescription:
     :param vocabulary: sizes and special ids of the tokenizer.
     :param languages: id of each language, stored by name so that no order is ever assumed.
     :param stacks: the stacks that the objectives need.
+    :param classifier: the head of the task that the model was fine-tuned on, if it was.
     """
 
     options: ModelOptions
@@ -59,6 +61,12 @@ class ModelDescription:
     stacks: tuple[StackName, ...]
     layers: tuple[PlacedLayer, ...] = ()
     objectives: tuple[ChosenObjective, ...] = ()
+    classifier: ClassifierDescription | None = None
+
+    @property
+    def known_languages(self) -> Mapping[str, int] | None:
+        """The languages that the model tells apart; None where it has no language embeddings."""
+        return self.languages if self.options.language_embeddings else None
 
     def build_objectives(self) -> dict[str, Objective]:
         """The objectives by component name."""
@@ -68,8 +76,15 @@ class ModelDescription:
         )
         return {objective.name: objective for objective in built}
 
-    def build_model(self, objectives: Mapping[str, Objective]) -> Model:
-        """The model with fresh weights, drawn from torch's current random state."""
+    def build_classifier(self) -> Classifier | None:
+        """What predicts with the head, if there is one."""
+        return None if self.classifier is None else Classifier(self.classifier)
+
+    def build_model(self, trainables: Mapping[str, Trainable]) -> Model:
+        """The model with fresh weights, drawn from torch's current random state.
+
+        :param trainables: the objectives and the classifier by name; it takes their modules in.
+        """
         return Model(
             self.options,
             self.vocabulary.size,
@@ -79,8 +94,8 @@ class ModelDescription:
             self._build_layers(),
             {
                 name: modules
-                for name, o in objectives.items()
-                if (modules := o.modules(self.options))
+                for name, t in trainables.items()
+                if (modules := t.modules(self.options))
             },
         )
 
@@ -124,6 +139,7 @@ class ModelDescription:
                 }
                 for chosen in self.objectives
             ],
+            "classifier": self.classifier.to_json() if self.classifier else None,
         }
 
     @classmethod
@@ -157,4 +173,5 @@ class ModelDescription:
                 ChosenObjective(*component("objective", item), tuple(item["steps"]))
                 for item in tree["objectives"]
             ),
+            ClassifierDescription.from_json(c) if (c := tree.get("classifier")) else None,
         )

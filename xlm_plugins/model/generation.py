@@ -1,4 +1,4 @@
-"""Generation: translate a batch of sentences, greedily, by sampling or by beam search.
+"""Generation: translate sentences, or go on with texts, greedily, by sampling or by beam search.
 
 Sentences that are finished are dropped from the pool, so that what is left decodes faster.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xlm_plugins.core.batch import Batch, Vocabulary
+from xlm_plugins.core.errors import OptionError
 from xlm_plugins.model.beam import Beam
 from xlm_plugins.model.config import GenerationOptions
 from xlm_plugins.model.decoding import Decoding
@@ -25,7 +26,7 @@ COMPACT_BELOW = 0.7
 class Hypotheses:
     """What was generated for each sentence, the best first.
 
-    :param tokens: without the framing EOS, filled up with EOS.
+    :param tokens: without the framing EOS and without a prompt, filled up with EOS.
         Shape: (n_sentences, n_best, longest)
     :param lengths: how many of the tokens count.  Shape: (n_sentences, n_best)
     :param scores: sum of log-probabilities / length^penalty; -inf where there is no hypothesis.
@@ -75,26 +76,74 @@ def generate(
     """
     if limits is None:
         limits = length_limits(source, model.options.max_positions)
+    decoding = read_source(model, source, language, options.beam)
+    begin = limits.new_full((len(limits),), vocabulary.roles["eos"])
     search = beam_search if options.beam > 1 else one_by_one
-    return search(model, source, language, vocabulary, options, limits)
+    return search(decoding, begin, vocabulary, options, limits)
+
+
+def read_source(model: Model, source: Batch, language: int, width: int = 1) -> Decoding:
+    """What the decoder knows of sentences before it writes a word.
+
+    :param source: as the encoder reads it.
+    :param language: id of the language to write.
+    :param width: hypotheses a sentence.
+    """
+    states = Source(model.stack("encoder")(source), source.offsets)
+    n_sentences = len(source.offsets) - 1
+    return Decoding(model.stack("decoder"), n_sentences, language, states, width)
+
+
+@torch.no_grad()
+def go_on(
+    model: Model,
+    prompts: Tensor,
+    language: int,
+    vocabulary: Vocabulary,
+    options: GenerationOptions,
+    max_tokens: int,
+) -> Hypotheses:
+    """Go on with texts, by the stack that predicts the next token; it reads no source.
+
+    The model must be in eval mode.  Sampling draws from torch's current random state.
+
+    :param prompts: what there is of each text, begun by EOS, all of one length.
+        Shape: (n_texts, length)
+    :param language: id of the language of the texts.
+    :param vocabulary: as for `generate`.
+    :param max_tokens: tokens to write at most; with the prompt fewer than the model's positions.
+    :returns: what comes behind the prompts; its scores are of that alone.
+    """
+    n_texts = len(prompts)
+    decoding = Decoding(model.causal_stack, n_texts, language, width=options.beam)
+    for read in prompts[:, :-1].t():
+        decoding.write(read.repeat_interleave(options.beam))
+    begin = prompts[:, -1]
+    limits = torch.full_like(begin, max_tokens + 2)  # the prompt's last token, the closing EOS
+    search = beam_search if options.beam > 1 else one_by_one
+    return search(decoding, begin, vocabulary, options, limits)
 
 
 @torch.no_grad()
 def one_by_one(
-    model: Model,
-    source: Batch,
-    language: int,
+    decoding: Decoding,
+    begin: Tensor,
     vocabulary: Vocabulary,
     options: GenerationOptions,
     limits: Tensor,
 ) -> Hypotheses:
-    """One hypothesis a sentence, its next token the most probable one or drawn (`generate`)."""
-    decoding = _decoding(model, source, language, 1)
-    pool = _Pool(limits, vocabulary.roles["eos"])
+    """One hypothesis a sentence, its next token the most probable one or drawn.
+
+    :param decoding: of width 1, with all that comes before ``begin``.
+    :param begin: the token that each sentence begins, or goes on, with.  Shape: (n_sentences,)
+    :param vocabulary: as for `generate`.
+    :param limits: greatest length of each, ``begin`` and the closing EOS included.
+        Shape: (n_sentences,)
+    """
+    pool = _Pool(begin, limits, vocabulary.roles["eos"])
     forbidden = _forbidden(vocabulary, limits.device)
     for length in range(1, pool.longest):
-        states = decoding.write(pool.last)
-        log_shares = model.stack("decoder").scores(states).float().log_softmax(1)
+        log_shares = decoding.stack.scores(decoding.write(pool.last)).float().log_softmax(1)
         chosen = _choose(log_shares.index_fill(1, forbidden, -torch.inf), options)
         pool.append(chosen, log_shares, length)
         still = pool.is_open.nonzero()[:, 0]
@@ -109,11 +158,11 @@ def one_by_one(
 class _Pool:
     """Sentences that are generated one token at a time, and those of them that are left."""
 
-    def __init__(self, limits: Tensor, eos: int) -> None:
+    def __init__(self, begin: Tensor, limits: Tensor, eos: int) -> None:
         n_sentences = len(limits)
         self.longest = int(limits.max()) if n_sentences else 2
         self.left = torch.arange(n_sentences, device=limits.device)
-        self.last = limits.new_full((n_sentences,), eos)
+        self.last = begin
         self.is_open = torch.ones_like(limits, dtype=torch.bool)
         self._limits = limits
         self._eos = eos
@@ -148,25 +197,24 @@ class _Pool:
 
 @torch.no_grad()
 def beam_search(
-    model: Model,
-    source: Batch,
-    language: int,
+    decoding: Decoding,
+    begin: Tensor,
     vocabulary: Vocabulary,
     options: GenerationOptions,
     limits: Tensor,
 ) -> Hypotheses:
-    """The ``options.beam`` best hypotheses that a beam search finds (`generate`).
+    """The ``options.beam`` best hypotheses that a beam search finds; parameters as `one_by_one`.
 
     With a beam of 1 this is not greedy search: it goes on while a longer hypothesis may win.
+
+    :param decoding: of width ``options.beam``.
     """
-    decoding = _decoding(model, source, language, options.beam)
     forbidden = _forbidden(vocabulary, limits.device)
-    beam = Beam(options, limits, vocabulary.roles["eos"])
+    beam = Beam(options, begin, limits, vocabulary.roles["eos"])
     found = beam.finished.copy()
     left = torch.arange(len(limits), device=limits.device)
     for _ in range(1, found.tokens.shape[2]):
-        states = decoding.write(beam.last)
-        log_shares = model.stack("decoder").scores(states).float().log_softmax(1)
+        log_shares = decoding.stack.scores(decoding.write(beam.last)).float().log_softmax(1)
         decoding.continue_rows(beam.advance(log_shares.index_fill(1, forbidden, -torch.inf)))
         still = (~beam.done).nonzero()[:, 0]
         if len(still) < COMPACT_BELOW * len(left):
@@ -180,9 +228,18 @@ def beam_search(
     return Hypotheses(found.tokens[:, :, 1:], found.lengths - 1, found.scores)
 
 
-def _decoding(model: Model, source: Batch, language: int, width: int) -> Decoding:
-    states = Source(model.stack("encoder")(source), source.offsets)
-    return Decoding(model.stack("decoder"), states, language, width)
+def check_beam(options: GenerationOptions, vocabulary: Vocabulary) -> None:
+    """Refuse a beam that is wider than a search can fill.
+
+    :raises OptionError: each step takes the 2 x beam best tokens, and the first step has but one
+        hypothesis to go on.
+    """
+    largest = max(1, len(vocabulary.ordinary) // 2)
+    if options.beam > largest:
+        raise OptionError(
+            f"a beam of {options.beam} is more than the model's vocabulary can fill",
+            expected=f"at most {largest}",
+        )
 
 
 def _forbidden(vocabulary: Vocabulary, device: torch.device) -> Tensor:

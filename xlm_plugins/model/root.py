@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from xlm_plugins.core.batch import Batch, LossOutput
-from xlm_plugins.core.contracts import Layer, Objective, StackName
+from xlm_plugins.core.contracts import Layer, StackName, Trainable
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.selection import Position, check_positions
 from xlm_plugins.model.config import ModelOptions
@@ -102,6 +102,6 @@ class Model(nn.Module):
         layers = self._layers_by_position.items()
         return {position: layer for position, layer in layers if position.stack == stack}
 
-    def forward(self, objective: Objective, batch: Batch) -> LossOutput:
+    def forward(self, trainable: Trainable, batch: Batch) -> LossOutput:
         """The summed loss of a batch, as its objective computes it."""
-        return objective.loss(self, batch)
+        return trainable.loss(self, batch)

@@ -163,6 +163,7 @@ class Stack(nn.Module):
         causal: bool = False,
         at: Tensor | None = None,
         source: Source | None = None,
+        n_layers: int | None = None,
     ) -> Tensor:
         """The last layer's states.
 
@@ -171,11 +172,15 @@ class Stack(nn.Module):
             layer then asks, projects and feeds forward on these only.  Shape: (n_wanted,)
         :param source: what a decoder reads, sequence by sequence; without it a decoder is a
             language model.
+        :param n_layers: stop behind so many layers, as if the others were not there; 0 gives the
+            embeddings.
         :returns: packed states, shape (n_tokens, dim), or those at ``at``, (n_wanted, dim).
         :raises DataError: a position beyond ``max_positions``.
         """
         x, plan = self._begin(batch, causal, source)
-        *others, last = self.layers
+        if n_layers == 0:
+            return x if at is None else x.index_select(0, at)
+        *others, last = list(self.layers)[:n_layers]
         for layer in others:
             x = layer(x, plan)
         states: Tensor = last(x, plan if at is None else plan.at(at))

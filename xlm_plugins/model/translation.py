@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from xlm_plugins.core.batch import Step
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.ragged import IntArray, Ragged
+from xlm_plugins.core.ragged import Ragged
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.config import GenerationOptions
-from xlm_plugins.model.generation import generate
-from xlm_plugins.model.inference import sentence_batch
+from xlm_plugins.model.generation import check_beam, generate
+from xlm_plugins.model.sentences import (
+    BATCH_TOKENS,
+    Advance,
+    batches_by_length,
+    device_of,
+    longest_sentence,
+    one_line,
+    sentence_batch,
+    trained_on,
+    unwatched,
+)
 
-BATCH_TOKENS = 4096
 SHORTEST = 16
 """A shorter sentence counts as so many tokens in a batch: its row of scores has the same size."""
-
-_LINE_ENDS = str.maketrans("\r\n", "  ")
 
 
 @dataclass(frozen=True)
@@ -78,24 +84,22 @@ class Translator:
         self._batch_tokens = batch_tokens or BATCH_TOKENS
         if not untrained:
             _check_direction(bundle, source, target)
-        _check_beam(bundle, self._options, n_best)
+        check_beam(self._options, bundle.description.vocabulary)
+        _check_number(self._options, n_best)
         self._source = bundle.description.languages[source]
         self._target = bundle.description.languages[target]
-        self._device = next(bundle.model.parameters()).device
 
     @property
     def longest(self) -> int:
         """Tokens of a sentence that the model reads; the rest of it is cut off."""
-        return self._bundle.description.options.max_positions - 2  # the framing EOS
+        return longest_sentence(self._bundle)
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """The tokens of sentences, unframed and uncut, as `translate` takes them."""
         return self._bundle.tokenizer.encode_batch(list(texts))
 
     @torch.inference_mode()
-    def translate(
-        self, sentences: Ragged, advance: Callable[[int], object] = lambda n_sentences: None
-    ) -> list[list[Translation]]:
+    def translate(self, sentences: Ragged, advance: Advance = unwatched) -> list[list[Translation]]:
         """Translate sentences; what has no tokens stays empty.
 
         What a sentence becomes does not depend on the others, unless it is sampled: that draws
@@ -105,29 +109,23 @@ class Translator:
         :returns: ``n_best`` translations for each sentence, the best first.
         """
         found = [[EMPTY] * self._n_best for _ in range(sentences.n_rows)]
-        advance(int((sentences.lengths == 0).sum()))
-        for which in self._batches(sentences.lengths):
+        words = sentences.lengths.nonzero()[0]
+        advance(sentences.n_rows - len(words))
+        lengths = sentences.lengths[words].clip(max=self.longest)
+        budget = self._batch_tokens // self._options.beam
+        for batch in batches_by_length(lengths, budget, SHORTEST):
+            which = words[batch]
             translated = self._translate_batch(sentences.take(which))
             for index, translations in zip(which.tolist(), translated, strict=True):
                 found[index] = translations
             advance(len(which))
         return found
 
-    def _batches(self, lengths: IntArray) -> Iterator[IntArray]:
-        """Sentences of like length by their numbers, the longest first; empty ones left out."""
-        costs = self._options.beam * lengths.clip(SHORTEST, max(SHORTEST, self.longest))
-        order = np.argsort(-lengths, kind="stable")
-        order = order[lengths[order] > 0]
-        while len(order):
-            n_together = max(1, self._batch_tokens // int(costs[order[0]]))
-            yield order[:n_together]
-            order = order[n_together:]
-
     def _translate_batch(self, sentences: Ragged) -> list[list[Translation]]:
         bundle = self._bundle
         found = generate(
             bundle.model,
-            sentence_batch(bundle, sentences, self._source).to(self._device),
+            sentence_batch(bundle, sentences, self._source).to(device_of(bundle)),
             self._target,
             bundle.description.vocabulary,
             self._options,
@@ -138,7 +136,7 @@ class Translator:
             scores = found.scores[:, rank].tolist()
             by_rank.append(
                 [
-                    Translation(text.translate(_LINE_ENDS), score)
+                    Translation(one_line(text), score)
                     for text, score in zip(texts, scores, strict=True)
                 ]
             )
@@ -160,7 +158,7 @@ def _check_direction(bundle: Bundle, source: str, target: str) -> None:
     asked, trained = Step((source, target)), directions(bundle)
     if asked in trained:
         return
-    objectives = ", ".join(bundle.objectives) or "nothing"
+    objectives = trained_on(bundle)
     if bundle.model.decoder is None:
         problem = f"the model has no decoder: it was trained with {objectives} only"
     elif not trained:
@@ -175,14 +173,7 @@ def _check_direction(bundle: Bundle, source: str, target: str) -> None:
     )
 
 
-def _check_beam(bundle: Bundle, options: GenerationOptions, n_best: int) -> None:
-    # Each step takes the 2 x beam best tokens, and the first step has one hypothesis to go on.
-    largest = max(1, len(bundle.description.vocabulary.ordinary) // 2)
-    if options.beam > largest:
-        raise OptionError(
-            f"a beam of {options.beam} is more than the model's vocabulary can fill",
-            expected=f"at most {largest}",
-        )
+def _check_number(options: GenerationOptions, n_best: int) -> None:
     if n_best > options.beam:
         raise OptionError(
             f"a beam of {options.beam} does not find {n_best} translations",

@@ -15,7 +15,7 @@ by the rest of `xlm_plugins`, and importing it brings neither torch nor numpy.
 from __future__ import annotations
 
 from xlm_plugins import Component, __version__
-from xlm_plugins.testing.checks import check_layer, check_objective, check_tokenizer
+from xlm_plugins.testing.checks import check_layer, check_objective, check_task, check_tokenizer
 from xlm_plugins.testing.fixtures import xlm_bare_plugins, xlm_data, xlm_model
 from xlm_plugins.testing.promises import BrokenPromiseError
 
@@ -34,6 +34,7 @@ __all__ = [
     "BrokenPromiseError",
     "check_layer",
     "check_objective",
+    "check_task",
     "check_tokenizer",
     "xlm_bare_plugins",
     "xlm_data",

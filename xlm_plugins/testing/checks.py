@@ -79,6 +79,28 @@ def check_tokenizer(component: str | Component, **options: Any) -> None:
         hold(owner, tokenizer_promises.PROMISES, case)
 
 
+def check_task(component: str | Component, **options: Any) -> None:
+    """Hold a downstream task to `xlm_plugins.Task`.
+
+    On the files that the options name: what it reads, how it judges predictions, and where it
+    writes them.
+
+    :param component: the name of an installed one, or the component itself.
+    :param options: values of its options, which name files that the test has written: a few
+        rows to train on, to choose the model by, and to test.
+    :raises BrokenPromiseError: it breaks a promise; an AssertionError that says which one.
+    :raises PluginError: no such component is installed.
+    :raises OptionError: it has no such option, or not with that value.
+    """
+    __tracebackhide__ = True
+    owner, found, chosen = _checked_component("task", component, options)
+
+    from xlm_plugins.testing import task_promises
+
+    with random_state_kept():
+        hold(owner, task_promises.PROMISES, task_promises.TaskCase(found, chosen))
+
+
 def _checked_component(
     kind: str, component: str | Component, values: dict[str, Any]
 ) -> tuple[str, Component, Any]:

@@ -31,39 +31,21 @@ class OptimizerOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """A run: what it reads and writes, how long it goes on, and how it is split up."""
+class RunOptions:
+    """A run, whatever it trains: how long it goes on, what it writes, and how it is split up."""
 
-    objective: tuple[str, ...] = option((), "NAME[:STEPS][@WEIGHT], repeatable: tlm:en-fr")
-    layer: tuple[str, ...] = option((), "NAME[:POSITIONS], repeatable: pkm:4,7+")
-    data: str | None = option(None, "prepared data set; the embedded corpus if unset")
     out: str | None = option(None, "run folder; runs/ and a name if unset")
     resume: str | None = option(None, "run to go on with; auto: go on if --out holds one")
-    init: tuple[str, ...] = option(
-        (), "RUN, encoder=RUN or decoder=RUN, repeatable: whose weights to start from"
-    )
     train_only: tuple[str, ...] = option((), "train only parameters whose names match a pattern")
     seed: int = option(1, "of everything random", minimum=0)
     steps: int = option(2000, "updates to train for", minimum=1)
     minutes: float | None = option(
         None, "end after so many minutes, if --steps do not before", above=0.0
     )
-    batch_tokens: int = option(4096, "tokens of one global batch, on average", minimum=8)
     accumulation: int = option(1, "micro-batches a rank makes one update of", minimum=1)
-    lanes: int = option(
-        8, "parts a global batch is planned in; ranks x accumulation divides it", minimum=1
-    )
-    max_length: int = option(100, "drop sentences longer than this, in tokens", minimum=1)
-    window: int = option(256, "tokens of a window of running text", minimum=2)
-    sampling_alpha: float = option(
-        0.7, "languages are drawn by size^alpha; 1 by size, 0 evenly", minimum=0.0, maximum=1.0
-    )
     evaluate_every: int = option(500, "updates between evaluations; 0: only at the end", minimum=0)
     save_every: int = option(500, "updates between checkpoints; 0: only at the end", minimum=0)
     keep: int = option(2, "checkpoints to keep, the newest", minimum=1)
-    translate_sentences: int = option(
-        200, "held-out sentences of each direction that an evaluation translates", minimum=0
-    )
     validation_metrics: tuple[str, ...] = option(
         (), "keep the best model of each metric; a leading _ says lower is better", comma=True
     )
@@ -81,3 +63,59 @@ class TrainOptions:
     )
     workers: int = option(0, "loader processes beside the trainer", minimum=0)
     threads: int | None = option(None, "CPU threads; those of the machine if unset", minimum=1)
+
+
+@dataclass(frozen=True)
+class TrainOptions(RunOptions):
+    """Pretraining and translation: what is trained on what."""
+
+    objective: tuple[str, ...] = option((), "NAME[:STEPS][@WEIGHT], repeatable: tlm:en-fr")
+    layer: tuple[str, ...] = option((), "NAME[:POSITIONS], repeatable: pkm:4,7+")
+    data: str | None = option(None, "prepared data set; the embedded corpus if unset")
+    init: tuple[str, ...] = option(
+        (), "RUN, encoder=RUN or decoder=RUN, repeatable: whose weights to start from"
+    )
+    batch_tokens: int = option(4096, "tokens of one global batch, on average", minimum=8)
+    lanes: int = option(
+        8, "parts a global batch is planned in; ranks x accumulation divides it", minimum=1
+    )
+    max_length: int = option(100, "drop sentences longer than this, in tokens", minimum=1)
+    window: int = option(256, "tokens of a window of running text", minimum=2)
+    sampling_alpha: float = option(
+        0.7, "languages are drawn by size^alpha; 1 by size, 0 evenly", minimum=0.0, maximum=1.0
+    )
+    translate_sentences: int = option(
+        200, "held-out sentences of each direction that an evaluation translates", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class FinetuneOptions(RunOptions):
+    """Fine-tuning on a downstream task."""
+
+    from_: str | None = option(None, "RUN: whose encoder to start from")
+    epochs: float = option(3.0, "times to go through the training rows", above=0.0)
+    steps: int = option(0, "updates to train for; 0: as many as --epochs makes", minimum=0)
+    batch_sentences: int = option(32, "rows of one global batch", minimum=1)
+    max_length: int = option(128, "cut rows longer than this, in tokens", minimum=4)
+    pool: str = option(
+        "first", "what stands for a row: its first state, or the mean", choices=("first", "mean")
+    )
+    layers: str = option("0:_1", "layers to train, FIRST:LAST; 0 the embeddings, _1 the last")
+    dropout: float = option(0.1, "dropout in model and head", minimum=0.0, maximum=0.9)
+    class_weights: str = option(
+        "none", "balanced: rare classes count more in the loss", choices=("none", "balanced")
+    )
+    seeds: int = option(1, "runs, with seeds from --seed on; tells mean and deviation", minimum=1)
+    evaluate_every: int = option(0, "updates between evaluations; 0: once an epoch", minimum=0)
+    save_every: int = option(0, "updates between checkpoints; 0: once an epoch", minimum=0)
+    keep: int = option(1, "checkpoints to keep, the newest", minimum=1)
+
+
+@dataclass(frozen=True)
+class FinetuneOptimizerOptions(OptimizerOptions):
+    """The optimizer of fine-tuning: gentler, and with a rate of its own for the head."""
+
+    lr: float = option(2e-4, "peak learning rate of the encoder", above=0.0)
+    head_lr: float = option(1e-3, "peak learning rate of the head", above=0.0)
+    warmup: int = option(100, "updates of linear warm-up; at most a tenth of the run", minimum=0)

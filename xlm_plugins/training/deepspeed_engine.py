@@ -21,12 +21,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xlm_plugins.core.batch import Batch, LossOutput
-from xlm_plugins.core.contracts import Objective
+from xlm_plugins.core.contracts import Trainable
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training import optimizer as optim
 from xlm_plugins.training.adamw import MOMENTS, Piece
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
+from xlm_plugins.training.config import OptimizerOptions, RunOptions
 from xlm_plugins.training.engine import (
     Engine,
     StepReport,
@@ -56,7 +56,7 @@ class DeepSpeedEngine(Engine):
         self,
         model: Model,
         options: OptimizerOptions,
-        train: TrainOptions,
+        train: RunOptions,
         world: World,
         state: TrainingState | None = None,
     ) -> None:
@@ -96,8 +96,8 @@ class DeepSpeedEngine(Engine):
                 expected="--zero-stage 1, 2 or 3 with fp16",
             )
 
-    def _forward(self, objective: Objective, batch: Batch) -> LossOutput:
-        return LossOutput(*self._engine(objective, batch))
+    def _forward(self, trainable: Trainable, batch: Batch) -> LossOutput:
+        return LossOutput(*self._engine(trainable, batch))
 
     def _backward(self, loss: Tensor) -> None:
         # DeepSpeed averages over ranks; the interface sums.
@@ -245,7 +245,7 @@ def _running_statistics(model: nn.Module) -> list[Tensor]:
 
 
 def configuration(
-    options: OptimizerOptions, train: TrainOptions, precision: str, world: World
+    options: OptimizerOptions, train: RunOptions, precision: str, world: World
 ) -> dict[str, Any]:
     """DeepSpeed's configuration: what the run decides, and what the user's JSON adds.
 

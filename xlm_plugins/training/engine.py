@@ -19,12 +19,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from xlm_plugins.core.batch import Batch, LossOutput, Step
-from xlm_plugins.core.contracts import Objective
+from xlm_plugins.core.contracts import Trainable
 from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training import optimizer as optim
 from xlm_plugins.training.adamw import MOMENTS
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
+from xlm_plugins.training.config import OptimizerOptions, RunOptions
 from xlm_plugins.training.launch import World, choose_engine
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Engine(ABC):
         self.precision = precision
 
     @abstractmethod
-    def _forward(self, objective: Objective, batch: Batch) -> LossOutput:
+    def _forward(self, trainable: Trainable, batch: Batch) -> LossOutput:
         """One pass through the root module, in the engine's precision."""
 
     @abstractmethod
@@ -103,25 +103,25 @@ class Engine(ABC):
     def state(self) -> TrainingState:
         """All that is needed to go on.  Collective; without tensors on ranks other than 0."""
 
-    def prepare(self, objective: Objective, batch: Batch, step: Step) -> Batch:
+    def prepare(self, trainable: Trainable, batch: Batch, step: Step) -> Batch:
         """Bring a batch to the device and let the objective complete it, without gradient."""
         with self.inference():
-            return objective.prepare(self.model, batch.to(self.device), step)
+            return trainable.prepare(self.model, batch.to(self.device), step)
 
-    def forward_backward(self, objective: Objective, batch: Batch, scale: float) -> LossOutput:
+    def forward_backward(self, trainable: Trainable, batch: Batch, scale: float) -> LossOutput:
         """Accumulate the gradient of ``scale * loss``, summed over micro-batches and ranks.
 
         :param scale: weight / targets of the global batch; the same on every rank.
         :returns: this rank's sums for this micro-batch, without gradient.
         """
-        output = self._forward(objective, batch)
+        output = self._forward(trainable, batch)
         self._backward(output.loss * scale)
         return LossOutput(*(part.detach() for part in output))
 
-    def evaluate(self, objective: Objective, batch: Batch) -> LossOutput:
+    def evaluate(self, trainable: Trainable, batch: Batch) -> LossOutput:
         """The loss in eval mode, without gradient.  Collective, as every forward is."""
         with self._evaluating():
-            return self._forward(objective, batch.to(self.device))
+            return self._forward(trainable, batch.to(self.device))
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -178,7 +178,7 @@ class TorchEngine(Engine):
         self,
         model: Model,
         options: OptimizerOptions,
-        train: TrainOptions,
+        train: RunOptions,
         world: World,
         state: TrainingState | None = None,
     ) -> None:
@@ -204,9 +204,9 @@ class TorchEngine(Engine):
             self._load_moments(moments_for(state, self._trained))
         model.train()
 
-    def _forward(self, objective: Objective, batch: Batch) -> LossOutput:
+    def _forward(self, trainable: Trainable, batch: Batch) -> LossOutput:
         with self._autocast():
-            output: LossOutput = self.model(objective, batch)
+            output: LossOutput = self.model(trainable, batch)
         return output
 
     def _backward(self, loss: Tensor) -> None:
@@ -241,7 +241,7 @@ class TorchEngine(Engine):
 def create_engine(
     model: Model,
     options: OptimizerOptions,
-    train: TrainOptions,
+    train: RunOptions,
     world: World,
     state: TrainingState | None = None,
 ) -> Engine:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from xlm_plugins.core.batch import Batch, Step
 from xlm_plugins.core.contracts import Layer, Objective
-from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.errors import BundleError, DataError
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import Position
@@ -202,12 +202,12 @@ def evaluate_run(
     :param n_sentences: of each translation, at most; all where None.
     :param keep: a folder for what is translated.
     :raises DataError: the data was made with another tokenizer, or has no such split.
+    :raises BundleError: the model was fine-tuned on a task.
     """
-    path = find_bundle(reference)
-    bundle = Bundle.load(path, plugins)
+    bundle = _with_objectives(find_bundle(reference), plugins)
     options = _train_options(split_reference(reference)[0])
     folder, manifest = open_data(str(data) if data else options.data, plugins)
-    check_tokenizer(manifest, folder, bundle.tokenizer.fingerprint, str(path))
+    check_tokenizer(manifest, folder, bundle.tokenizer.fingerprint, str(bundle.path))
     steps = {
         chosen.component.name: [Step.parse(text) for text in chosen.steps]
         for chosen in bundle.description.objectives
@@ -230,6 +230,18 @@ def evaluate_run(
             expected=f"--split with one of {', '.join(splits)}",
         )
     return metrics
+
+
+def _with_objectives(path: Path, plugins: Plugins) -> Bundle:
+    """A model that has perplexities."""
+    bundle = Bundle.load(path, plugins)
+    if bundle.classifier is not None:
+        raise BundleError(
+            f"{path} was fine-tuned on the task {bundle.classifier.name}, which has no perplexity",
+            expected="a model that `xlm train` wrote",
+            remedy="the task's metrics are in the run's results.json",
+        )
+    return bundle
 
 
 def _train_options(run: Path) -> TrainOptions:

@@ -18,6 +18,7 @@ from torch import nn
 
 from xlm_plugins.core.contracts import Layer, ParameterGroup
 from xlm_plugins.core.errors import OptionError
+from xlm_plugins.model.classifier import Head
 from xlm_plugins.training.adamw import AdamW
 from xlm_plugins.training.config import OptimizerOptions
 
@@ -139,10 +140,10 @@ def update(optimizer: AdamW, clip: float) -> float:
 
 
 def _asked_for(model: nn.Module) -> list[ParameterGroup]:
-    """What layers ask for; those that share parameters may all ask for the same."""
+    """What layers and heads ask for; those that share parameters may all ask for the same."""
     asked: list[ParameterGroup] = []
-    for layer in (module for module in model.modules() if isinstance(module, Layer)):
-        for wanted in layer.parameter_groups():
+    for module in (m for m in model.modules() if isinstance(m, Layer | Head)):
+        for wanted in module.parameter_groups():
             if not any(_same(wanted, other) for other in asked):
                 asked.append(wanted)
     return asked

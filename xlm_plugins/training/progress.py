@@ -26,7 +26,7 @@ class Report:
     """
 
     console: Console
-    n_updates: int
+    n_updates: int = 0
     _latest: dict[tuple[str, str], Record] = field(default_factory=dict)
     _live: Live | None = None
     _bar: Progress | None = None
@@ -84,7 +84,7 @@ class Report:
             self.note(f"{head}  loss {losses}")
 
     def evaluation(self, update: int, metrics: Mapping[str, float]) -> None:
-        """Show an evaluation: the perplexities in one line, and BLEU where there is any."""
+        """Show an evaluation in a line: perplexities and BLEU, or of a task everything."""
         told = []
         for title, suffix in (("perplexity", "_ppl"), ("BLEU", "_bleu")):
             shown = [
@@ -93,6 +93,7 @@ class Report:
                 if name.endswith(suffix) and "_alone_" not in name
             ]
             told += [f"{title} {'  '.join(shown)}"] if shown else []
+        told = told or ["  ".join(f"{name} {value:.1f}" for name, value in metrics.items())]
         self.note(f"evaluation at step {update:,}: {'; '.join(told)}")
 
     def _table(self) -> Table:

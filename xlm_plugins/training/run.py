@@ -60,7 +60,7 @@ class RunFolder:
         if (path / CONFIG_NAME).exists():
             raise RunError(
                 f"{path} already holds a run",
-                remedy=f"go on with it: xlm train --resume {path}; or choose another --out",
+                remedy=f"go on with it, --resume {path}, or choose another --out",
             )
         if path.exists() and any(entry.name != LOCK_NAME for entry in path.iterdir()):
             raise RunError(f"{path} is not empty and is no run", remedy="choose another --out")
@@ -79,7 +79,7 @@ class RunFolder:
         if not (path / CONFIG_NAME).is_file():
             raise RunError(
                 f"{path} holds no run: it has no {CONFIG_NAME}",
-                remedy="name a folder that `xlm train` wrote, or leave out --resume",
+                remedy="name the folder of a run, or leave out --resume",
             )
         return cls(path, _locked(path))
 
@@ -202,10 +202,12 @@ def _best_bundles(run: Path) -> dict[str, Path]:
 def _last(run: Path) -> Path:
     found, rejected = latest_good(run / CHECKPOINTS_NAME)
     if found is None:
+        seeds = sorted(str(path) for path in run.glob("seed-*"))
         damaged = "; ".join(f"{path.name}: {why}" for path, why in rejected)
         raise BundleError(
             f"{run} has no checkpoint yet" if not damaged else f"no checkpoint is whole: {damaged}",
-            expected="a folder that `xlm train` wrote",
+            expected="the folder of a run",
+            remedy=f"name one of its runs, such as {seeds[0]}" if seeds else "",
         )
     return found
 
@@ -215,6 +217,7 @@ def _environment(plugins: Plugins) -> dict[str, object]:
     installed = {name: v for name in libraries if (v := _version(name))}
     return {
         "command": sys.argv,
+        "directory": os.getcwd(),
         "plugins": {s.distribution: s.version for s in plugins.states if s.state == "ok"},
         "xlm-plugins": _version("xlm-plugins"),
         "libraries": installed,

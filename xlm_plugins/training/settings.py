@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xlm_plugins.core.errors import OptionError, PluginError
+from xlm_plugins.core.errors import OptionError, PluginError, RunError
 from xlm_plugins.core.made_with import find_again
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
@@ -35,6 +35,8 @@ CORE_SECTIONS: dict[str, type] = {
     "generation": GenerationOptions,
 }
 NOT_REPEATED = ("out", "resume")
+AUTO = "auto"
+"""``--resume auto``: go on with what ``--out`` holds, if it holds a run."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
     :raises OptionError: an unknown section or option, a value outside its limits, or no objective.
     :raises PluginError: a selected component is missing, broken or ambiguous.
     """
-    _check_tables(config)
-    train = _built(TrainOptions, "train", config, flags)
+    check_tables(config)
+    train = built(TrainOptions, "train", config, flags)
     if not train.objective:
         installed = ", ".join(c.name for c in plugins.registry.of("objective"))
         raise OptionError(
@@ -74,11 +76,11 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
         if section not in CORE_SECTIONS and section not in selected:
             raise _not_selected(section, plugins)
     return Settings(
-        _built(ModelOptions, "model", config, flags),
-        _built(OptimizerOptions, "optimizer", config, flags),
+        built(ModelOptions, "model", config, flags),
+        built(OptimizerOptions, "optimizer", config, flags),
         train,
-        _built(GenerationOptions, "generation", config, flags),
-        {name: _built(c.options, name, config, flags) for name, c in selected.items()},
+        built(GenerationOptions, "generation", config, flags),
+        {name: built(c.options, name, config, flags) for name, c in selected.items()},
     )
 
 
@@ -137,6 +139,25 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path}: {error}", expected="a TOML file") from error
 
 
+def recorded_settings(config: str | None, resume: str | None) -> dict[str, Any]:
+    """The TOML tree under the flags: --config's, else that of the run to go on with.
+
+    :param config, resume: what these flags say.
+    :raises RunError: there is no such run.
+    """
+    if config:
+        return read_toml(Path(config))
+    if not resume or resume == AUTO:
+        return {}
+    recorded = Path(resume) / "config.toml"
+    if not recorded.is_file():
+        raise RunError(
+            f"--resume {resume}: it holds no run, for it has no config.toml",
+            expected="the folder of a run, or auto",
+        )
+    return read_toml(recorded)
+
+
 def to_toml(settings: Settings) -> str:
     """The text of ``config.toml``: everything resolved, defaults too."""
     import tomli_w
@@ -148,7 +169,8 @@ def to_toml(settings: Settings) -> str:
     return f"# Repeat this run: xlm train --config THIS_FILE\n{tomli_w.dumps(tree)}"
 
 
-def _check_tables(config: Values) -> None:
+def check_tables(config: Values) -> None:
+    """Refuse a TOML tree with a value outside of any section."""
     for name, value in config.items():
         if not isinstance(value, Mapping):
             raise OptionError(
@@ -157,9 +179,13 @@ def _check_tables(config: Values) -> None:
             )
 
 
-def _built(
+def built(
     options: type[OptionsT], name: str, config: Values, flags: Mapping[str, Values]
 ) -> OptionsT:
+    """One section's options: its flags over its TOML over the defaults.
+
+    :raises OptionError: an unknown option, or a value outside its limits.
+    """
     merged = {key.replace("_", "-"): value for key, value in config.get(name, {}).items()}
     merged |= {key.replace("_", "-"): value for key, value in flags.get(name, {}).items()}
     return build(options, merged, name)

@@ -1,43 +1,38 @@
-"""Starting a run, new or resumed: everything that the training loop works with, put together."""
+"""Starting a run, new or resumed: everything that the training loop works with, put together.
+
+A `Job` is a run that is decided and not begun; `run_job` is what all kinds of them have in common.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from torch import nn
 
 from xlm_plugins.core.errors import OptionError, RunError, XLMError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
-from xlm_plugins.core.tokenizers import SavedTokenizer
-from xlm_plugins.data.manifest import TOKENIZER_NAME
 from xlm_plugins.model.bundle import MODEL_NAME
+from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.host import tune_host
 from xlm_plugins.model.root import Model
 from xlm_plugins.training import launch
 from xlm_plugins.training.checkpoint import latest_good, load_training_state
+from xlm_plugins.training.config import OptimizerOptions, RunOptions
 from xlm_plugins.training.engine import Engine, TrainingState, create_engine
-from xlm_plugins.training.initialise import initialise, split_stack
 from xlm_plugins.training.plot import plot_runs
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run import (
-    CHECKPOINTS_NAME,
-    CONFIG_NAME,
-    RunFolder,
-    find_bundle,
-    free_run_path,
-)
+from xlm_plugins.training.run import CHECKPOINTS_NAME, CONFIG_NAME, RunFolder, free_run_path
 from xlm_plugins.training.run_hooks import RunHooks
-from xlm_plugins.training.settings import Settings, to_toml
-from xlm_plugins.training.setup import Plan, check_tokenizer, make_plan
 from xlm_plugins.training.signals import StopRequest
-from xlm_plugins.training.trainer import Trainer, TrainerState
+from xlm_plugins.training.trainer import Course, Trainer, TrainerState
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,67 @@ class Outcome:
     update: int
 
 
+class Job(ABC):
+    """A run that is decided and not begun.
+
+    :param options: how long it goes on, what it writes, and how it is split up.
+    :param data: fingerprint of what it is trained on.
+    :param stem: of the folder's name where the user gives none.
+    """
+
+    command: str
+    """What a user types to go on with it: ``xlm train``."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        optimizer: OptimizerOptions,
+        description: ModelDescription,
+        data: str,
+        stem: str,
+    ) -> None:
+        self.options = options
+        self.optimizer = optimizer
+        self.description = description
+        self.data = data
+        self.stem = stem
+
+    @abstractmethod
+    def config(self) -> str:
+        """The text of config.toml, with which the run can be repeated."""
+
+    def begin(self) -> None:  # noqa: B027  # most write nothing beside their folder
+        """Called when the run's folder is there, by the process that writes it."""
+
+    @abstractmethod
+    def build(self) -> Model:
+        """The model with fresh weights, drawn from torch's current random state."""
+
+    @abstractmethod
+    def initialise(self, model: Model, report: Report) -> None:
+        """Give a fresh model the weights that the run starts from."""
+
+    @abstractmethod
+    def notes(self, model: Model) -> list[str]:
+        """What a person wants to know before the run begins."""
+
+    @abstractmethod
+    def check_resumed(self, checkpoint: Path, run: Path) -> None:
+        """Refuse a checkpoint that belongs to other data.
+
+        :raises XLMError: says what differs.
+        """
+
+    @abstractmethod
+    def course(self, engine: Engine) -> Course:
+        """What the trainer goes through.
+
+        :raises XLMError: the engine cannot train it.
+        """
+
+
 @dataclass(frozen=True)
-class Start:
+class _Start:
     """What a run begins with; `training` is there where it goes on."""
 
     model: Model
@@ -58,31 +112,32 @@ class Start:
     training: TrainingState | None = None
 
 
-def train(settings: Settings, plugins: Plugins) -> Outcome:
+def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugins) -> Outcome:
     """Train until the end, or until a reason to stop before.
 
+    :param options: those of the job.
+    :param decide: opens the data and decides everything, on every rank alike.
     :raises XLMError: something does not fit; nothing has been written then.
     """
     world = launch.World.from_environment()
-    tune_host(settings.train.threads)
-    report = Report(Console(stderr=True, quiet=world.rank > 0), settings.train.steps)
-    with _joined(world, settings.train.engine):
-        if settings.train.data is None:
-            report.note("no --data: the embedded corpus, which the first use prepares in seconds")
+    tune_host(options.threads)
+    report = Report(Console(stderr=True, quiet=world.rank > 0))
+    with joined(options.engine):
         with launch.all_or_none():
-            plan = make_plan(settings, plugins)
-            resumed = _resumed_path(settings)
-            start = _start(settings, plan, plugins, resumed, report)
-        n_parameters = _size(start.model)  # before ZeRO 3 shards them
-        engine = create_engine(
-            start.model, settings.optimizer, settings.train, world, start.training
-        )
+            job = decide(report)
+            resumed = _resumed_path(job.options)
+            start = _start(job, resumed, report)
+        report.n_updates = job.options.steps
+        n_parameters = size(start.model)  # before ZeRO 3 shards them
+        engine = create_engine(start.model, job.optimizer, job.options, world, start.training)
         if engine.n_trained < n_parameters:
             frozen = f"{n_parameters - engine.n_trained:,}"
             report.note(f"trained: {engine.n_trained:,} of them; frozen: {frozen}")
-        trainer = Trainer(settings, plan, engine, report, start.state)
-        path = resumed or _new_path(settings, engine)
-        with _held(path, settings, plugins, world.rank, new=resumed is None) as folder:
+        trainer = Trainer(
+            job.options, job.optimizer, job.course(engine), engine, report, start.state
+        )
+        path = resumed or _new_path(job, engine)
+        with _held(path, job, plugins, world.rank, new=resumed is None) as folder:
             try:
                 with StopRequest() as stop, report.shown():
                     reason = trainer.run(folder, stop, RunHooks(plugins, folder, report))
@@ -95,9 +150,21 @@ def train(settings: Settings, plugins: Plugins) -> Outcome:
     return Outcome(reason, path, start.state.update)
 
 
+def size(module: nn.Module) -> int:
+    """Numbers that a module holds as parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 @contextmanager
-def _joined(world: launch.World, engine: str) -> Iterator[None]:
-    """Together with the other processes, and apart from them again, whatever happens."""
+def joined(engine: str) -> Iterator[None]:
+    """Together with the other processes, and apart from them again, whatever happens.
+
+    Several runs in one go join once: to do so again on the same port may fail.
+    """
+    if dist.is_initialized():
+        yield
+        return
+    world = launch.World.from_environment()
     launch.start(world, launch.choose_engine(engine, world))
     try:
         yield
@@ -107,9 +174,8 @@ def _joined(world: launch.World, engine: str) -> Iterator[None]:
     launch.finish()
 
 
-def _resumed_path(settings: Settings) -> Path | None:
+def _resumed_path(options: RunOptions) -> Path | None:
     """The run to go on with; None for a new one."""
-    options = settings.train
     if options.resume is None:
         return None
     if options.resume != "auto":
@@ -122,29 +188,25 @@ def _resumed_path(settings: Settings) -> Path | None:
     return Path(options.out) if (Path(options.out) / CONFIG_NAME).is_file() else None
 
 
-def _start(
-    settings: Settings, plan: Plan, plugins: Plugins, resumed: Path | None, report: Report
-) -> Start:
+def _start(job: Job, resumed: Path | None, report: Report) -> _Start:
     """The model and where to go on: from a checkpoint, from another model, or from nothing."""
-    checkpoint = _checkpoint(resumed, plan, report) if resumed else None
-    torch.manual_seed(settings.train.seed)
-    model = plan.description.build_model(plan.objectives)
-    for line in _describe(model, plan):
+    checkpoint = _checkpoint(resumed, job, report) if resumed else None
+    torch.manual_seed(job.options.seed)
+    model = job.build()
+    for line in job.notes(model):
         report.note(line)
     if checkpoint is not None:
         state = TrainerState.read(checkpoint)
         report.note(f"going on with {checkpoint} after {state.update:,} steps")
-        return Start(model, state, load_training_state(checkpoint))
-    for text in settings.train.init:
-        _initialise(model, plan, text, plugins, report)
-    return Start(model, TrainerState(plan.manifest.fingerprint))
+        return _Start(model, state, load_training_state(checkpoint))
+    job.initialise(model, report)
+    return _Start(model, TrainerState(job.data))
 
 
-def _checkpoint(run: Path, plan: Plan, report: Report) -> Path | None:
+def _checkpoint(run: Path, job: Job, report: Report) -> Path | None:
     """The newest checkpoint that is whole; None where the run was ended before its first.
 
-    :raises DataError: the data set was made with another tokenizer than the run's.
-    :raises RunError: the data set or the model are not those of the run.
+    :raises XLMError: the data or the model are not those of the run.
     """
     if not (run / CONFIG_NAME).is_file():
         raise RunError(f"{run} holds no run: it has no {CONFIG_NAME}")
@@ -154,98 +216,49 @@ def _checkpoint(run: Path, plan: Plan, report: Report) -> Path | None:
     if found is None:
         report.note(f"{run} has no checkpoint yet: starting from its beginning")
         return None
-    tokenizer = SavedTokenizer.read(found / TOKENIZER_NAME)
-    check_tokenizer(plan.manifest, plan.folder, tokenizer.fingerprint, str(run))
-    fingerprint = TrainerState.read(found).data
-    if fingerprint != plan.manifest.fingerprint:
-        raise RunError(
-            f"the run was trained on a data set with fingerprint {fingerprint}, and {plan.folder} "
-            f"has {plan.manifest.fingerprint}",
-            remedy="give --data the data set of the run, or start anew from its weights: "
-            f"xlm train --init {run} ...",
-        )
-    _check_same_model(found, run, plan)
+    job.check_resumed(found, run)
+    _check_same_model(found, run, job)
     return found
 
 
-def _check_same_model(checkpoint: Path, run: Path, plan: Plan) -> None:
+def _check_same_model(checkpoint: Path, run: Path, job: Job) -> None:
     """Hold a resume to the model and the objectives that the run was started with.
 
     :raises RunError: something differs; says what.
     """
     written = json.loads((checkpoint / MODEL_NAME).read_text(encoding="utf-8"))
-    asked = plan.description.to_json()
+    asked = job.description.to_json()
     for part, value in asked.items():
-        if written[part] != value:
+        if written.get(part) != value:
             raise RunError(
-                f"the run's {part} are not those asked for now: {written[part]} and {value}",
-                remedy=f"leave them out, xlm train --resume {run}, or start a new run from its "
-                f"weights: --init {run}",
+                f"the run's {part} are not those asked for now: {written.get(part)} and {value}",
+                remedy=f"leave them out, {job.command} --resume {run}, or start a new run from its "
+                "weights",
             )
 
 
-def _initialise(model: Model, plan: Plan, text: str, plugins: Plugins, report: Report) -> None:
-    stack, reference = split_stack(text)
-    bundle = find_bundle(reference)
-    copied = initialise(model, plan.description, plan.tokenizer, bundle, plugins, stack)
-    for line in copied.lines():
-        report.note(line)
-
-
-def _new_path(settings: Settings, engine: Engine) -> Path:
+def _new_path(job: Job, engine: Engine) -> Path:
     """Where a new run goes; one choice for all ranks."""
-    options = settings.train
-    if options.out:
-        return Path(options.out)
-    names = [ObjectiveSelection.parse(text).name for text in options.objective]
-    names += [LayerSelection.parse(text).name for text in options.layer]
-    stem = "-".join(name.rpartition("/")[2] for name in names)
-    free = free_run_path(stem)
+    if job.options.out:
+        return Path(job.options.out)
+    free = free_run_path(job.stem)
     number = engine.agree(float(free.name.rpartition("-")[2]))
-    return free.with_name(f"{stem}-{number:.0f}")
+    return free.with_name(f"{job.stem}-{number:.0f}")
 
 
 @contextmanager
-def _held(
-    path: Path, settings: Settings, plugins: Plugins, rank: int, *, new: bool
-) -> Iterator[RunFolder]:
+def _held(path: Path, job: Job, plugins: Plugins, rank: int, *, new: bool) -> Iterator[RunFolder]:
     """The run folder, which rank 0 makes and holds."""
     with launch.all_or_none():
         if rank > 0:
             folder = RunFolder(path)
         elif new:
-            folder = RunFolder.create(path, to_toml(_repeatable(settings)), plugins)
+            folder = RunFolder.create(path, job.config(), plugins)
         else:
             folder = RunFolder.reopen(path)
+        if folder.writing:
+            job.begin()
     try:
         yield folder
     finally:
         folder.close()
-
-
-def _repeatable(settings: Settings) -> Settings:
-    """The settings as config.toml records them: the data by a path that holds from anywhere."""
-    if settings.train.data is None:
-        return settings
-    data = str(Path(settings.train.data).resolve())
-    return replace(settings, train=replace(settings.train, data=data))
-
-
-def _describe(model: Model, plan: Plan) -> list[str]:
-    """Parameters by part, and what is trained: a person's first check of the run."""
-    total = _size(model)
-    layers = sum(_size(layer) for layer in model.layers_by_position.values())
-    tables = sum(p.numel() for name, p in model.named_parameters() if ".embeddings." in name)
-    steps = ", ".join(f"{name}:{','.join(map(str, s))}" for name, s in plan.steps.items())
-    placed = ", ".join(f"{p.component.name} at {p.position}" for p in plan.description.layers)
-    return [
-        f"data: {plan.folder} ({', '.join(plan.manifest.languages)}; "
-        f"{plan.manifest.tokenizer.size:,} tokens in the vocabulary)",
-        f"objectives: {steps}" + (f"; layers: {placed}" if placed else ""),
-        f"parameters: {total:,} (embeddings {tables:,}, layers of plugins {layers:,}, "
-        f"the rest {total - tables - layers:,})",
-    ]
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,37 +1,40 @@
-"""The training loop: draw a step, make its batches, update, and now and then log, measure, save."""
+"""The training loop: draw a step, make its batches, update, and now and then log, measure, save.
+
+What is drawn, and how it is measured, is the `Course`: `pretraining` and `finetuning` make one.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch.utils.data import Dataset
 
 from xlm_plugins.core.batch import Batch
-from xlm_plugins.core.contracts import Objective
-from xlm_plugins.core.errors import DivergenceError, OptionError
+from xlm_plugins.core.contracts import Trainable
+from xlm_plugins.core.errors import DivergenceError
 from xlm_plugins.core.files import write_json
-from xlm_plugins.data.loader import TrainingBatches, load
-from xlm_plugins.data.manifest import TOKENIZER_NAME
+from xlm_plugins.data.loader import load
 from xlm_plugins.data.randomness import generator
 from xlm_plugins.data.schedule import Update
-from xlm_plugins.model.bundle import Bundle, write_description
+from xlm_plugins.model.bundle import write_description
+from xlm_plugins.model.description import ModelDescription
+from xlm_plugins.model.root import Model
 from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
 from xlm_plugins.training.checkpoint import save_training_state
+from xlm_plugins.training.config import OptimizerOptions, RunOptions
 from xlm_plugins.training.engine import Engine
-from xlm_plugins.training.evaluation import EvaluationPlan
 from xlm_plugins.training.metrics import MetricsFile, Tallies
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import RunFolder
 from xlm_plugins.training.run_hooks import RunHooks
 from xlm_plugins.training.schedules import LearningRate
-from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.setup import Plan
 from xlm_plugins.training.signals import StopRequest
-from xlm_plugins.training.translations import TranslationPlan
 from xlm_plugins.training.validation import Validation
 
 TRAINER_NAME = "trainer.json"
@@ -69,39 +72,68 @@ class TrainerState:
         return cls(**json.loads((checkpoint / TRAINER_NAME).read_text(encoding="utf-8")))
 
 
+class Evaluation(Protocol):
+    """How a model is measured on a split."""
+
+    def names(self, model: Model, split: str) -> list[str]:
+        """The names of what `evaluate` will give, or shell patterns of them."""
+
+    def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
+        """All metrics of a split, equal on all ranks; ``keep`` is a folder for what is written."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run goes through, and what it is measured by.
+
+    :param description: of the model, as checkpoints record it.
+    :param tokenizer: the folder of its saved tokenizer.
+    :param trainables: what losses come from, by name.
+    :param update: number of an update -> what it trains on.
+    :param batches: number of an update -> this rank's micro-batches.
+    :param best_by: what the best model is chosen by where the options name nothing.
+    :param measures_untrained: whether there is anything to measure before the first update.
+    """
+
+    description: ModelDescription
+    tokenizer: Path
+    trainables: Mapping[str, Trainable]
+    update: Callable[[int], Update]
+    batches: Dataset[list[Batch]]
+    evaluation: Evaluation
+    best_by: tuple[str, ...]
+    measures_untrained: bool
+
+
 class Trainer:
     """One run: all that can be refused is refused when it is made, and `run` trains.
 
     :param engine: holds the model; every rank has one.
     :param report: shows the progress.
     :param state: where to go on; a fresh one starts.
-    :raises XLMError: the plan cannot be trained, or a validation metric cannot be measured.
+    :raises XLMError: a validation metric cannot be measured.
     """
 
     def __init__(
-        self, settings: Settings, plan: Plan, engine: Engine, report: Report, state: TrainerState
+        self,
+        options: RunOptions,
+        optimizer: OptimizerOptions,
+        course: Course,
+        engine: Engine,
+        report: Report,
+        state: TrainerState,
     ) -> None:
-        self.options = options = settings.train
-        self.plan = plan
+        self.options = options
+        self.course = course
         self.engine = engine
         self.report = report
         self.state = state
-        self._batches = TrainingBatches(
-            plan.folder, plan.manifest, plan.schedule, plan.objectives, plan.sizes, options.seed,
-            engine.rank, engine.world_size, options.accumulation,
-        )  # fmt: skip
-        plan.schedule.update(options.steps - 1)  # weights that all fall to 0 end a run too early
-        if not engine.can_generate:
-            _refuse_generating(plan)
-        self._evaluation = _evaluation_plan(settings, plan, engine)
-        measured = self._evaluation.names(engine.model, "valid")
         self._validation = Validation(
-            options.validation_metrics or _first_perplexity(plan, measured),
-            options.stopping_criterion,
+            options.validation_metrics or course.best_by, options.stopping_criterion
         )
-        self._validation.check(measured)
+        self._validation.check(course.evaluation.names(engine.model, "valid"))
         self._validation.restore(state.validation)
-        self._learning_rate = LearningRate(settings.optimizer)
+        self._learning_rate = LearningRate(optimizer)
         self._tallies = Tallies(engine.device)
         self._tallies.restore(state.tallies, engine.rank)
         self._skipped_in_a_row = 0
@@ -125,7 +157,8 @@ class Trainer:
         self._began = time.monotonic() - self.state.elapsed
         self._logged_at = time.monotonic()
         try:
-            if self.state.evaluated < 0 and self.options.evaluate_every:
+            untrained = self.course.measures_untrained and self.state.evaluated < 0
+            if untrained and self.options.evaluate_every:
                 self.report.note("measuring the model on the validation text before it is trained")
                 self._evaluate()
                 hooks.step_end(self.state.update)
@@ -139,8 +172,9 @@ class Trainer:
         """Update until the last update or a reason to stop, which is returned."""
         options = self.options
         self._logged_at = time.monotonic()
-        for micro_batches in load(self._batches, self.state.update, options.steps, options.workers):
-            self._update(self.plan.schedule.update(self.state.update), micro_batches)
+        batches = self.course.batches
+        for micro_batches in load(batches, self.state.update, options.steps, options.workers):
+            self._update(self.course.update(self.state.update), micro_batches)
             self._after_update()
             if reason := self._reason_to_stop():
                 return reason
@@ -149,17 +183,17 @@ class Trainer:
     def _update(self, update: Update, micro_batches: list[Batch]) -> None:
         """One update of the weights: the gradient of the mean loss over the global batch."""
         self._is_saved = False
-        objective = self.plan.objectives[update.objective]
+        trainable = self.course.trainables[update.objective]
         for index, batch in enumerate(micro_batches):
             self._seed("prepare", update, index)
-            micro_batches[index] = self.engine.prepare(objective, batch, update.step)
+            micro_batches[index] = self.engine.prepare(trainable, batch, update.step)
         n_targets = sum(batch.n_targets for batch in micro_batches)
         n_global = int(self.engine.sum(torch.tensor(n_targets)))
         scale = update.weight / max(n_global, 1)
         tally = self._tallies.of(update.objective, str(update.step))
         for index, batch in enumerate(micro_batches):
             self._seed("dropout", update, index)
-            tally.add(self.engine.forward_backward(objective, batch, scale))
+            tally.add(self.engine.forward_backward(trainable, batch, scale))
             self._tallies.n_tokens += batch.n_tokens
         tally.n_updates += 1
         self._rate = self._learning_rate.at(update.index, self._progress())
@@ -248,7 +282,7 @@ class Trainer:
         self.state.evaluated = self.state.update
         self._is_saved = False
         keep = self._folder.hypotheses / f"step-{self.state.update}"
-        metrics = self._evaluation.evaluate(self.engine, "valid", keep)
+        metrics = self.course.evaluation.evaluate(self.engine, "valid", keep)
         if metrics:
             self._metrics.write("evaluation", self.state.update, metrics)
             self.report.evaluation(self.state.update, metrics)
@@ -288,7 +322,7 @@ class Trainer:
         self._is_saved = True
 
     def _describe(self, folder: Path) -> None:
-        write_description(folder, self.plan.description, self.plan.folder / TOKENIZER_NAME)
+        write_description(folder, self.course.description, self.course.tokenizer)
 
     def _finish(self, reason: str) -> None:
         """Measure and save at the end; after a signal only save, there may be little time."""
@@ -300,34 +334,3 @@ class Trainer:
                 self._hooks.step_end(self.state.update)
         if not self._is_saved:
             self._save()
-
-
-def _refuse_generating(plan: Plan) -> None:
-    for name, objective in plan.objectives.items():
-        if type(objective).prepare is not Objective.prepare:
-            raise OptionError(
-                f"{name} generates text while it trains, which ZeRO stage 3 cannot: its ranks "
-                "gather parameters together at every step, and generate unequal numbers of tokens",
-                expected="--zero-stage 0, 1 or 2",
-            )
-
-
-def _evaluation_plan(settings: Settings, plan: Plan, engine: Engine) -> EvaluationPlan:
-    n_sentences = settings.train.translate_sentences if engine.can_generate else 0
-    model = Bundle(plan.folder, plan.description, engine.model, plan.tokenizer, plan.objectives)
-    return EvaluationPlan(
-        plan.folder,
-        plan.manifest,
-        plan.objectives,
-        plan.steps,
-        plan.sizes,
-        TranslationPlan(
-            model, plan.folder, plan.manifest, plan.steps, settings.generation, n_sentences
-        ),
-    )
-
-
-def _first_perplexity(plan: Plan, measured: list[str]) -> tuple[str, ...]:
-    """What the best model is chosen by if nothing is said: the first perplexity that there is."""
-    wanted = (f"valid_{name}_ppl" for name in plan.objectives)
-    return tuple(f"_{name}" for name in wanted if name in measured)[:1]

@@ -76,6 +76,29 @@ def xlm_tokenizers() -> list[Component]:
 
 
 # endregion
+# region task
+
+
+@dataclass(frozen=True)
+class ExampleTaskOptions:
+    """Each field is a flag, a TOML key, a check and a line of `--help`."""
+
+    data: str = option("", "folder with train.en.tsv, valid.en.tsv, test.fr.tsv and so on")
+
+
+@hookimpl
+def xlm_tasks() -> list[Component]:
+    return [
+        Component(
+            "example-task",  # what users type: xlm finetune example-task
+            "xlm_example.task:ExampleTask",  # imported once it is selected
+            ExampleTaskOptions,
+            "labelled texts in files with a column for each",
+        )
+    ]
+
+
+# endregion
 # region command
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from xlm_plugins import (
     Batch,
     DataError,
+    GenerationOptions,
     Hypotheses,
     Layout,
     LossOutput,
@@ -20,6 +21,7 @@ from xlm_plugins import (
     OptionError,
     Samples,
     Step,
+    Vocabulary,
     generate,
     pack_translation,
 )
@@ -39,6 +41,18 @@ class BackTranslation(Objective):
     name = "bt"
     stacks = frozenset({"encoder", "decoder"})
     n_languages = (3,)
+
+    def __init__(
+        self, options: GenerationOptions, vocabulary: Vocabulary, languages: Mapping[str, int]
+    ) -> None:
+        super().__init__(options, vocabulary, languages)
+        most = max(1, len(vocabulary.ordinary) // 2)  # a step of a search takes twice the beam
+        if options.beam > most:
+            raise OptionError(
+                f"{self.name}.beam = {options.beam} is more than a vocabulary of {vocabulary.size} "
+                "can fill",
+                expected=f"--{self.name}.beam of at most {most}",
+            )
 
     def layout(self, step: Step) -> Layout:
         return Layout.SENTENCE
@@ -72,6 +86,7 @@ class BackTranslation(Objective):
             raise OptionError(
                 f"{self.name}:{text} goes by way of {between}, which the data does not have",
                 expected=f"one of {others}" if others else "data of two languages or more",
+                remedy=f"add text in {between} to the source and prepare again",
             )
         return step
 

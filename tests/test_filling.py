@@ -1,8 +1,7 @@
-"""Embeddings and filled masks, against a model whose every answer is known."""
+"""Filled masks, against a model whose every answer is known."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription
-from xlm_plugins.model.inference import embed, fill_mask, language_id, sentence_batch
+from xlm_plugins.model.filling import Filler, fill_mask
 from xlm_plugins.testing.words import WordTokenizer
 from xlm_plugins.training.run import find_bundle
 
 WORDS = ("a", "b", "c", "d", "e", "f")
 N_TOKENS = 6 + len(WORDS)
 FIRST = 6  # the special ids come first
-GUESSES = {*WORDS, "<unk>"}  # what text can encode to
+GUESSES = {*WORDS}
 ANSWERS = ("", "b", "c", "d", "e", "f", "a", "")
 
 
@@ -88,7 +87,7 @@ def test_probabilities_are_the_softmax_over_what_text_can_hold(bundle: Bundle) -
         bundle.model.encoder.embeddings.tokens.weight.zero_()
         bundle.model.encoder.output.bias.zero_()
         bundle.model.encoder.output.bias[FIRST + 4] = np.log(10)
-        bundle.model.encoder.output.bias[0] = 100  # a special token
+        bundle.model.encoder.output.bias[[0, 3]] = 100  # special tokens, UNK is one
     (fillings,) = fill_mask(bundle, "a <mask>", "en", top=2)
     assert fillings[0].token == "e"
     assert fillings[0].probability == pytest.approx(10 / (10 + len(GUESSES) - 1), rel=1e-5)
@@ -111,16 +110,6 @@ def test_a_text_beyond_the_models_positions_is_refused(bundle: Bundle) -> None:
         fill_mask(bundle, "a b c d e f <mask>", "en")
 
 
-def test_the_language_must_be_one_that_the_model_knows(bundle: Bundle) -> None:
-    assert language_id(bundle, "fr") == 1
-    with pytest.raises(OptionError, match=r"'xx'\n.*en, fr"):
-        language_id(bundle, "xx")
-    with pytest.raises(OptionError, match=r"none was named\n.*en, fr"):
-        language_id(bundle, None)
-    one = replace(bundle, description=replace(bundle.description, languages={"en": 0}))
-    assert language_id(one, None) == 0
-
-
 def test_the_language_changes_the_answer(bundle: Bundle) -> None:
     with torch.no_grad():
         bundle.model.encoder.embeddings.languages.weight[1, FIRST + 5] = 9
@@ -128,36 +117,37 @@ def test_the_language_changes_the_answer(bundle: Bundle) -> None:
     assert fill_mask(bundle, "a <mask>", "fr", top=1)[0][0].token == "f"
 
 
-def test_an_embedding_is_the_mean_of_the_sentences_own_tokens(bundle: Bundle) -> None:
+def test_texts_in_batches_are_filled_as_each_alone(bundle: Bundle) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in bundle.model.parameters():
             parameter.normal_()
-    texts = ["a b c", "f", "c c c c c", "e d"]
-    found = embed(bundle, texts, "fr", batch_size=3)
-    for text, vector in zip(texts, found, strict=True):
-        batch = sentence_batch(bundle, bundle.tokenizer.encode_batch([text]), 1)
-        states = bundle.model.encoder(batch)
-        assert len(states) == len(text.split()) + 2
-        np.testing.assert_allclose(vector, states[1:-1].mean(0).detach(), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(embed(bundle, texts, "fr", batch_size=1), found, atol=1e-5)
-    assert np.abs(embed(bundle, texts, "en") - found).max() > 0.1
+    texts = ["a <mask>", "<mask>", "a b <mask> d <mask>", "<mask> <mask>", "c <mask> a b", "<mask>"]
+    counts: list[int] = []
+    for batch_tokens in (1, 12, 1000):
+        filler = Filler(bundle, "fr", top=3, batch_tokens=batch_tokens)
+        counts.clear()
+        found = filler.fill(texts, counts.append)
+        assert sum(counts) == len(texts)
+        assert len(counts) == {1: 6, 12: 3, 1000: 1}[batch_tokens]
+        for text, masks in zip(texts, found, strict=True):
+            alone = fill_mask(bundle, text, "fr", top=3)
+            assert len(masks) == text.count("<mask>")
+            assert [[f.text for f in fillings] for fillings in masks] == [
+                [f.text for f in fillings] for fillings in alone
+            ]
+            shares = [[[f.probability for f in m] for m in of] for of in (masks, alone)]
+            np.testing.assert_allclose(*shares, rtol=1e-4)
+    assert filler.fill([]) == []
 
 
-def test_layer_0_is_the_embedding_layer(bundle: Bundle) -> None:
-    (vector,) = embed(bundle, ["a d"], "en", layer=0)
-    rows = torch.zeros(2, N_TOKENS)
-    rows[0, FIRST + 0] = rows[1, FIRST + 3] = 1  # the words
-    rows[0, FIRST + 1] = rows[1, FIRST + 2] = 3  # positions 1 and 2 say b and c
-    expected = torch.nn.functional.layer_norm(rows, (N_TOKENS,)).mean(0)
-    np.testing.assert_allclose(vector, expected, atol=1e-5)
-
-
-def test_texts_without_tokens_and_too_many(bundle: Bundle) -> None:
-    assert embed(bundle, [], "en").shape == (0, N_TOKENS)
-    vectors = embed(bundle, ["", "a b c d e f", "a b c d e f a a a"], "en")
-    assert np.isfinite(vectors).all()
-    np.testing.assert_array_equal(vectors[1], vectors[2])  # cut to the model's positions
+def test_scores_of_many_masks_are_made_in_chunks(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["d <mask> <mask> d <mask>"] * 3
+    expected = Filler(bundle, "en").fill(texts)
+    monkeypatch.setattr("xlm_plugins.model.filling.rows_per_chunk", lambda *_: 2)
+    assert Filler(bundle, "en").fill(texts) == expected
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,28 @@
+"""GLUE as a plugin: its options and its hook, without its weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xlm_glue.benchmark import TASKS
+from xlm_plugins import Component, hookimpl, option
+
+
+@dataclass(frozen=True)
+class GlueOptions:
+    """Which task of the benchmark, and where its files are."""
+
+    task: str | None = option(None, "which of the benchmark's tasks", choices=tuple(TASKS))
+    data: str | None = option(None, "folder with CoLA, SST-2, MRPC ... as distributed")
+
+
+@hookimpl
+def xlm_tasks() -> list[Component]:
+    return [
+        Component(
+            "glue",
+            "xlm_glue.task:Glue",
+            GlueOptions,
+            "the benchmark of understanding English: eleven tasks, files to submit",
+        )
+    ]

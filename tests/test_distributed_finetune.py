@@ -1,0 +1,144 @@
+"""Two processes fine-tune as one does, with one seed after another.
+
+In fp32 without dropout, and with an epsilon that keeps Adam from making rounding large.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from xlm_plugins.cli.main import main
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.training.pretraining import train
+from xlm_plugins.training.settings import Settings
+
+pytestmark = pytest.mark.slow
+SECONDS = 400
+OPTIONS = shlex.split(
+    "--seeds 2 --lr 1e-2 --head-lr 2e-2 --warmup 2 --dropout 0 --eps 1e-6 --batch-sentences 10 "
+    "--steps 9 --evaluate-every 4 --save-every 0 --max-length 32 --log-every 1 --pool mean "
+    "--class-weights balanced --threads 1"
+)
+
+
+def launch(command: list[str], n_processes: int, log: Path) -> list[int]:
+    """Run a command in so many processes of one run, within a time limit."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(n_processes):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(n_processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "DS_ACCELERATOR": "cpu",
+        }
+        with log.open("a") as file:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "xlm_plugins", *command],
+                    env=environment, stdout=file, stderr=file, start_new_session=True,
+                )
+            )  # fmt: skip
+    try:
+        return [process.wait(SECONDS) for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def command(
+    tiny_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """Fine-tunes a model without memory, whose BatchNorm would see a rank's own tokens."""
+    folder, rng = tmp_path_factory.mktemp("distributed"), random.Random(1)
+    few = {"steps": 2, "evaluate_every": 0, "save_every": 0}
+    settings = tiny_settings(layer=[], out=str(folder / "base"), **few)
+    base = train(settings, Plugins.discover()).path
+    for split, n_rows in (("train", 43), ("valid", 301), ("test", 17)):
+        words = [rng.choices(("God", "king", "the", "said"), k=rng.randrange(1, 9))
+                 for _ in range(n_rows)]  # fmt: skip
+        rows = "".join(f"{'yes' if 'God' in row else 'no'}\t{' '.join(row)}\n" for row in words)
+        (folder / f"{split}.en.tsv").write_text(f"label\ttext\n{rows}")
+    files = [f"--classify.{s}={folder / f'{s}.en.tsv'}" for s in ("train", "valid", "test")]
+    return ["finetune", "classify", f"--from={base}", *files, *OPTIONS]
+
+
+@pytest.fixture(scope="module")
+def one_process(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs that others must equal, of the torch engine."""
+    out = tmp_path_factory.mktemp("one") / "runs"
+    assert main([*command, f"--out={out}"]) == 0
+    return out
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what the clock decides."""
+    found = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    clock = ("time", "tokens_per_second")
+    return [{k: v for k, v in line.items() if k not in clock} for line in found]
+
+
+def words(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if isinstance(value, str)}
+
+
+def numbers(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if not isinstance(value, str)}
+
+
+@pytest.mark.parametrize("stage", ["1", "3"])
+def test_two_processes_are_as_one(
+    one_process: Path, command: list[str], tmp_path: Path, stage: str
+) -> None:
+    out, log = tmp_path / "runs", tmp_path / "log"
+    statuses = launch([*command, f"--out={out}", "--zero-stage", stage], 2, log)
+    assert statuses == [0, 0], log.read_text()
+    for name in ("seed-1", "seed-2"):
+        found, expected = lines(out / name), lines(one_process / name)
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert words(one) == words(other)
+            assert numbers(one) == pytest.approx(numbers(other), abs=1e-4, rel=1e-4)
+        weights, known = (
+            load_file(runs / name / "checkpoints" / "step-9" / "model.safetensors")
+            for runs in (out, one_process)
+        )
+        assert weights.keys() == known.keys()
+        for key, weight in known.items():
+            # Keys' biases change no share, so that their gradient is rounding.
+            near = 1e-4 if key.endswith("qkv.bias") else 1e-5
+            assert weights[key] == pytest.approx(weight, abs=near), key
+    told, expected = (json.loads((r / "results.json").read_text()) for r in (out, one_process))
+    assert told["mean"] == pytest.approx(expected["mean"])
+    assert told["n_seeds"] == 2
+
+
+def test_what_one_process_refuses_all_refuse(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").write_text("not a run")
+    log = tmp_path / "log"
+    assert launch([*command, f"--out={tmp_path / 'runs'}"], 2, log) == [2, 2], log.read_text()
+    assert "is not empty" in log.read_text()

@@ -1,0 +1,147 @@
+"""Two processes that translate while they train do what one process does.
+
+In fp32 without dropout, and with an epsilon that keeps Adam from making rounding large.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from xlm_plugins.cli.main import main
+
+SECONDS = 240
+OPTIONS = shlex.split(
+    "--objective mlm --objective ae --objective bt --dim 16 --n-layers 1 --n-heads 2 "
+    "--dropout 0 --eps 1e-6 --lr 1e-2 --warmup 2 --steps 12 --log-every 1 --translate-sentences 6 "
+    "--evaluate-every 0 --save-every 0 --threads 1"
+)
+VERSES = ("--batch-tokens=512", "--window=32", "--max-length=30")
+UNEVEN = ("--batch-tokens=64", "--window=32", "--max-length=200", "--lanes=2")
+SENTENCES = {
+    "en": ("Jesus wept.", "and he went up into a mountain"),
+    "fr": ("Jésus pleura.", "et il monta sur la montagne"),
+}
+
+
+def train(out: Path, n_processes: int, *options: str | Path) -> Path:
+    """Train in processes of their own, within a time limit."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "xlm_plugins", "train", "--out", out, *OPTIONS, *options]
+    processes, log = [], out.with_suffix(".log")
+    for rank in range(n_processes):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(n_processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "DS_ACCELERATOR": "cpu",
+        }
+        with log.open("a") as file:
+            processes.append(
+                subprocess.Popen(
+                    command, env=environment, stdout=file, stderr=file, start_new_session=True
+                )
+            )
+    try:
+        statuses = [process.wait(SECONDS) for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    assert statuses == [0] * n_processes, log.read_text()
+    return out
+
+
+def lines(run: Path, kind: str = "train") -> list[dict[str, Any]]:
+    found = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line for line in found if line["kind"] == kind]
+
+
+def assert_same_run(run: Path, reference: Path) -> None:
+    """The same steps, as many tokens, losses and weights to 1e-5, and the same translations."""
+    found, expected = lines(run), lines(reference)
+    assert {line["objective"] for line in expected} == {"mlm", "ae", "bt"}
+    for name in ("step", "objective", "languages", "tokens"):
+        assert [line[name] for line in found] == [line[name] for line in expected]
+    losses, wanted = ([line["loss"] for line in each] for each in (found, expected))
+    assert losses == pytest.approx(wanted, abs=1e-5)
+    weights, known = (
+        load_file(each / "checkpoints" / "step-12" / "model.safetensors")
+        for each in (run, reference)
+    )
+    assert weights.keys() == known.keys()
+    for name, weight in known.items():
+        # Keys' biases change no share, so that their gradient is rounding; Adam makes it large.
+        near = 1e-4 if name.endswith("qkv.bias") else 1e-5
+        assert weights[name] == pytest.approx(weight, abs=near), name
+    written, told = (
+        {path.name: path.read_text() for path in (each / "hypotheses").rglob("*.txt")}
+        for each in (run, reference)
+    )
+    assert written == told != {}, (written, told)
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that others must equal, of the torch engine; and it learns."""
+    run = train(tmp_path_factory.mktemp("one") / "run", 1, "--data", tiny_data, *VERSES)
+    losses = [line["loss"] for line in lines(run)]
+    assert losses[-1] < losses[0] - 0.3
+    return run
+
+
+@pytest.mark.parametrize("stage", [pytest.param("1", marks=pytest.mark.slow), "2"])
+def test_alternating_objectives_train_as_in_one_process(
+    one_process: Path, tiny_data: Path, tmp_path: Path, stage: str
+) -> None:
+    run = train(tmp_path / "run", 2, "--data", tiny_data, *VERSES, "--zero-stage", stage)
+    assert_same_run(run, one_process)
+
+
+@pytest.fixture(scope="module")
+def uneven_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sentences of each language, one of 5 tokens or so and one of 90.
+
+    Each is a block of its own, and two lanes are dealt one each: while one rank has the short one,
+    the other has the long one.
+    """
+    folder = tmp_path_factory.mktemp("uneven")
+    (folder / "text").mkdir()
+    for language, (short, clause) in SENTENCES.items():
+        for split in ("train", "valid"):
+            text = f"{short}\n{' '.join([clause] * 9)}\n"
+            (folder / "text" / f"{split}.{language}.txt").write_text(text, encoding="utf-8")
+    arguments = [folder / "text", folder / "data", "--tokenizer-from", tiny_data, "--workers=1"]
+    assert main(["prepare", *map(str, arguments)]) == 0
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def uneven_one_process(uneven_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("one") / "run", 1, "--data", uneven_data, *UNEVEN)
+
+
+@pytest.mark.parametrize("stage", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_rank_with_long_sentences_is_waited_for(
+    uneven_one_process: Path, uneven_data: Path, tmp_path: Path, stage: str
+) -> None:
+    run = train(tmp_path / "run", 2, "--data", uneven_data, *UNEVEN, "--zero-stage", stage)
+    assert_same_run(run, uneven_one_process)

@@ -1,0 +1,157 @@
+"""Reading files of rows and columns: TSV, CSV and JSON lines, plain or compressed."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import IO
+
+from xlm_plugins.core.errors import DataError
+
+_OPENERS: Mapping[str, Callable[..., IO[str]]] = {
+    ".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's columns.
+
+    :param columns: by name; each a text a row.
+    :param lines: the line on which each row begins, from 1.
+    """
+
+    file: Path
+    columns: Mapping[str, Sequence[str]]
+    lines: Sequence[int]
+
+    def column(self, name: str) -> Sequence[str]:
+        """A column by its name.
+
+        :raises DataError: there is none; says which there are.
+        """
+        if name not in self.columns:
+            # A file without names has a row in their place, and a text may be long.
+            known = [shorten(known, 60, placeholder=" ...") for known in self.columns]
+            raise DataError(
+                f"{self.file} has no column {name!r}", expected=f"one of {', '.join(known)}"
+            )
+        return self.columns[name]
+
+
+def read_table(file: Path, names: Sequence[str] | None = None) -> Table:
+    """Read a table, all of it; its form goes by the file's name: ``.tsv``, ``.csv``, ``.jsonl``.
+
+    A TSV file has no quotes, as the benchmarks' files: a quotation mark is one.  A CSV file may
+    have quoted fields, over several lines even.
+
+    :param names: the columns of a TSV or CSV file that does not name them in its first line.
+    :raises DataError: no such file, another form, or a row that does not fit (file and line).
+    """
+    stem = file.with_suffix("") if file.suffix in _OPENERS else file
+    readers = {".tsv": _tsv, ".txt": _tsv, ".csv": _csv, ".jsonl": _json_lines}
+    if stem.suffix not in readers:
+        raise DataError(
+            f"the name of {file} does not say what form its rows have",
+            expected=f"a name that ends in {', '.join(readers)}, or in one of these and "
+            f"{', '.join(_OPENERS)}",
+        )
+    try:
+        # A byte order mark, which some benchmarks' files begin with, is no part of a name.
+        opener = _OPENERS.get(file.suffix, open)
+        with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
+            return _table(file, readers[stem.suffix](text, file), names)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {file}") from error
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {error}", expected="a table in UTF-8") from error
+
+
+_Rows = Iterator[tuple[int, Sequence[str] | Mapping[str, str]]]
+
+
+def _tsv(text: IO[str], file: Path) -> _Rows:
+    # Not by splitlines: U+2028 and its like are part of a text.
+    for number, line in enumerate(text.read().replace("\r\n", "\n").split("\n"), start=1):
+        if line:
+            yield number, line.split("\t")
+
+
+def _csv(text: IO[str], file: Path) -> _Rows:
+    reader = csv.reader(text, strict=True)
+    begin = 1
+    try:
+        for row in reader:
+            if row:
+                yield begin, row
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: {error}", expected="CSV") from error
+
+
+def _json_lines(text: IO[str], file: Path) -> _Rows:
+    for number, line in enumerate(text, start=1):
+        if line.strip():
+            try:
+                tree = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{file}, line {number}: {error}", expected="JSON") from error
+            if not isinstance(tree, dict):
+                raise DataError(f"{file}, line {number}: no object", expected='{"column": value}')
+            yield number, {key: value if isinstance(value, str) else json.dumps(value)
+                           for key, value in tree.items()}  # fmt: skip
+
+
+def _table(file: Path, rows: _Rows, names: Sequence[str] | None) -> Table:
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{file} is empty", expected="a line of names, and one for each row")
+    if isinstance(first[1], Mapping):
+        names = list(first[1])
+        remaining: Iterable[tuple[int, Sequence[str] | Mapping[str, str]]] = _again(first, rows)
+    elif names is None:
+        names, remaining = list(first[1]), rows
+    else:
+        remaining = _again(first, rows)
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise DataError(
+            f"{file}: two columns are called {shorten(twice[0], 60, placeholder=' ...')!r}",
+            expected="a name of its own for each column, in the first line",
+        )
+    lines, values = [], []
+    for line, row in remaining:
+        lines.append(line)
+        values.append(_fields(file, line, row, names))
+    columns = list(zip(*values, strict=True)) or [()] * len(names)
+    return Table(file, dict(zip(names, columns, strict=True)), lines)
+
+
+def _again(first: tuple[int, Sequence[str] | Mapping[str, str]], rows: _Rows) -> _Rows:
+    yield first
+    yield from rows
+
+
+def _fields(
+    file: Path, line: int, row: Sequence[str] | Mapping[str, str], names: Sequence[str]
+) -> Sequence[str]:
+    if isinstance(row, Mapping):
+        missing = [name for name in names if name not in row]
+        if missing:
+            raise DataError(
+                f"{file}, line {line}: it lacks {', '.join(missing)}",
+                expected=f"the first line's keys: {', '.join(names)}",
+            )
+        return [row[name] for name in names]
+    if len(row) != len(names):
+        raise DataError(
+            f"{file}, line {line}: {len(row)} fields",
+            expected=f"{len(names)}: {', '.join(names)}",
+        )
+    return row
