@@ -6,7 +6,7 @@ import io
 import random
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +249,38 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         return site
 
     return install
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run `xlm` in an empty folder; it must refuse, tell these facts, and write nothing.
+
+    ``refused(arguments, *facts)`` returns what was told.
+    """
+    from xlm_plugins.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def refused(arguments: Sequence[str | Path], *facts: str | Path) -> str:
+        before = _content(tmp_path)
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert status == 2, err
+        assert out == ""
+        assert "Traceback" not in err
+        for fact in facts:
+            assert str(fact) in err
+        assert _content(tmp_path) == before
+        return err
+
+    return refused
+
+
+def _content(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture(scope="session")

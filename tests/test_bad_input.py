@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,33 +22,6 @@ TRAIN = shlex.split(
     "train --objective mlm --objective tlm:en-fr --dim 16 --n-layers 2 --n-heads 2 --threads 1 "
     "--batch-tokens 256 --window 32 --steps 2 --evaluate-every 0"
 )
-
-
-@pytest.fixture
-def refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Refused:
-    """Run `xlm` in an empty folder; it must refuse, tell these facts, and write nothing."""
-    monkeypatch.chdir(tmp_path)
-
-    def refused(arguments: Sequence[str | Path], *facts: str | Path) -> str:
-        before = _content(tmp_path)
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert status == 2, err
-        assert out == ""
-        assert "Traceback" not in err
-        for fact in facts:
-            assert str(fact) in err
-        assert _content(tmp_path) == before
-        return err
-
-    return refused
-
-
-def _content(folder: Path) -> dict[Path, bytes | None]:
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture

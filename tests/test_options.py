@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xlm_plugins import OptionError, option
-from xlm_plugins.core.options import build, fields_of, to_mapping
+from xlm_plugins.core.options import build, fields_of, to_mapping, with_absolute_paths
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,19 @@ def test_options_round_trip_through_toml_form() -> None:
 
 def test_none_is_left_out_of_toml_form() -> None:
     assert "width" not in to_mapping(Example())
+
+
+def test_paths_become_absolute_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Files:
+        folder: str | None = option(None, "a folder", path=True)
+        files: tuple[str, ...] = option((), "files", comma=True, path=True)
+        name: str = option("x", "no path")
+
+    monkeypatch.chdir(tmp_path)
+    found = with_absolute_paths(Files("a", ("en=b/c.tsv", "d"), "e"))
+    assert found == Files(f"{tmp_path}/a", (f"en={tmp_path}/b/c.tsv", f"{tmp_path}/d"), "e")
+    assert with_absolute_paths(Files()) == Files()
+    assert with_absolute_paths(found) == found

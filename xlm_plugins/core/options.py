@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from xlm_plugins.core.errors import OptionError
@@ -31,6 +32,7 @@ class OptionInfo:
     maximum: float | None = None
     above: float | None = None
     comma: bool = False
+    path: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def option(
     maximum: float | None = None,
     above: float | None = None,
     comma: bool = False,
+    path: bool = False,
 ) -> Any:
     """Declare one option of an options dataclass.
 
@@ -73,8 +76,10 @@ def option(
     :param maximum: the greatest value allowed.
     :param above: the value must be strictly greater than this.
     :param comma: many values may also be written as one, with commas between them.
+    :param path: the value is a path, or ``NAME=PATH``; a run's config.toml has it made absolute.
     """
-    info = OptionInfo(help, tuple(choices) if choices else None, minimum, maximum, above, comma)
+    choices = tuple(choices) if choices else None
+    info = OptionInfo(help, choices, minimum, maximum, above, comma, path)
     return dataclasses.field(default=default, metadata={"xlm": info})
 
 
@@ -140,6 +145,21 @@ def to_mapping(options: Any) -> dict[str, Any]:
         if value is not None:
             mapping[field.key] = list(value) if field.many else value
     return mapping
+
+
+def with_absolute_paths(options: OptionsT) -> OptionsT:
+    """The options with every path in a form that holds from any folder."""
+    changed = {}
+    for field in fields_of(type(options)):
+        value = getattr(options, field.name)
+        if field.info.path and value:
+            changed[field.name] = tuple(map(_absolute, value)) if field.many else _absolute(value)
+    return dataclasses.replace(options, **changed)  # type: ignore[type-var]
+
+
+def _absolute(path: str) -> str:
+    name, mark, named = path.partition("=")
+    return f"{name}={Path(named).resolve()}" if mark else str(Path(path).resolve())
 
 
 def _resolve(hint: Any, where: str) -> tuple[type, bool, bool]:

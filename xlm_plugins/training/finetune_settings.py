@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.options import to_mapping
+from xlm_plugins.core.options import to_mapping, with_absolute_paths
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
 from xlm_plugins.training.config import FinetuneOptimizerOptions, FinetuneOptions
@@ -70,7 +70,7 @@ def resolve_finetune(
 
 
 def to_toml(settings: FinetuneSettings) -> str:
-    """The text of ``config.toml``: everything resolved, the model by a path that holds anywhere."""
+    """The text of ``config.toml``: everything resolved, with paths that hold anywhere."""
     import tomli_w
 
     from xlm_plugins.training.run import split_reference
@@ -82,5 +82,5 @@ def to_toml(settings: FinetuneSettings) -> str:
     tree = {"finetune": to_mapping(options), "optimizer": to_mapping(settings.optimizer)}
     for key in NOT_REPEATED:
         tree["finetune"].pop(key, None)
-    tree[settings.selected] = to_mapping(settings.task)
+    tree[settings.selected] = to_mapping(with_absolute_paths(settings.task))
     return f"# Repeat this run: xlm finetune --config THIS_FILE\n{tomli_w.dumps(tree)}"

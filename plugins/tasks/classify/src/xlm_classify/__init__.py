@@ -19,10 +19,12 @@ class ClassifyOptions:
 
     train: tuple[str, ...] = option(
         (), "files to train on, as LANGUAGE=FILE, or FILE where its name ends as in x.en.tsv",
-        comma=True,
+        comma=True, path=True,
     )  # fmt: skip
-    valid: tuple[str, ...] = option((), "files to choose the model by", comma=True)
-    test: tuple[str, ...] = option((), "files to measure the chosen model on", comma=True)
+    valid: tuple[str, ...] = option((), "files to choose the model by", comma=True, path=True)
+    test: tuple[str, ...] = option(
+        (), "files to measure the chosen model on", comma=True, path=True
+    )
     label: str = option("label", "the column of labels")
     text: tuple[str, ...] = option(
         (), "the column of texts, or the two that are compared; all but the label's if not given",

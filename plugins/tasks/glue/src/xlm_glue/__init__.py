@@ -13,7 +13,7 @@ class GlueOptions:
     """Which task of the benchmark, and where its files are."""
 
     task: str | None = option(None, "which of the benchmark's tasks", choices=tuple(TASKS))
-    data: str | None = option(None, "folder with CoLA, SST-2, MRPC ... as distributed")
+    data: str | None = option(None, "folder with CoLA, SST-2, MRPC ... as distributed", path=True)
 
 
 @hookimpl

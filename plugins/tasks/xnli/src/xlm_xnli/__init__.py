@@ -12,7 +12,7 @@ class XnliOptions:
     """Where the files are, and which languages to train and to test in."""
 
     data: str | None = option(
-        None, "folder with XNLI-1.0 and XNLI-MT-1.0 as distributed, at any depth"
+        None, "folder with XNLI-1.0 and XNLI-MT-1.0 as distributed, at any depth", path=True
     )
     languages: tuple[str, ...] = option((), "test in these; else in all of the files", comma=True)
     train_languages: tuple[str, ...] = option(
