@@ -60,27 +60,34 @@ class Majority:
 class Remarks:
     """What is no better than one class, each set of likely causes once."""
 
-    def __init__(self) -> None:
-        self._told: dict[tuple[str, ...], list[str]] = {}
+    def __init__(self, settings: FinetuneSettings) -> None:
+        self._settings = settings
+        self._learnt = False
+        self._bad: list[tuple[str, Majority, bool]] = []
 
-    def note(
-        self, title: str, majority: Majority, settings: FinetuneSettings, *, trained: bool
-    ) -> None:
-        """Take in how a part of the data went; one that is better than one class needs no remark.
+    def note(self, title: str, majority: Majority, *, trained: bool) -> None:
+        """Take in how a part of the data went.
 
         :param title: of the part.
         :param trained: whether its language is one that is trained on.
         """
         if majority.collapsed or majority.at_chance:
-            causes = tuple(_causes(majority, settings, trained))
-            self._told.setdefault(causes, []).append(_headline(title, majority))
+            self._bad.append((title, majority, trained))
+        elif trained:
+            self._learnt = True
 
     def lines(self) -> list[str]:
         """The remarks as text; none if all is well."""
+        told: dict[tuple[str, ...], list[str]] = {}
+        for title, majority, trained in self._bad:
+            # Where nothing was learnt there is nothing to transfer.
+            transfer = self._learnt and not trained and not majority.collapsed
+            causes = _NO_TRANSFER if transfer else _no_learning(self._settings)
+            told.setdefault(causes, []).append(_headline(title, majority))
         return [
             line
-            for causes, told in self._told.items()
-            for line in (*told, *(f"  perhaps {cause}" for cause in causes))
+            for causes, headlines in told.items()
+            for line in (*headlines, *(f"  perhaps {cause}" for cause in causes))
         ]
 
 
@@ -94,23 +101,24 @@ def _headline(title: str, majority: Majority) -> str:
     return told
 
 
-def _causes(majority: Majority, settings: FinetuneSettings, trained: bool) -> list[str]:
+_NO_TRANSFER = (
+    "the model does not relate this language to those of the training rows: pretrain it on both, "
+    "with parallel text (tlm) where there is any",
+    "the rows are not in the language that they are said to be in, so that they are read with "
+    "another language's embedding",
+)
+
+
+def _no_learning(settings: FinetuneSettings) -> tuple[str, ...]:
+    """Why nothing may have been learnt."""
     options, optimizer = settings.finetune, settings.optimizer
-    if not trained and not majority.collapsed:
-        return [
-            "the model does not relate this language to those of the training rows: "
-            "pretrain it on both, with parallel text (tlm) where there is any",
-            "the rows are not in the language that they are said to be in, so that they are read "
-            "with another language's embedding",
-        ]
     length = f"{options.steps:,} updates" if options.steps else f"{options.epochs:g} epochs"
-    causes = [
+    frozen = "--train-only" if options.train_only else f"--layers {options.layers}"
+    is_frozen = options.train_only or options.layers != "0:_1"
+    return (
+        *([f"too much of the encoder is frozen: {frozen}"] if is_frozen else []),
         f"the rate is too high: --lr {optimizer.lr:g} and --head-lr {optimizer.head_lr:g}; try a "
         "fifth, or more --warmup",
         "the rows are not in the language that they are said to be in",
         f"it was too short: {length} of {options.batch_sentences} rows a batch",
-    ]
-    if options.layers != "0:_1" or options.train_only:
-        frozen = f"--layers {options.layers}" if not options.train_only else "--train-only"
-        causes.insert(0, f"too much of the encoder is frozen: {frozen}")
-    return causes
+    )

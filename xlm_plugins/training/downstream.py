@@ -129,7 +129,7 @@ def _results(path: Path, outcomes: Sequence[Outcome], downstream: Downstream) ->
     reason = outcomes[-1].reason
     if _was_stopped(outcomes[-1]) or launch.World.from_environment().rank > 0:
         return Results(path, reason, [], [])
-    remarks = Remarks()
+    remarks = Remarks(downstream.settings)
     by_seed = [_measure(outcome.path, downstream, remarks) for outcome in outcomes]
     results = Results(path, reason, by_seed, remarks.lines())
     if path != outcomes[-1].path:
@@ -177,7 +177,6 @@ def _diagnose(
             remarks.note(
                 f"{split} {part.title}",
                 Majority.of(targets, values, classes),
-                downstream.settings,
                 trained=part.language in trained,
             )
 

@@ -1,0 +1,56 @@
+"""What is said of a classifier that is no better than one class, and what is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xlm_plugins import Component
+from xlm_plugins.training.config import FinetuneOptimizerOptions, FinetuneOptions
+from xlm_plugins.training.diagnosis import Majority, Remarks
+from xlm_plugins.training.finetune_settings import FinetuneSettings
+
+CLASSES = ("no", "yes")
+TARGETS = np.arange(1000) % 2
+SETTINGS = FinetuneSettings(
+    "toy", Component("toy", "toy:Toy"), FinetuneOptions(), FinetuneOptimizerOptions(), None
+)
+
+
+def told(*parts: tuple[str, float, bool]) -> str:
+    """The remarks on parts: title, share of rows that are right, whether it is trained on."""
+    remarks = Remarks(SETTINGS)
+    for title, share, trained in parts:
+        wrong = np.arange(1000) >= 1000 * share
+        remarks.note(title, Majority.of(TARGETS, TARGETS ^ wrong, CLASSES), trained=trained)
+    return "\n".join(remarks.lines())
+
+
+def test_nothing_is_said_of_what_is_better_than_one_class() -> None:
+    assert told(("en", 0.9, True), ("fr", 0.6, False)) == ""
+
+
+@pytest.mark.parametrize(("share", "is_told"), [(0.53, True), (0.55, False)])
+def test_two_standard_errors_decide(share: float, is_told: bool) -> None:
+    assert bool(told(("en", share, True))) == is_told
+
+
+def test_a_language_may_not_be_related_where_another_was_learnt() -> None:
+    found = told(("en", 0.9, True), ("fr", 0.5, False))
+    assert found.startswith("fr: 50.0 % right")
+    assert "does not relate this language" in found
+    assert "too high" not in found
+
+
+def test_nothing_transfers_where_nothing_was_learnt() -> None:
+    found = told(("en", 0.5, True), ("fr", 0.5, False))
+    assert "does not relate this language" not in found
+    assert found.count("the rate is too high") == 1
+
+
+def test_one_class_throughout_is_a_collapse_in_any_language() -> None:
+    remarks = Remarks(SETTINGS)
+    remarks.note("en", Majority.of(TARGETS, TARGETS, CLASSES), trained=True)
+    remarks.note("fr", Majority.of(TARGETS, np.zeros_like(TARGETS), CLASSES), trained=False)
+    assert "one class is 100 % of what is predicted" in remarks.lines()[0]
+    assert any("the rate is too high" in line for line in remarks.lines())
