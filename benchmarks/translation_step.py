@@ -230,11 +230,13 @@ def _random_samples(n_sides: int) -> Iterator[Samples]:
     rng = np.random.default_rng(2)
     while True:
         sides: list[list[np.ndarray]] = [[] for _ in range(n_sides)]
-        while sum(map(len, sum(sides, []))) + 2 * len(sides[0]) * n_sides < BATCH_TOKENS:
+        n_tokens = 0
+        while n_tokens < BATCH_TOKENS:
             length = rng.lognormal(3.4, 0.6)
             for side in sides:
                 n = int(np.clip(length * rng.lognormal(0.0, 0.15), 5, 100))
                 side.append(rng.integers(14, VOCABULARY.size, n))
+                n_tokens += n + 2
         yield Samples(np.arange(len(sides[0])), tuple(map(Ragged.of, sides)))
 
 
@@ -312,6 +314,8 @@ def _report(cases: list[Case], peaks: list[float], arguments: argparse.Namespace
 
         versions += f", transformers {transformers.__version__}"
     command = f"--rounds {arguments.rounds} --steps {arguments.steps}"
+    if arguments.threads:
+        command += f" --threads {arguments.threads}"
     if arguments.run:
         command += f" --run {arguments.run} --loop {arguments.loop}"
     return "\n".join(
