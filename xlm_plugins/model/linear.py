@@ -44,8 +44,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _suits(x, weight):
         return functional.linear(x, weight, bias)
-    if not torch.is_grad_enabled() and _n_rows(x) <= FEW_ROWS:
-        return _product(x, weight, bias)
+    if not torch.is_grad_enabled() and 0 < x.numel() <= FEW_ROWS * x.shape[-1]:
+        return _by_onednn(x, weight, bias)
     result: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result
 
@@ -64,14 +64,19 @@ def add_product(to: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 class _Linear(torch.autograd.Function):
-    """oneDNN's product; its operator has no gradient of its own."""
+    """A product with a gradient, which oneDNN's operator has not.
+
+    Whatever makes the product, this is the one node of the graph: gradients come in one order for
+    every batch, as ZeRO 2 and 3 need them to, which sum over ranks in the order of their coming.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        rows = _filled(x.flatten(0, -2))
-        ctx.save_for_backward(rows, weight)
+        rows = x.flatten(0, -2)
+        filled = _filled(rows)
+        ctx.save_for_backward(filled, weight)
         ctx.shape = x.shape
-        return _product(rows, weight, bias)[: _n_rows(x)].view(*x.shape[:-1], len(weight))
+        return _product(filled, weight, bias)[: len(rows)].view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
@@ -79,9 +84,9 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         rows = gradient.flatten(0, -2)
-        n_rows, filled = len(rows), _filled(rows)
+        filled = _filled(rows)
         return (
-            _product(filled, weight.t())[:n_rows].view(ctx.shape) if wants_x else None,
+            _product(filled, weight.t())[: len(rows)].view(ctx.shape) if wants_x else None,
             _crossed(filled, x) if wants_weight else None,
             rows.sum(0) if wants_bias else None,
         )
@@ -93,32 +98,37 @@ def _suits(x: Tensor, other: Tensor) -> bool:
         _BY_ONEDNN
         and x.device.type == "cpu"
         and x.dtype == other.dtype == torch.float32
-        and x.numel() > 0  # it refuses none
         and not torch.is_autocast_enabled("cpu")
-        and (
-            (n_rows := _n_rows(x)) >= SMALLEST or n_rows % ROWS == 0 or not torch.is_grad_enabled()
-        )
     )
-
-
-def _n_rows(x: Tensor) -> int:
-    return x.numel() // x.shape[-1]
 
 
 def _filled(rows: Tensor) -> Tensor:
     """The rows, and rows of zeros up to a number that comes again; zeros add nothing to sums."""
-    if len(rows) % ROWS == 0:
+    if len(rows) < SMALLEST or len(rows) % ROWS == 0:
         return rows
     return functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK))
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return result
+def _comes_again(rows: Tensor) -> bool:
+    return len(rows) > 0 and len(rows) % ROWS == 0
+
+
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``rows @ weight.t() + bias``, by whichever is the quicker."""
+    if _comes_again(rows):
+        return _by_onednn(rows, weight, bias)
+    return functional.linear(rows, weight, bias)
 
 
 def _crossed(left: Tensor, right: Tensor) -> Tensor:
     """``left.t() @ right``; oneDNN is quicker with the narrower one in the rows."""
+    if not _comes_again(left):
+        return left.t() @ right
     if left.shape[1] <= right.shape[1]:
-        return _product(left.t(), right.t())
-    return _product(right.t(), left.t()).t()
+        return _by_onednn(left.t(), right.t())
+    return _by_onednn(right.t(), left.t()).t()
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
