@@ -95,6 +95,12 @@ def test_back_translating_by_a_beam_that_no_vocabulary_fills(
     assert "193" in told
 
 
+def test_evaluating_by_a_beam_that_no_vocabulary_fills(tiny_data: Path, refused: Refused) -> None:
+    """Before any training, which would be lost."""
+    command = [*TRAIN, "--objective", "mt:en-fr", "--data", tiny_data, "--out", "new"]
+    refused([*command, "--generation.beam", "194"], "a beam of 194", "at most 193")
+
+
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
@@ -131,10 +137,12 @@ def test_a_line_longer_than_the_model_reads(
 def test_bleu_without_references(
     pairless_data: Path, translating_run: Path, refused: Refused
 ) -> None:
-    refused(["evaluate", translating_run, "--data", pairless_data, "--split", "valid"], "'valid'")
+    evaluate = ["evaluate", translating_run, "--data", pairless_data, "--split", "valid"]
+    refused(evaluate, "'valid'", "mt:en-fr", "but valid.en, valid.fr")
     command = [*TRAIN, "--objective", "bt", "--data", pairless_data, "--out", "new"]
     for option in (
         "--validation-metrics=valid_en-fr_bt_bleu",
         "--stopping-criterion=valid_en-fr_bt_bleu,3",
     ):
-        refused([*command, option], "valid_en-fr_bt_bleu", "valid_en-fr-en_bt_bleu")
+        told = refused([*command, option], "valid_en-fr_bt_bleu", "valid_en-fr-en_bt_bleu")
+        assert "BLEU and chrF need references" in told

@@ -61,5 +61,5 @@ class GenerationOptions:
         if self.sample and self.beam > 1:
             raise OptionError(
                 f"sample and beam = {self.beam} exclude each other",
-                expected="--sample, or --beam N",
+                expected="one of them",
             )

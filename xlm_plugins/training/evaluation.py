@@ -224,12 +224,22 @@ def evaluate_run(
     engine = TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World())
     metrics = plan.evaluate(engine, split, keep)
     if not metrics:
-        splits = sorted({stream.split for stream in manifest.streams})
-        raise DataError(
-            f"{folder} has no text in {split!r} for what the model was trained on",
-            expected=f"--split with one of {', '.join(splits)}",
-        )
+        raise _nothing_to_measure(folder, manifest, split, steps)
     return metrics
+
+
+def _nothing_to_measure(
+    folder: Path, manifest: Manifest, split: str, steps: Mapping[str, Sequence[Step]]
+) -> DataError:
+    splits = sorted({stream.split for stream in manifest.streams})
+    trained = " and ".join(f"{name}:{','.join(map(str, found))}" for name, found in steps.items())
+    have = ", ".join(stream.name for stream in manifest.streams if stream.split == split)
+    return DataError(
+        f"{folder} has no text in {split!r} to measure {trained} on"
+        + (f", but {have}" * bool(have)),
+        expected=f"--split with one of {', '.join(splits)}, and such text in it",
+        remedy="add the text to the source and prepare again, or take other --data",
+    )
 
 
 def _with_objectives(path: Path, plugins: Plugins) -> Bundle:

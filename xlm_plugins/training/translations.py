@@ -18,6 +18,7 @@ from xlm_plugins.data.held_out import held_out_text
 from xlm_plugins.data.manifest import Manifest
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.config import GenerationOptions
+from xlm_plugins.model.generation import check_beam
 from xlm_plugins.model.translation import Translator
 from xlm_plugins.training.engine import Engine
 from xlm_plugins.training.text_metrics import (
@@ -53,6 +54,7 @@ class TranslationPlan:
     :param folder: of the data set.
     :param steps: what each objective was trained on, by its name.
     :param n_sentences: of each translation, at most, evenly spread over the text; 0 for none.
+    :raises OptionError: a beam that the vocabulary cannot fill, which is told before any training.
     """
 
     bundle: Bundle
@@ -61,6 +63,10 @@ class TranslationPlan:
     steps: Mapping[str, Sequence[Step]]
     options: GenerationOptions
     n_sentences: int
+
+    def __post_init__(self) -> None:
+        if self.n_sentences:
+            check_beam(self.options, self.bundle.description.vocabulary)
 
     def names(self, split: str) -> list[str]:
         """What `evaluate` will measure."""

@@ -80,6 +80,13 @@ class Validation:
         return measured[name] > self.best[metric]
 
 
+_REFERENCES = (
+    "BLEU and chrF need references: add the validation text of a pair to the source and prepare "
+    "again; there and back, as in en-fr-en, text of one language is enough, and "
+    "--translate-sentences must not be 0"
+)
+
+
 def _not_measured(name: str, measured: Iterable[str]) -> OptionError:
     have = ", ".join(measured)
     return OptionError(
@@ -87,6 +94,7 @@ def _not_measured(name: str, measured: Iterable[str]) -> OptionError:
         expected=f"one of {have}, with a leading _ where lower is better"
         if have
         else "validation text for what is trained; the data has none",
+        remedy=_REFERENCES if name.endswith(("_bleu", "_chrf")) else "",
     )
 
 
