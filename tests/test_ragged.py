@@ -14,6 +14,11 @@ def lists(ragged: Ragged) -> list[list[int]]:
     return [row.tolist() for row in ragged.rows]
 
 
+def test_cut_keeps_the_first_values() -> None:
+    lengths = np.array([2, 1, 0, 0])
+    assert lists(Ragged.of(ROWS).cut(lengths)) == [[5, 6], [8], [], []]
+
+
 def test_rows_come_back_as_they_were_laid_down() -> None:
     ragged = Ragged.of(ROWS)
     assert lists(ragged) == ROWS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xlm_plugins.core.ragged import IntArray, Ragged, offsets_of
+from xlm_plugins.core.ragged import IntArray, Ragged
 
 if TYPE_CHECKING:
     from xlm_plugins.core.contracts import Tokenizer
@@ -32,7 +32,7 @@ def encode_texts(
     lengths = [side.lengths for side in sides]
     kept = _kept(lengths, room)
     n_cut = int(np.count_nonzero(sum(lengths) > room))
-    return tuple(_cut(side, n) for side, n in zip(sides, kept, strict=True)), n_cut
+    return tuple(side.cut(n) for side, n in zip(sides, kept, strict=True)), n_cut
 
 
 def frame_texts(sides: Sequence[Ragged], eos: int) -> Ragged:
@@ -56,10 +56,3 @@ def _kept(lengths: Sequence[IntArray], room: int) -> list[IntArray]:
     # Either side may have half of the room, and what the other leaves free.
     kept = np.minimum(first, np.maximum(room - room // 2, room - second))
     return [kept, np.minimum(second, room - kept)]
-
-
-def _cut(rows: Ragged, lengths: IntArray) -> Ragged:
-    """The first tokens of each row."""
-    offsets = offsets_of(lengths)
-    source = np.arange(offsets[-1]) + np.repeat(rows.offsets[:-1] - offsets[:-1], lengths)
-    return Ragged(rows.values[source], offsets)

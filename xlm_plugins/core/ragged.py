@@ -50,6 +50,15 @@ class Ragged:
         source = np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)
         return Ragged(self.values[source], offsets)
 
+    def cut(self, lengths: IntArray) -> Ragged:
+        """The first values of each row.
+
+        :param lengths: how many of each, no more than it has.  Shape: (n_rows,)
+        """
+        offsets = offsets_of(lengths)
+        source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1] - offsets[:-1], lengths)
+        return Ragged(self.values[source], offsets)
+
     def framed(self, first: int, last: int) -> Ragged:
         """Every row with ``first`` before it and ``last`` behind it."""
         offsets = self.offsets + 2 * np.arange(self.n_rows + 1)

@@ -6,7 +6,7 @@ Names are those of the field: ``valid_fr_xnli_acc``, and the mean over a split's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xlm_plugins.core.ragged import IntArray
 from xlm_plugins.core.task import LabelledTexts, Task, TaskData, Values
 from xlm_plugins.data.examples import Examples
 from xlm_plugins.model.classifier import Classifier
 from xlm_plugins.model.root import Model
+from xlm_plugins.model.sentences import BATCH_TOKENS, batches_by_length
 from xlm_plugins.training.engine import Engine
 
-BATCH_TOKENS = 4096
 Scores = npt.NDArray[np.float32]
 
 
@@ -84,7 +83,7 @@ def _scores(engine: Engine, classifier: Classifier, examples: Examples) -> Score
     """The head's scores for each row, on every rank.  Shape: (n_rows, n_outputs)"""
     n_outputs = len(classifier.description.classes) or 1
     sums = torch.zeros(examples.n_rows, n_outputs)
-    batches = list(_batches(examples))
+    batches = list(batches_by_length(examples.tokens.lengths, BATCH_TOKENS))
     with engine.inference():
         # All ranks go through as many batches: a sharded model's forward is a collective.
         for first in range(0, len(batches), engine.world_size):
@@ -95,11 +94,3 @@ def _scores(engine: Engine, classifier: Classifier, examples: Examples) -> Score
                 sums[rows] = scores.cpu()
     total: Scores = engine.sum(sums).numpy()
     return total
-
-
-def _batches(examples: Examples) -> Iterator[IntArray]:
-    """The rows in lots of `BATCH_TOKENS` tokens, those of like length together."""
-    order = np.argsort(examples.tokens.lengths, kind="stable")
-    ends = examples.tokens.lengths[order].cumsum()
-    lots = np.flatnonzero(np.diff(ends // BATCH_TOKENS)) + 1
-    yield from np.split(order, lots)
