@@ -35,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from translate import MATRIX_SIZES, PRODUCTS, product_rate
 
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import load_tokenizer
@@ -49,14 +49,6 @@ from xlm_plugins.model.host import tune_host
 Embed = Callable[[Sequence[str]], np.ndarray]
 THEIRS = "sentence-transformers"
 BATCH_SIZES = (16, 32, 64, 128)
-PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "torch.mm": lambda left, right: left @ right.t()
-}
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-    PRODUCTS["oneDNN"] = lambda left, right: torch.ops.mkldnn._linear_pointwise(
-        left, right, None, "none", [], ""
-    )
-MATRIX_SIZES = ((4096, 256, 1024), (1024, 4096, 256), (1024, 1024, 1024), (2048, 2048, 2048))
 
 
 def main() -> None:
@@ -75,7 +67,7 @@ def main() -> None:
         for name, embed in sides.items():
             rates[name].append(len(texts) / _seconds(embed, texts))
         for name, product in PRODUCTS.items():
-            peaks[name].append(max(_product_rate(product, *size) for size in MATRIX_SIZES))
+            peaks[name].append(max(product_rate(product, *size) for size in MATRIX_SIZES))
     lengths = bundle.tokenizer.encode_batch(texts).lengths + 2
     medians = {name: statistics.median(found) for name, found in peaks.items()}
     print(_report(rates, medians, lengths, arguments))
@@ -165,18 +157,6 @@ def _seconds(embed: Embed, texts: Sequence[str]) -> float:
     begin = time.perf_counter()
     embed(texts)
     return time.perf_counter() - begin
-
-
-@torch.no_grad()
-def _product_rate(product: Callable[[Tensor, Tensor], Tensor], n: int, k: int, m: int) -> float:
-    """FLOP a second of an fp32 matrix product, the best of five."""
-    left, right = torch.randn(n, k), torch.randn(m, k)
-    best = float("inf")
-    for _ in range(5):
-        begin = time.perf_counter()
-        product(left, right)
-        best = min(best, time.perf_counter() - begin)
-    return 2.0 * n * k * m / best
 
 
 def _flop(lengths: np.ndarray) -> float:

@@ -103,7 +103,7 @@ def main() -> None:
                 seconds = time.perf_counter() - begin
                 case.rates.setdefault(name, []).append(case.n_written.sum() / seconds)
         for name, product in PRODUCTS.items():
-            rates = [_product_rate(product, *size) for size in MATRIX_SIZES]
+            rates = [product_rate(product, *size) for size in MATRIX_SIZES]
             peaks.setdefault(name, []).append(max(rates))
     medians = {name: statistics.median(rates) for name, rates in peaks.items()}
     print(_report(cases, list(writers), medians, arguments))
@@ -204,7 +204,7 @@ class _Ends:
 
 
 @torch.no_grad()
-def _product_rate(product: Callable[[Tensor, Tensor], Tensor], n: int, k: int, m: int) -> float:
+def product_rate(product: Callable[[Tensor, Tensor], Tensor], n: int, k: int, m: int) -> float:
     """FLOP a second of an fp32 matrix product, the best of five."""
     left, right = torch.randn(n, k), torch.randn(m, k)
     best = float("inf")

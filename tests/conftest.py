@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import re
+import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -281,6 +285,46 @@ def refused(
 
 def _content(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="session")
+def as_ranks() -> Callable[..., list[int]]:
+    """Runs a command in processes that are ranks of one run, within a time limit."""
+
+    def run(
+        arguments: Sequence[str | Path], n_processes: int, log: Path, seconds: int
+    ) -> list[int]:
+        """Their exit statuses; Python gets the arguments, and what is printed goes to ``log``."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        world = {
+            "WORLD_SIZE": str(n_processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "DS_ACCELERATOR": "cpu",
+        }
+        processes = []
+        with log.open("a") as file:
+            for rank in range(n_processes):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, *arguments], env={**os.environ, **world, **own},
+                        stdout=file, stderr=file, start_new_session=True,
+                    )
+                )  # fmt: skip
+        try:
+            return [process.wait(seconds) for process in processes]
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+
+    return run
 
 
 @pytest.fixture(scope="session")

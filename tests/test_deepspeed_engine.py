@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,45 +37,20 @@ def _worker() -> ModuleType:
 worker = _worker()
 
 
-def launch(folder: Path, n_processes: int, scenarios: list[str]) -> dict[str, Any]:
-    """Run scenarios in processes of their own, as a launcher would, within a time limit."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    out = folder / "out.json"
-    processes = []
-    for rank in range(n_processes):
-        environment = {
-            **os.environ,
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(n_processes),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(WORKER.parents[1]),
-        }
-        with (folder / f"log-{rank}").open("w") as log:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, str(WORKER), str(out), *scenarios],
-                    env=environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            )
-    try:
-        statuses = [process.wait(SECONDS) for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    logs = "\n".join((folder / f"log-{rank}").read_text() for rank in range(n_processes))
-    assert statuses == [0] * n_processes, logs
-    return {**json.loads(out.read_text()), "logs": logs}
+Launch = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def launch(as_ranks: Callable[..., list[int]]) -> Launch:
+    """Runs scenarios in processes of their own, as a launcher would."""
+
+    def run(folder: Path, n_processes: int, scenarios: list[str]) -> dict[str, Any]:
+        out, log = folder / "out.json", folder / "log"
+        statuses = as_ranks([WORKER, out, *scenarios], n_processes, log, SECONDS)
+        assert statuses == [0] * n_processes, log.read_text()
+        return {**json.loads(out.read_text()), "logs": log.read_text()}
+
+    return run
 
 
 @functools.cache
@@ -118,7 +91,9 @@ CASES = [
 
 
 @pytest.fixture(scope="module", params=CASES)
-def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def ran(
+    request: pytest.FixtureRequest, launch: Launch, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     n_processes, stage = request.param
     folder = tmp_path_factory.mktemp("deepspeed")
     uninterrupted = torch_start(folder)
@@ -221,7 +196,7 @@ def test_no_warning_and_nothing_compiled(ran):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 3])
-def test_bf16_is_the_torch_engine_s(tmp_path, stage):
+def test_bf16_is_the_torch_engine_s(launch, tmp_path, stage):
     """Autocast over fp32 weights in both, so they round alike and agree closer than bf16 can."""
     result = launch(tmp_path, 1, [f"bf16@{stage}"])[f"bf16@{stage}"]
     assert difference(result, reference("bf16")) < 1e-5
@@ -231,7 +206,7 @@ def test_bf16_is_the_torch_engine_s(tmp_path, stage):
 @pytest.mark.slow
 @pytest.mark.parametrize("n_processes", [1, 2])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_touched_rows_in_bf16_are_the_torch_engine_s(tmp_path, n_processes, stage):
+def test_touched_rows_in_bf16_are_the_torch_engine_s(launch, tmp_path, n_processes, stage):
     result = launch(tmp_path, n_processes, [f"touched_bf16@{stage}"])[f"touched_bf16@{stage}"]
     assert_same_end(result, "touched_bf16")
 
@@ -239,7 +214,7 @@ def test_touched_rows_in_bf16_are_the_torch_engine_s(tmp_path, n_processes, stag
 @pytest.mark.slow
 @pytest.mark.parametrize("n_processes", [1, 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_fp16_scales_the_loss_and_resumes(tmp_path, n_processes, stage):
+def test_fp16_scales_the_loss_and_resumes(launch, tmp_path, n_processes, stage):
     result = launch(tmp_path, n_processes, [f"fp16@{stage}"])[f"fp16@{stage}"]
     assert result["resumed"] == result["uninterrupted"]
     assert result["same"]

@@ -6,13 +6,8 @@ In fp32 without dropout, and with an epsilon that keeps Adam from making roundin
 from __future__ import annotations
 
 import json
-import os
 import random
 import shlex
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,40 +27,6 @@ OPTIONS = shlex.split(
     "--steps 9 --evaluate-every 4 --save-every 0 --max-length 32 --log-every 1 --pool mean "
     "--class-weights balanced --threads 1"
 )
-
-
-def launch(command: list[str], n_processes: int, log: Path) -> list[int]:
-    """Run a command in so many processes of one run, within a time limit."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(n_processes):
-        environment = {
-            **os.environ,
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(n_processes),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "DS_ACCELERATOR": "cpu",
-        }
-        with log.open("a") as file:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "xlm_plugins", *command],
-                    env=environment, stdout=file, stderr=file, start_new_session=True,
-                )
-            )  # fmt: skip
-    try:
-        return [process.wait(SECONDS) for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +72,15 @@ def numbers(line: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stage", ["1", "3"])
 def test_two_processes_are_as_one(
-    one_process: Path, command: list[str], tmp_path: Path, stage: str
+    one_process: Path,
+    command: list[str],
+    as_ranks: Callable[..., list[int]],
+    tmp_path: Path,
+    stage: str,
 ) -> None:
     out, log = tmp_path / "runs", tmp_path / "log"
-    statuses = launch([*command, f"--out={out}", "--zero-stage", stage], 2, log)
-    assert statuses == [0, 0], log.read_text()
+    arguments = ["-m", "xlm_plugins", *command, f"--out={out}", "--zero-stage", stage]
+    assert as_ranks(arguments, 2, log, SECONDS) == [0, 0], log.read_text()
     for name in ("seed-1", "seed-2"):
         found, expected = lines(out / name), lines(one_process / name)
         assert len(found) == len(expected)
@@ -136,9 +101,12 @@ def test_two_processes_are_as_one(
     assert told["n_seeds"] == 2
 
 
-def test_what_one_process_refuses_all_refuse(command: list[str], tmp_path: Path) -> None:
+def test_what_one_process_refuses_all_refuse(
+    command: list[str], as_ranks: Callable[..., list[int]], tmp_path: Path
+) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine").write_text("not a run")
     log = tmp_path / "log"
-    assert launch([*command, f"--out={tmp_path / 'runs'}"], 2, log) == [2, 2], log.read_text()
+    arguments = ["-m", "xlm_plugins", *command, f"--out={tmp_path / 'runs'}"]
+    assert as_ranks(arguments, 2, log, SECONDS) == [2, 2], log.read_text()
     assert "is not empty" in log.read_text()

@@ -6,12 +6,8 @@ In fp32 without dropout, and with an epsilon that keeps Adam from making roundin
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,40 +30,21 @@ SENTENCES = {
 }
 
 
-def train(out: Path, n_processes: int, *options: str | Path) -> Path:
-    """Train in processes of their own, within a time limit."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "xlm_plugins", "train", "--out", out, *OPTIONS, *options]
-    processes, log = [], out.with_suffix(".log")
-    for rank in range(n_processes):
-        environment = {
-            **os.environ,
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(n_processes),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "DS_ACCELERATOR": "cpu",
-        }
-        with log.open("a") as file:
-            processes.append(
-                subprocess.Popen(
-                    command, env=environment, stdout=file, stderr=file, start_new_session=True
-                )
-            )
-    try:
-        statuses = [process.wait(SECONDS) for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    assert statuses == [0] * n_processes, log.read_text()
-    return out
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def train(as_ranks: Callable[..., list[int]]) -> Train:
+    """Trains in processes of their own."""
+
+    def run(out: Path, n_processes: int, *options: str | Path) -> Path:
+        log = out.with_suffix(".log")
+        arguments = ["-m", "xlm_plugins", "train", "--out", out, *OPTIONS, *options]
+        statuses = as_ranks(arguments, n_processes, log, SECONDS)
+        assert statuses == [0] * n_processes, log.read_text()
+        return out
+
+    return run
 
 
 def lines(run: Path, kind: str = "train") -> list[dict[str, Any]]:
@@ -100,7 +77,7 @@ def assert_same_run(run: Path, reference: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def one_process(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_process(train: Train, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that others must equal, of the torch engine; and it learns."""
     run = train(tmp_path_factory.mktemp("one") / "run", 1, "--data", tiny_data, *VERSES)
     losses = [line["loss"] for line in lines(run)]
@@ -110,7 +87,7 @@ def one_process(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.mark.parametrize("stage", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_alternating_objectives_train_as_in_one_process(
-    one_process: Path, tiny_data: Path, tmp_path: Path, stage: str
+    train: Train, one_process: Path, tiny_data: Path, tmp_path: Path, stage: str
 ) -> None:
     run = train(tmp_path / "run", 2, "--data", tiny_data, *VERSES, "--zero-stage", stage)
     assert_same_run(run, one_process)
@@ -135,13 +112,15 @@ def uneven_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
-def uneven_one_process(uneven_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uneven_one_process(
+    train: Train, uneven_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     return train(tmp_path_factory.mktemp("one") / "run", 1, "--data", uneven_data, *UNEVEN)
 
 
 @pytest.mark.parametrize("stage", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_rank_with_long_sentences_is_waited_for(
-    uneven_one_process: Path, uneven_data: Path, tmp_path: Path, stage: str
+    train: Train, uneven_one_process: Path, uneven_data: Path, tmp_path: Path, stage: str
 ) -> None:
     run = train(tmp_path / "run", 2, "--data", uneven_data, *UNEVEN, "--zero-stage", stage)
     assert_same_run(run, uneven_one_process)
