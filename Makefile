@@ -1,13 +1,13 @@
 # make setup   a virtual environment in .venv with the core and all plugins, editable
 # make demo    the main job, start to finish, on the embedded corpus
-# make test    lint, types and tests; make test-slow adds the slow ones
+# make test    lint, types and tests; test-slow, test-faults and test-large run what takes longer
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.set-up
 PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/*/pyproject.toml)))
 EDITABLE := --editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow test-faults test-large lint clean
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -31,10 +31,16 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not faults and not large'
 
 test-slow: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m slow
+
+test-faults: lint
+	$(BIN)/python -m pytest -m faults
+
+test-large: lint
+	$(BIN)/python -m pytest -m large
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build

@@ -85,7 +85,7 @@ def test_cat_joins_sources_sequence_by_sequence() -> None:
 
 def test_join_pair_is_the_layout_of_tlm() -> None:
     first, second = Ragged.of([[10, 11], [12]]), Ragged.of([[20], [21, 22, 23]])
-    tokens, positions, languages = join_pair((first, second), (4, 7), EOS)
+    tokens, positions, languages = join_pair((first, second), (4, 7), VOCABULARY)
     assert [row.tolist() for row in tokens.rows] == [
         [EOS, 10, 11, EOS, EOS, 20, EOS],
         [EOS, 12, EOS, EOS, 21, 22, 23, EOS],
@@ -185,8 +185,9 @@ def test_targets_are_ids_or_numbers(targets: list[float], kind: torch.dtype) -> 
 
 
 def test_a_translation_is_written_after_an_eos_and_read_between_two():
+    vocabulary = Vocabulary(10, {"eos": 1}, (1,))
     source, target = Ragged.of([[7, 8], [9]]), Ragged.of([[5], [6, 7, 8]])
-    batch = pack_translation(source, target, (0, 1), 1, np.array([4, 2]))
+    batch = pack_translation(source, target, (0, 1), vocabulary, np.array([4, 2]))
     assert batch.tokens.tolist() == [1, 5, 1, 6, 7, 8]
     assert batch.targets.tolist() == [5, 1, 6, 7, 8, 1]
     assert batch.predicted.tolist() == [0, 1, 2, 3, 4, 5]
@@ -198,3 +199,11 @@ def test_a_translation_is_written_after_an_eos_and_read_between_two():
     assert batch.source.offsets.tolist() == [0, 4, 7]
     assert batch.source.n_targets == 0
     assert batch.sample_ids.tolist() == batch.source.sample_ids.tolist() == [4, 2]
+
+
+def test_where_sentences_begin_with_bos_a_source_does_and_what_is_written_does_not():
+    vocabulary = Vocabulary(10, {"eos": 1, "bos": 0, "begin": 0}, (0, 1))
+    source, target = Ragged.of([[7, 8]]), Ragged.of([[5]])
+    batch = pack_translation(source, target, (0, 1), vocabulary, np.array([4]))
+    assert batch.tokens.tolist() == [1, 5]
+    assert batch.source.tokens.tolist() == [0, 7, 8, 1]

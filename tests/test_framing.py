@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from xlm_plugins.core.framing import encode_texts, frame_texts
+from xlm_plugins.core.framing import encode_texts
 from xlm_plugins.core.ragged import Ragged
 from xlm_plugins.testing.words import WordTokenizer
 
@@ -27,25 +26,38 @@ def text(n_words: int, first: int = 0) -> str:
 
 
 def test_one_text_stands_between_two_ends() -> None:
-    sides, n_cut = encode_texts(TOKENIZER, [["a b c", "", "d"]], 100)
-    expected = [[EOS, *ids(one), EOS] for one in ("a b c", "", "d")]
-    assert rows_of(frame_texts(sides, EOS)) == expected
+    rows, n_cut = encode_texts(TOKENIZER, [["a b c", "", "d"]], 100)
+    assert rows_of(rows) == [[EOS, *ids(one), EOS] for one in ("a b c", "", "d")]
     assert n_cut == 0
 
 
 def test_two_texts_have_three_ends() -> None:
     firsts, seconds = ["a b", "", "c", ""], ["d", "e f g", "", ""]
-    sides, n_cut = encode_texts(TOKENIZER, [firsts, seconds], 100)
-    expected = [
+    rows, n_cut = encode_texts(TOKENIZER, [firsts, seconds], 100)
+    assert rows_of(rows) == [
         [EOS, *ids(one), EOS, *ids(other), EOS] for one, other in zip(firsts, seconds, strict=True)
     ]
-    assert rows_of(frame_texts(sides, EOS)) == expected
     assert n_cut == 0
 
 
+def test_where_sentences_begin_with_bos_it_is_robertas_layout() -> None:
+    tokenizer = WordTokenizer(WORDS)
+    tokenizer.begin_role = "bos"
+    bos = tokenizer.special("bos")
+    rows, _ = encode_texts(tokenizer, [["a b"], ["c"]], 100)
+    assert rows_of(rows) == [[bos, *ids("a b"), EOS, EOS, *ids("c"), EOS]]
+    rows, n_cut = encode_texts(tokenizer, [["a b c", "d"]], 4)
+    assert rows_of(rows) == [[bos, *ids("a b"), EOS], [bos, *ids("d"), EOS]]
+    assert n_cut == 1
+    rows, n_cut = encode_texts(tokenizer, [["a b c"], ["d"]], 6)
+    assert rows_of(rows) == [[bos, *ids("a"), EOS, EOS, *ids("d"), EOS]]
+    assert tokenizer.vocabulary().frame == tokenizer.frame == (bos, EOS)
+
+
 def test_one_text_loses_its_end() -> None:
-    sides, n_cut = encode_texts(TOKENIZER, [[text(9), text(8), text(2)]], 10)
-    assert rows_of(sides[0]) == [ids(text(9))[:8], ids(text(8)), ids(text(2))]
+    rows, n_cut = encode_texts(TOKENIZER, [[text(9), text(8), text(2)]], 10)
+    kept = [ids(text(9))[:8], ids(text(8)), ids(text(2))]
+    assert rows_of(rows) == [[EOS, *row, EOS] for row in kept]
     assert n_cut == 1
 
 
@@ -53,7 +65,7 @@ def test_one_text_loses_its_end() -> None:
 def test_of_two_texts_the_longer_one_is_cut_first(longest: int) -> None:
     lengths = [(n, m) for n in range(8) for m in range(8)]
     columns = [[text(n) for n, _ in lengths], [text(m, 5) for _, m in lengths]]
-    sides, n_cut = encode_texts(TOKENIZER, columns, longest)
+    rows, n_cut = encode_texts(TOKENIZER, columns, longest)
     room = longest - 3
     for row, (n, m) in enumerate(lengths):
         kept_n, kept_m = n, m
@@ -62,9 +74,7 @@ def test_of_two_texts_the_longer_one_is_cut_first(longest: int) -> None:
                 kept_n -= 1
             else:
                 kept_m -= 1
-        assert sides[0].rows[row].tolist() == ids(columns[0][row])[:kept_n]
-        assert sides[1].rows[row].tolist() == ids(columns[1][row])[:kept_m]
+        first, second = ids(columns[0][row])[:kept_n], ids(columns[1][row])[:kept_m]
+        assert rows.rows[row].tolist() == [EOS, *first, EOS, *second, EOS]
     assert n_cut == sum(n + m > room for n, m in lengths)
-    framed = frame_texts(sides, EOS)
-    assert framed.lengths.max() == longest
-    assert np.all(framed.values[framed.offsets[1:] - 1] == EOS)
+    assert rows.lengths.max() == longest

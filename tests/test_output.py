@@ -8,15 +8,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from xlm_plugins.model import output as output_module
+from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.output import CHUNK_ROWS, Output, rows_per_chunk
 
 DIM, VOCABULARY_SIZE = 8, 50
+OPTIONS = ModelOptions(dim=DIM)
 
 
 @pytest.fixture
 def layer() -> Output:
     torch.manual_seed(1)
-    return Output(DIM, VOCABULARY_SIZE, None)
+    return Output(OPTIONS, VOCABULARY_SIZE, None)
 
 
 def inputs(n_rows: int) -> tuple[Tensor, Tensor]:
@@ -58,12 +60,24 @@ def test_counts_correct_choices(layer: Output) -> None:
 
 def test_tied_weight_gets_both_gradients() -> None:
     tokens = torch.nn.Embedding(VOCABULARY_SIZE, DIM)
-    layer = Output(DIM, VOCABULARY_SIZE, tokens.weight)
+    layer = Output(OPTIONS, VOCABULARY_SIZE, tokens.weight)
     assert layer.weight is tokens.weight
     ids, targets = torch.tensor([1, 2, 3]), torch.tensor([4, 5, 1])
     (ours,) = torch.autograd.grad(layer(tokens(ids), targets).loss, [tokens.weight])
     (expected,) = torch.autograd.grad(naive(layer, tokens(ids), targets), [tokens.weight])
     torch.testing.assert_close(ours, expected)
+
+
+def test_a_dense_layer_goes_before_as_in_roberta() -> None:
+    torch.manual_seed(1)
+    layer = Output(ModelOptions(dim=DIM, output_dense=True), VOCABULARY_SIZE, None)
+    torch.nn.init.normal_(layer.norm.weight)
+    states, targets = inputs(7)
+    dense = functional.gelu(functional.linear(states, layer.dense.weight, layer.dense.bias))
+    normed = functional.layer_norm(dense, (DIM,), layer.norm.weight, layer.norm.bias, 1e-12)
+    expected = functional.linear(normed, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(states), expected)
+    torch.testing.assert_close(layer(states, targets).loss, naive(layer, normed, targets))
 
 
 def test_no_rows_give_zero_with_a_graph(layer: Output) -> None:

@@ -58,7 +58,8 @@ class Vocabulary:
     """What objectives and models need to know of a tokenizer, without the tokenizer.
 
     :param size: number of ids.
-    :param roles: the id of each special role: bos, eos, pad, unk, mask, sep.
+    :param roles: the id of each special role: bos, eos, pad, unk, mask, sep; and begin, where a
+        sentence begins with another id than EOS.
     :param reserved: every id that text never encodes to, in rising order.
     :param counts: how often each id occurs in the training text, or None. Shape: (size,)
     """
@@ -72,6 +73,12 @@ class Vocabulary:
     def ordinary(self) -> IntArray:
         """The ids that text can encode to. Shape: (n_ordinary,)"""
         return np.setdiff1d(np.arange(self.size), np.asarray(self.reserved, np.int64))
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """The ids before and behind a sentence: two EOS in XLM, BOS and EOS in RoBERTa."""
+        eos = self.roles["eos"]
+        return self.roles.get("begin", eos), eos
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,11 @@ def pack(
 
 
 def pack_translation(
-    source: Ragged, target: Ragged, languages: tuple[int, ...], eos: int, sample_ids: IntArray
+    source: Ragged,
+    target: Ragged,
+    languages: tuple[int, ...],
+    vocabulary: Vocabulary,
+    sample_ids: IntArray,
 ) -> Batch:
     """What a decoder writes, ``</s> y``, with what an encoder reads, ``</s> x </s>``.
 
@@ -204,8 +215,8 @@ def pack_translation(
     :param languages: the language id of each side.
     """
     nothing = np.empty(0, np.int64)
-    read = source.framed(eos, eos)
-    ends = Ragged(np.full(target.n_rows, eos), np.arange(target.n_rows + 1))
+    read = source.framed(*vocabulary.frame)
+    ends = Ragged(np.full(target.n_rows, vocabulary.roles["eos"]), np.arange(target.n_rows + 1))
     written, targets = ends.joined(target), target.joined(ends).values
     batch = pack(
         written, written.positions(), written.filled(languages[1]),
@@ -216,7 +227,7 @@ def pack_translation(
 
 
 def join_pair(
-    sides: tuple[Ragged, ...], languages: tuple[int, ...], eos: int
+    sides: tuple[Ragged, ...], languages: tuple[int, ...], vocabulary: Vocabulary
 ) -> tuple[Ragged, ...]:
     """TLM's layout: ``</s> x </s> </s> y </s>``, positions counted anew for the second side.
 
@@ -224,7 +235,7 @@ def join_pair(
     :param languages: the language id of each side.
     :returns: tokens, positions and languages, one row a pair. (XLM, section 3.3)
     """
-    first, second = (side.framed(eos, eos) for side in sides)
+    first, second = (side.framed(*vocabulary.frame) for side in sides)
     return (
         first.joined(second),
         first.positions().joined(second.positions()),

@@ -238,6 +238,9 @@ class Tokenizer(ABC):
 
     ROLES = ("bos", "eos", "pad", "unk", "mask", "sep")
 
+    begin_role: str = "eos"
+    """The role of the id before a sentence: EOS as XLM has it, or BOS as RoBERTa has it."""
+
     @classmethod
     @abstractmethod
     def train(
@@ -289,6 +292,11 @@ class Tokenizer(ABC):
         """Every id that text never encodes to, in rising order."""
 
     @property
+    def frame(self) -> tuple[int, int]:
+        """The ids before and behind a sentence."""
+        return self.special(self.begin_role), self.special("eos")
+
+    @property
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash of everything that decides what text encodes to."""
@@ -296,4 +304,6 @@ class Tokenizer(ABC):
     def vocabulary(self) -> Vocabulary:
         """What objectives and models need to know of this tokenizer."""
         roles = {role: self.special(role) for role in self.ROLES}
+        if self.begin_role != "eos":
+            roles["begin"] = self.special(self.begin_role)
         return Vocabulary(len(self.tokens()), roles, self.reserved())

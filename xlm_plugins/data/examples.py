@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from xlm_plugins.core.batch import Batch, pack
 from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.framing import encode_texts, frame_texts
+from xlm_plugins.core.framing import encode_texts
 from xlm_plugins.core.ragged import IntArray, Ragged, stack
 from xlm_plugins.core.task import LabelledTexts, TaskData, Values
 from xlm_plugins.data.randomness import generator
@@ -55,8 +55,7 @@ class Examples:
         :param language: its id.
         :param longest: tokens of a row, its frame included.
         """
-        sides, n_cut = encode_texts(tokenizer, part.texts, longest)
-        framed = frame_texts(sides, tokenizer.special("eos"))
+        framed, n_cut = encode_texts(tokenizer, part.texts, longest)
         tokens = Ragged(framed.values.astype(np.int32), framed.offsets)
         known = np.zeros(part.n_rows, np.int64) if targets is None else targets
         return cls(tokens, np.full(part.n_rows, language), known, n_cut)

@@ -29,6 +29,15 @@ class ModelOptions:
     )
     language_embeddings: bool = option(True, "add an embedding of each token's language")
     tied_output: bool = option(True, "share the output layer's weight with the token embedding")
+    output_dense: bool = option(
+        False, "a dense layer, GELU and LayerNorm before the output layer, as in RoBERTa"
+    )
+    adaptive_cutoffs: tuple[int, ...] = option(
+        (), "adaptive softmax with clusters that begin at these token ids; the output is not tied"
+    )
+    adaptive_div_value: float = option(
+        4.0, "each cluster of the adaptive softmax is so many times narrower", minimum=1.0
+    )
     layer_norm_eps: float = option(1e-12, "added to the variance in LayerNorm", above=0.0)
 
     def __post_init__(self) -> None:
@@ -36,6 +45,16 @@ class ModelOptions:
             raise OptionError(
                 f"dim = {self.dim} cannot be split into n-heads = {self.n_heads}",
                 expected="n-heads that divides dim",
+            )
+        cutoffs = self.adaptive_cutoffs
+        if sorted({*cutoffs}) != list(cutoffs) or min(cutoffs, default=1) < 1:
+            raise OptionError(
+                f"adaptive-cutoffs = {', '.join(map(str, cutoffs))}",
+                expected="rising token ids above 0, such as 8000,20000",
+            )
+        if cutoffs and self.output_dense:
+            raise OptionError(
+                "adaptive-cutoffs and output-dense exclude each other", expected="one of them"
             )
 
 

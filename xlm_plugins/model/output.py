@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from xlm_plugins.core.batch import LossOutput
-from xlm_plugins.model.linear import add_product, linear
+from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.linear import Linear, add_product, linear
 
 CHUNK_SCORES = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Scores that a chunk may have: on a CPU 8 MiB in fp32, where time is flat up to 64 MiB; a GPU
@@ -26,15 +28,20 @@ CHUNK_ROWS = 128
 class Output(nn.Module):
     """A linear layer from states to the vocabulary, with bias (SEMANTICS 4).
 
-    :param dim: width of the states.
+    RoBERTa has a dense layer, GELU and LayerNorm before it.
+
     :param vocabulary_size: number of scores.
     :param tied: the token embedding to share the weight with, or None for one of its own.
         Shape: (vocabulary_size, dim)
     """
 
-    def __init__(self, dim: int, vocabulary_size: int, tied: Tensor | None) -> None:
+    def __init__(self, options: ModelOptions, vocabulary_size: int, tied: Tensor | None) -> None:
         super().__init__()
-        own = nn.Linear(dim, vocabulary_size)
+        self.dense: nn.Linear | None = None
+        if options.output_dense:
+            self.dense = Linear(options.dim, options.dim)
+            self.norm = nn.LayerNorm(options.dim, options.layer_norm_eps)
+        own = nn.Linear(options.dim, vocabulary_size)
         self.weight = own.weight if tied is None else tied
         self.bias = own.bias
 
@@ -45,6 +52,8 @@ class Output(nn.Module):
         :param targets: token ids.  Shape: (n,)
         :returns: scores, shape (n, vocabulary_size), or the summed cross-entropy, in fp32.
         """
+        if self.dense is not None:
+            states = self.norm(functional.gelu(self.dense(states)))
         if targets is None:
             return linear(states, self.weight, self.bias)
         wants_gradient = torch.is_grad_enabled()

@@ -10,7 +10,7 @@ import torch
 
 from xlm_plugins.core.batch import pack
 from xlm_plugins.core.errors import BundleError, OptionError
-from xlm_plugins.core.framing import encode_texts, frame_texts
+from xlm_plugins.core.framing import encode_texts
 from xlm_plugins.core.ragged import Ragged
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.sentences import (
@@ -69,11 +69,9 @@ class Predictor:
                 f"{len(columns)} text(s) were given for each row",
                 expected=f"{self.description.n_texts}, as in the task {self.description.task}",
             )
-        bundle = self._bundle
-        sides, n_cut = encode_texts(bundle.tokenizer, columns, self.description.max_length)
+        longest = self.description.max_length
+        tokens, n_cut = encode_texts(self._bundle.tokenizer, columns, longest)
         self.n_cut += n_cut
-        eos = bundle.tokenizer.special("eos")
-        tokens = frame_texts(sides, eos)
         n_outputs = len(self.description.classes) or 1
         scores = np.empty((tokens.n_rows, n_outputs), np.float32)
         for which in batches_by_length(tokens.lengths, BATCH_TOKENS):

@@ -170,7 +170,7 @@ def _log_probabilities(stack: Stack, states: Tensor, targets: IntArray) -> Share
     :param targets: shape (n,).
     """
     wanted = torch.from_numpy(targets.astype(np.int64)).to(states.device)
-    step = rows_per_chunk(stack.output.weight.shape[0], states.device.type)
+    step = rows_per_chunk(stack.embeddings.tokens.num_embeddings, states.device.type)
     parts = [
         stack.scores(rows).float().log_softmax(1).gather(1, of_rows[:, None])[:, 0]
         for rows, of_rows in zip(torch.split(states, step), torch.split(wanted, step), strict=True)

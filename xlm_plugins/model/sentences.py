@@ -66,7 +66,7 @@ def device_of(bundle: Bundle) -> torch.device:
 
 
 def longest_sentence(bundle: Bundle) -> int:
-    """Tokens of a sentence that the model reads between two EOS; the rest of it is cut off."""
+    """Tokens of a sentence that the model reads inside its frame; the rest of it is cut off."""
     return bundle.description.options.max_positions - 2
 
 
@@ -77,8 +77,7 @@ def cut(rows: Ragged, longest: int) -> Ragged:
 
 def sentence_batch(bundle: Bundle, rows: Ragged, language: int) -> Batch:
     """Unframed rows as a batch ``</s> w1 .. wn </s>``, cut to the model's positions."""
-    eos = bundle.description.vocabulary.roles["eos"]
-    framed = cut(rows, longest_sentence(bundle)).framed(eos, eos)
+    framed = cut(rows, longest_sentence(bundle)).framed(*bundle.description.vocabulary.frame)
     nothing = np.empty(0, np.int64)
     return pack(
         framed,

@@ -15,6 +15,7 @@ from xlm_plugins.core.batch import Batch, LossOutput
 from xlm_plugins.core.contracts import Layer
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.selection import Position
+from xlm_plugins.model.adaptive import AdaptiveOutput
 from xlm_plugins.model.attention import Attention, AttentionPlan
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.dropout import Dropout
@@ -153,8 +154,12 @@ class Stack(nn.Module):
             )
             for index in range(options.n_layers)
         )
-        tied = self.embeddings.tokens.weight if options.tied_output else None
-        self.output = Output(options.dim, vocabulary_size, tied)
+        self.output: nn.Module
+        if options.adaptive_cutoffs:
+            self.output = AdaptiveOutput(options, vocabulary_size)
+        else:
+            tied = self.embeddings.tokens.weight if options.tied_output else None
+            self.output = Output(options, vocabulary_size, tied)
 
     def forward(
         self,

@@ -159,12 +159,12 @@ def test_an_empty_translation_is_an_empty_sentence() -> None:
     tokens = torch.tensor([[[9, 9]], [[8, 7]], [[9, EOS]]])
     scores = torch.zeros(3, 1)
     some = Hypotheses(tokens, torch.tensor([[0], [2], [1]]), scores)
-    found = _as_source(some, batch, FR, EOS)
+    found = _as_source(some, batch, FR, (EOS, EOS))
     assert found.tokens.tolist() == [EOS, EOS, EOS, 8, 7, EOS, EOS, 9, EOS]
     assert found.positions.tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 2]
     assert found.offsets.tolist() == [0, 2, 6, 9]
     none = Hypotheses(tokens[:, :, :0], torch.zeros(3, 1, dtype=torch.long), scores)
-    assert _as_source(none, batch, FR, EOS).tokens.tolist() == [EOS] * 6
+    assert _as_source(none, batch, FR, (EOS, EOS)).tokens.tolist() == [EOS] * 6
 
 
 def test_an_empty_translation_can_be_read(model: Model) -> None:
@@ -172,7 +172,7 @@ def test_an_empty_translation_can_be_read(model: Model) -> None:
     silent = Hypotheses(
         torch.full((2, 1, 1), EOS), torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 1)
     )
-    source = _as_source(silent, source_of(batch), FR, EOS)
+    source = _as_source(silent, source_of(batch), FR, (EOS, EOS))
     assert model(bt(), Batch(**{**vars(batch), "source": source})).loss.isfinite()
 
 

@@ -38,9 +38,8 @@ class DenoisingAutoEncoding(Objective):
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
         (clean,) = samples.sides
         language = self.languages[step.languages[0]]
-        eos = self.vocabulary.roles["eos"]
         noisy = self._noisy(clean, rng)
-        return pack_translation(noisy, clean, (language, language), eos, samples.ids)
+        return pack_translation(noisy, clean, (language, language), self.vocabulary, samples.ids)
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
         return model.predict_from_source(batch)

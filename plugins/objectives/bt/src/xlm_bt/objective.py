@@ -94,16 +94,15 @@ class BackTranslation(Objective):
         """The true sentences on both sides; `prepare` puts the machine's in as the source."""
         (true,) = samples.sides
         language = self.languages[step.languages[0]]
-        eos = self.vocabulary.roles["eos"]
-        return pack_translation(true, true, (language, language), eos, samples.ids)
+        return pack_translation(true, true, (language, language), self.vocabulary, samples.ids)
 
     def prepare(self, model: Model, batch: Batch, step: Step) -> Batch:
         if batch.source is None:
             raise ValueError("the batch has no source to translate")
         language = self.languages[step.languages[1]]
         found = generate(model, batch.source, language, self.vocabulary, self.options)
-        eos = self.vocabulary.roles["eos"]
-        return dataclasses.replace(batch, source=_as_source(found, batch.source, language, eos))
+        source = _as_source(found, batch.source, language, self.vocabulary.frame)
+        return dataclasses.replace(batch, source=source)
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
         return model.predict_from_source(batch)
@@ -113,7 +112,9 @@ class BackTranslation(Objective):
         return Step(step.languages[1:]), step
 
 
-def _as_source(found: Hypotheses, translated: Batch, language: int, eos: int) -> Batch:
+def _as_source(
+    found: Hypotheses, translated: Batch, language: int, frame: tuple[int, int]
+) -> Batch:
     """The best hypotheses as the encoder reads them: ``</s> x </s>``, of nothing ``</s> </s>``.
 
     :param translated: the batch that they are translations of.
@@ -121,8 +122,8 @@ def _as_source(found: Hypotheses, translated: Batch, language: int, eos: int) ->
     """
     best, n_words = found.tokens[:, 0], found.lengths[:, 0]
     column = torch.arange(best.shape[1] + 2, device=best.device)
-    framed = torch.nn.functional.pad(best, (1, 1), value=eos)
-    framed = framed.masked_fill(column > n_words[:, None], eos)
+    framed = torch.nn.functional.pad(best, (1, 1), value=frame[0])
+    framed = framed.masked_fill(column > n_words[:, None], frame[1])
     is_read = column < n_words[:, None] + 2
     tokens = framed[is_read]
     return dataclasses.replace(

@@ -28,8 +28,7 @@ class CausalLanguageModelling(Objective):
             (rows,) = samples.sides
             positions, language_ids = rows.positions(), rows.filled(languages[0])
         else:
-            eos = self.vocabulary.roles["eos"]
-            rows, positions, language_ids = join_pair(samples.sides, languages, eos)
+            rows, positions, language_ids = join_pair(samples.sides, languages, self.vocabulary)
         predicts = rows.positions().values >= self.options.context_size
         predicts[rows.offsets[1:] - 1] = False
         predicted = np.flatnonzero(predicts)

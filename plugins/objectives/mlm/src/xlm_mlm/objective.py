@@ -51,12 +51,11 @@ class MaskedLanguageModelling(Objective):
         return model.stack("encoder").predict(batch)
 
     def _rows(self, samples: Samples, step: Step) -> Ragged:
-        """Windows as they are; sentences between two EOS."""
+        """Windows as they are; sentences in their frame."""
         (rows,) = samples.sides
         if self.layout(step) is Layout.STREAM:
             return rows
-        eos = self.vocabulary.roles["eos"]
-        return rows.framed(eos, eos)
+        return rows.framed(*self.vocabulary.frame)
 
     def _packed(
         self, samples: Samples, step: Step, clean: Ragged, shown: Ragged, predicted: np.ndarray

@@ -33,8 +33,7 @@ class MachineTranslation(Objective):
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
         source, target = samples.sides
         languages = tuple(self.languages[code] for code in step.languages)
-        eos = self.vocabulary.roles["eos"]
-        return pack_translation(source, target, languages, eos, samples.ids)
+        return pack_translation(source, target, languages, self.vocabulary, samples.ids)
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
         return model.predict_from_source(batch)

@@ -58,7 +58,7 @@ class TranslationLanguageModelling(Objective):
 
     def _joined(self, samples: Samples, step: Step) -> tuple[Ragged, ...]:
         languages = tuple(self.languages[code] for code in step.languages)
-        return join_pair(samples.sides, languages, self.vocabulary.roles["eos"])
+        return join_pair(samples.sides, languages, self.vocabulary)
 
 
 def _sides_apart(joint: Batch, first_side: Ragged) -> Batch:
