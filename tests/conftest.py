@@ -5,22 +5,76 @@ from __future__ import annotations
 import io
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.training.settings import Settings
+
+
+@dataclass
+class Faults:
+    """What tests did to a run, and what came of it; the table stands at the end of the run."""
+
+    injected: Counter[str] = field(default_factory=Counter)
+    survived: Counter[str] = field(default_factory=Counter)
+    lost: dict[str, set[str]] = field(default_factory=dict)
+
+    def inject(self, name: str) -> None:
+        """Count a fault: call it where the fault is made."""
+        self.injected[name] += 1
+
+    def survive(self, name: str, lost: str = "nothing") -> None:
+        """Count a fault as survived: call it after the last assertion.
+
+        :param lost: what a user loses by it, in a word or two.
+        """
+        assert self.survived[name] < self.injected[name], f"{name!r} was not injected"
+        self.survived[name] += 1
+        self.lost.setdefault(name, set()).add(lost)
+
+    def table(self) -> list[str]:
+        """A Markdown table: what was injected and survived, and what was lost."""
+        rows = [
+            (name, str(n), str(self.survived[name]), "; ".join(sorted(self.lost.get(name, "?"))))
+            for name, n in sorted(self.injected.items())
+        ]
+        total = (str(sum(counts.values())) for counts in (self.injected, self.survived))
+        rows = [("fault", "injected", "survived", "lost"), *rows, ("all", *total, "")]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [" | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
+        lines.insert(1, "-|-".join("-" * width for width in widths))
+        return [f"| {line} |" if n != 1 else f"|-{line}-|" for n, line in enumerate(lines)]
+
+
+FAULTS = pytest.StashKey[Faults]()
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest) -> Faults:
+    """Counts faults for the table that `make test-faults` ends with.
+
+    ``faults.inject("a byte flipped in a checkpoint")``, the assertions, and then
+    ``faults.survive("a byte flipped in a checkpoint", lost="nothing")``.
+    """
+    return request.config.stash.setdefault(FAULTS, Faults())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    found = terminalreporter.config.stash.get(FAULTS, None)
+    if found and found.injected:
+        terminalreporter.section("faults")
+        terminalreporter.write("\n".join(found.table()) + "\n")
 
 
 @pytest.fixture(scope="session")
@@ -325,50 +379,3 @@ def as_ranks() -> Callable[..., list[int]]:
                     process.wait()
 
     return run
-
-
-@pytest.fixture(scope="session")
-def reference_weights() -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    """Name the reference implementation's weights, or gradients, as our encoder stack does."""
-    return rename_reference_weights
-
-
-def rename_reference_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Ours has queries, keys and values in one projection; a tied output weight has one name."""
-    import torch  # here, for most tests need no torch
-
-    renamed: dict[str, Tensor] = {}
-    fused: dict[str, dict[str, Tensor]] = {}
-    for name, value in theirs.items():
-        if match := re.fullmatch(r"(\w+)\.(\d+)\.([qkv])_lin\.(weight|bias)", name):
-            which, index, part, kind = match.groups()
-            attention = {"attentions": "attention", "encoder_attn": "source_attention"}[which]
-            fused.setdefault(f"layers.{index}.{attention}.qkv.{kind}", {})[part] = value
-            continue
-        for pattern, replacement in REFERENCE_NAMES.items():
-            if re.match(pattern, name):
-                renamed[re.sub(pattern, replacement, name)] = value
-                break
-        else:
-            raise KeyError(name)
-    for name, parts in fused.items():
-        renamed[name] = torch.cat([parts[part] for part in "qkv"])
-    return renamed
-
-
-REFERENCE_NAMES = {
-    r"embeddings\.": "embeddings.tokens.",
-    r"position_embeddings\.": "embeddings.positions.",
-    r"lang_embeddings\.": "embeddings.languages.",
-    r"layer_norm_emb\.": "embeddings.norm.",
-    r"attentions\.(\d+)\.out_lin\.": r"layers.\1.attention.output.",
-    r"layer_norm1\.(\d+)\.": r"layers.\1.attention_norm.",
-    r"encoder_attn\.(\d+)\.out_lin\.": r"layers.\1.source_attention.output.",
-    r"layer_norm15\.(\d+)\.": r"layers.\1.source_attention_norm.",
-    r"ffns\.(\d+)\.lin1\.": r"layers.\1.feed_forward.expand.",
-    r"ffns\.(\d+)\.lin2\.": r"layers.\1.feed_forward.contract.",
-    r"layer_norm2\.(\d+)\.": r"layers.\1.feed_forward_norm.",
-    r"memories\.(\d+)_in\.": r"layers.\1.feed_forward.",
-    r"memories\.(\d+)_after\.": r"layers.\1.after.",
-    r"pred_layer\.proj\.": "output.",
-}

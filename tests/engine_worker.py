@@ -365,7 +365,7 @@ def main() -> None:
     out, *scenarios = sys.argv[1:]
     torch.set_num_threads(1)
     world = World.from_environment()
-    start(world, "deepspeed")
+    start(world, "deepspeed", minutes=10)
     results = {}
     for index, text in enumerate(scenarios):
         name, _, stage = text.partition("@")

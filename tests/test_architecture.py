@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "model": {"model", "core"},
     "data": {"data", "core"},
     "training": {"training", "data", "model", "core"},
+    "interop": {"interop", "model", "core"},
 }
 """Sub-package -> those of `xlm_plugins` that it may import; those not named here may all."""
 

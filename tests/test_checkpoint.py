@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch
 
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.training.checkpoint import (
+    clear_leftovers,
     latest_good,
     load_training_state,
     prune,
     save_training_state,
+    standing,
     verify,
     write_folder,
 )
@@ -76,16 +79,22 @@ def test_a_killed_save_leaves_the_last_good_one_and_is_cleared_away(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     assert len(os.listdir(tmp_path)) == 2
-    assert latest_good(tmp_path) == (tmp_path / "step-1", [])
+    found, ((torn, why),) = latest_good(tmp_path)
+    assert (found, torn) == (tmp_path / "step-1", tmp_path / "step-2")
+    assert why == "saving step-2 did not come to its end"
     steps(tmp_path, 3)
     assert sorted(os.listdir(tmp_path)) == ["step-1", "step-3"]
 
 
-def test_what_another_living_process_is_writing_is_left_alone(tmp_path):
-    other = tmp_path / f".step-9.partial-{os.getppid()}"
-    other.mkdir()
-    steps(tmp_path, 1)
-    assert other.is_dir()
+def test_a_folder_that_a_kill_left_replaced_by_none_is_put_back(tmp_path):
+    write_folder(tmp_path / "best", fill)
+    (tmp_path / "best").rename(tmp_path / ".best.old")
+    shutil.copytree(tmp_path / ".best.old", tmp_path / ".best.partial")
+    assert standing(tmp_path / "best") == tmp_path / ".best.old"
+    clear_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == ["best"]
+    assert standing(tmp_path / "best") == tmp_path / "best"
+    verify(tmp_path / "best")
 
 
 @pytest.mark.parametrize(
@@ -110,21 +119,36 @@ def test_damage_is_found_and_the_file_named(tmp_path, damage, told):
     assert told in rejected[0][1]
 
 
-def test_nothing_good_is_none(tmp_path):
+def test_none_that_was_ever_whole_is_none(tmp_path):
     assert latest_good(tmp_path / "absent") == (None, [])
-    (tmp_path / "step-1").mkdir()
+    (tmp_path / ".step-1.partial").mkdir()
     found, rejected = latest_good(tmp_path)
     assert found is None
-    assert len(rejected) == 1
+    assert [path.name for path, _ in rejected] == ["step-1"]
+
+
+def test_where_all_are_damaged_nothing_starts_over_by_itself(tmp_path):
+    for folder in steps(tmp_path, 1, 2):
+        (folder / "a.txt").unlink()
+    with pytest.raises(BundleError, match=r"no checkpoint is whole: .*step-2.*; .*step-1") as told:
+        latest_good(tmp_path)
+    assert f"delete {tmp_path}" in told.value.remedy
 
 
 def test_the_newest_by_number_are_kept(tmp_path):
     steps(tmp_path, 8, 9, 10, 100)
     (tmp_path / "notes").mkdir()
-    prune(tmp_path, keep=2)
+    prune(tmp_path, 100, keep=2)
     assert sorted(os.listdir(tmp_path)) == ["notes", "step-10", "step-100"]
-    prune(tmp_path, keep=5)
+    prune(tmp_path, 100, keep=5)
     assert latest_good(tmp_path)[0] == tmp_path / "step-100"
+
+
+def test_what_was_passed_over_does_not_count_as_new(tmp_path):
+    """A run that went on from step 8, for 12 was damaged, has saved step 10."""
+    steps(tmp_path, 6, 8, 10, 12)
+    prune(tmp_path, 10, keep=2)
+    assert sorted(os.listdir(tmp_path)) == ["step-10", "step-8"]
 
 
 def test_a_training_state_comes_back_as_it_was(tmp_path):

@@ -1,8 +1,7 @@
-"""Encoder and decoder compute what the reference implementation computed from the same weights."""
+"""An imported encoder and decoder compute, and write, what the reference implementation did."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,10 @@ import torch
 from torch import Tensor
 
 from xlm_plugins.core.batch import Batch, Vocabulary
-from xlm_plugins.model.config import GenerationOptions, ModelOptions
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.interop.xlm import import_xlm
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.config import GenerationOptions
 from xlm_plugins.model.generation import beam_search, generate, read_source
 from xlm_plugins.model.root import Model
 from xlm_plugins.model.transformer import Source
@@ -28,14 +30,10 @@ def golden(shared: Path) -> Golden:
 
 
 @pytest.fixture(scope="module")
-def model(
-    golden: Golden, reference_weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-) -> Model:
-    options = ModelOptions(dim=64, n_layers=2, n_heads=4)
-    model = Model(options, 200, 2, {"encoder", "decoder"}, pad=2).eval()
-    for stack in ("encoder", "decoder"):
-        model.stack(stack).load_state_dict(reference_weights(golden[stack]))
-    return model
+def model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    out, plugins = tmp_path_factory.mktemp("imported") / "encdec", Plugins.discover()
+    import_xlm(shared / "golden" / "ckpt_encdec.pth", out, plugins)
+    return Bundle.load(out, plugins).model
 
 
 def packed(tokens: Tensor, lengths: Tensor, languages: Tensor, real: Tensor) -> Batch:
@@ -63,17 +61,20 @@ def source(golden: Golden) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def batch(golden: Golden, source: Batch) -> Batch:
+def order(golden: Golden) -> Tensor:
+    """The reference lists what is predicted position by position, we sequence by sequence."""
+    number = torch.full(golden["pred_mask"].T.shape, -1)
+    for index, (position, sequence) in enumerate(golden["pred_mask"].nonzero().tolist()):
+        number[sequence, position] = index
+    return number[number >= 0]
+
+
+@pytest.fixture(scope="module")
+def batch(golden: Golden, source: Batch, order: Tensor) -> Batch:
     real = cells(golden["len2"], len(golden["x2"]))
     target = packed(golden["x2"], golden["len2"], golden["langs2"], real)
     predicted = golden["pred_mask"].T[real].nonzero()[:, 0]
-    # The reference lists targets position by position, we sequence by sequence.
-    order = torch.full(real.shape, -1)
-    order[golden["pred_mask"].T] = 0
-    by_position = golden["pred_mask"].nonzero()
-    for index, (position, sequence) in enumerate(by_position.tolist()):
-        order[sequence, position] = index
-    targets = golden["y"][order[order >= 0]]
+    targets = golden["y"][order]
     return Batch(**{**vars(target), "predicted": predicted, "targets": targets, "source": source})
 
 
@@ -87,7 +88,13 @@ def test_hidden_states_are_the_references(golden: Golden, model: Model, batch: B
     torch.testing.assert_close(read, golden["dec_hidden"].transpose(0, 1)[real], **TOLERANCE)
 
 
-def test_the_loss_is_the_references(golden: Golden, model: Model, batch: Batch) -> None:
+@torch.inference_mode()
+def test_scores_and_loss_are_the_references(
+    golden: Golden, model: Model, batch: Batch, order: Tensor
+) -> None:
+    source = Source(model.encoder(batch.source), batch.source.offsets)
+    states = model.decoder(batch, causal=True, source=source, at=batch.predicted)
+    torch.testing.assert_close(model.decoder.scores(states), golden["scores"][order], **TOLERANCE)
     loss, n_targets, _ = model.predict_from_source(batch)
     assert n_targets == len(golden["y"])
     torch.testing.assert_close(loss / n_targets, golden["loss"], **TOLERANCE)

@@ -1,8 +1,8 @@
-"""The encoder computes what the reference implementation computed from the same weights."""
+"""An imported encoder computes what the reference implementation computed from the same weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +12,35 @@ from torch import Tensor
 from torch.nn import functional
 
 from xlm_plugins.core.batch import Batch
-from xlm_plugins.core.contracts import Layer
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.selection import Position
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.interop.xlm import import_xlm
+from xlm_plugins.interop.xlm_weights import renamed
+from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.root import Model
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
-OPTIONS = ModelOptions(dim=64, n_layers=2, n_heads=4)
-PAD = 2
 
 Golden = dict[str, Any]
-Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-
-
-def memory(params: Golden) -> Layer:
-    """The product-key memory that the golden weights belong to."""
-    component = Plugins.discover().get("layer", "pkm")
-    sizes = {key: params[f"mem_{key}"] for key in ("heads", "knn", "n_keys", "k_dim")}
-    batchnorm = {"query_batchnorm": params["mem_query_batchnorm"]}
-    layer: Layer = component.load()(component.options_from(sizes | batchnorm), OPTIONS.dim)
-    return layer
+ModelOf = Callable[[str], Model]
 
 
 @pytest.fixture(scope="module")
-def rename(reference_weights: Rename) -> Rename:
-    """Name the reference's weights, or gradients, as our encoder does, memories and all."""
+def model_of(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelOf:
+    """The model of a checkpoint in the reference's own format."""
+    plugins, folder = Plugins.discover(), tmp_path_factory.mktemp("imported")
 
-    def rename(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name.replace("query_proj.query_mlps.0", "query").replace("values.weight", "values"): x
-            for name, x in reference_weights(theirs).items()
-        }
+    def model_of(name: str) -> Model:
+        out = folder / name
+        if not out.exists():
+            import_xlm(shared / "golden" / f"ckpt_{name}.pth", out, plugins)
+        return Bundle.load(out, plugins).model
 
-    return rename
-
-
-@pytest.fixture(scope="module")
-def golden(shared: Path) -> Golden:
-    return torch.load(shared / "golden" / "encoder.pt", weights_only=True)
+    return model_of
 
 
 @pytest.fixture(scope="module")
-def golden_pkm(shared: Path) -> Golden:
-    return torch.load(shared / "golden" / "encoder_pkm.pt", weights_only=True)
-
-
-def model_of(golden: Golden, rename: Rename) -> Model:
-    layers: dict[Position, Layer] = {}
-    params = golden["params"]
-    for index, kind in params["mem_enc_positions"] if params["use_memory"] else ():
-        layers[Position("encoder", index, kind == "after")] = memory(params)
-    model = Model(OPTIONS, 200, 2, {"encoder"}, PAD, layers).eval()
-    model.encoder.load_state_dict(rename(golden["state_dict"]))
-    return model
+def golden_of(shared: Path) -> Callable[[str], Golden]:
+    return lambda name: torch.load(shared / "golden" / f"{name}.pt", weights_only=True)
 
 
 def packed(case: Golden) -> tuple[Batch, Tensor]:
@@ -102,13 +77,15 @@ def scores_by_row(case: Golden, real: Tensor) -> Tensor:
     return grid.transpose(0, 1)[case["pred_mask"].T & real]
 
 
-@pytest.mark.parametrize("which", ["golden", "golden_pkm"])
+WHICH = pytest.mark.parametrize("which", ["encoder", "encoder_pkm"])
+
+
+@WHICH
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_states_scores_and_loss(
-    name: str, which: str, rename: Rename, request: pytest.FixtureRequest
+    name: str, which: str, model_of: ModelOf, golden_of: Callable[[str], Golden]
 ) -> None:
-    golden = request.getfixturevalue(which)
-    model, case = model_of(golden, rename), golden["cases"][name]
+    model, case = model_of(which), golden_of(which)["cases"][name]
     batch, real = packed(case)
     with torch.no_grad():
         states = model.encoder(batch, causal=name == "clm")
@@ -121,28 +98,28 @@ def test_states_scores_and_loss(
     assert loss.n_correct == (scores.argmax(1) == batch.targets).sum()
 
 
-@pytest.mark.parametrize("which", ["golden", "golden_pkm"])
+@WHICH
 @pytest.mark.parametrize("name", ["reset", "noreset"])
 def test_states_of_pairs(
-    name: str, which: str, rename: Rename, request: pytest.FixtureRequest
+    name: str, which: str, model_of: ModelOf, golden_of: Callable[[str], Golden]
 ) -> None:
-    golden = request.getfixturevalue(which)
-    model, case = model_of(golden, rename), golden["cases"]["tlm"][name]
+    model, case = model_of(which), golden_of(which)["cases"]["tlm"][name]
     batch, real = packed(case)
     with torch.no_grad():
         states = model.encoder(batch)
     torch.testing.assert_close(states, case["hidden"].transpose(0, 1)[real], **TOLERANCE)
 
 
-@pytest.mark.parametrize("which", ["golden", "golden_pkm"])
-def test_gradients_of_mlm(which: str, rename: Rename, request: pytest.FixtureRequest) -> None:
-    golden = request.getfixturevalue(which)
-    model = model_of(golden, rename)
-    batch, _ = packed(golden["cases"]["mlm"])
+@WHICH
+def test_gradients_of_mlm(
+    which: str, model_of: ModelOf, golden_of: Callable[[str], Golden]
+) -> None:
+    model, cases = model_of(which), golden_of(which)["cases"]
+    batch, _ = packed(cases["mlm"])
     states = model.encoder(batch, at=batch.predicted)
     loss = model.encoder.loss(states, batch.targets)
     (loss.loss / loss.n_targets).backward()
-    expected = rename(golden["cases"]["grads_mlm"])
+    expected = renamed(cases["grads_mlm"])
     ours = {name: weight.grad for name, weight in model.encoder.named_parameters()}
     assert set(ours) == set(expected)
     for name, gradient in expected.items():

@@ -7,6 +7,7 @@ so an order that depends on the batch sums gradients of different parameters.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,14 @@ LENGTHS = ([7], [3, 5, 9], [30], [62], [63], [64])
 so multiplied by another library (`xlm_plugins.model.linear`)."""
 
 
+def model_of(**options: Any) -> Model:
+    shape = ModelOptions(dim=16, n_layers=2, n_heads=2, **options)
+    return Model(shape, VOCABULARY.size, 2, ["encoder", "decoder"], ROLES["pad"])
+
+
 @pytest.fixture(scope="module")
 def model() -> Model:
-    options = ModelOptions(dim=16, n_layers=2, n_heads=2)
-    return Model(options, VOCABULARY.size, 2, ["encoder", "decoder"], ROLES["pad"])
+    return model_of()
 
 
 def objective_of(name: str) -> Objective:
@@ -59,7 +64,8 @@ def order_of_gradients(model: Model, objective: Objective, batch: Batch) -> list
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("mlm", "en"), ("tlm", "en-fr"), ("ae", "en"), ("mt", "en-fr")]
+    ("name", "step"),
+    [("clm", "en"), ("mlm", "en"), ("tlm", "en-fr"), ("ae", "en"), ("mt", "en-fr")],
 )
 def test_gradients_come_in_one_order(model: Model, name: str, step: str) -> None:
     objective = objective_of(name)
@@ -71,11 +77,17 @@ def test_gradients_come_in_one_order(model: Model, name: str, step: str) -> None
     assert others == [usual] * len(others)
 
 
-def test_with_nothing_to_predict_as_well(model: Model) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"output_dense": True}, {"adaptive_cutoffs": (20, 40), "tied_output": False}]
+)
+def test_with_nothing_to_predict_as_well(options: dict[str, Any]) -> None:
     """In a rank's share of a small batch MLM may have masked nothing."""
-    objective = objective_of("mlm")
-    batch = batch_of(objective, Step.parse("en"), [3, 5])
+    model, objective = model_of(**options), objective_of("mlm")
+    usual, *others = (batch_of(objective, Step.parse("en"), lengths) for lengths in LENGTHS)
     nothing = torch.zeros(0, dtype=torch.long)
-    silent = dataclasses.replace(batch, predicted=nothing, targets=nothing)
-    usual = order_of_gradients(model, objective, batch)
-    assert order_of_gradients(model, objective, silent) == usual
+    others.append(dataclasses.replace(usual, predicted=nothing, targets=nothing))
+    order = order_of_gradients(model, objective, usual)
+    assert "encoder.output" in " ".join(order)
+    assert [order_of_gradients(model, objective, other) for other in others] == [order] * len(
+        others
+    )

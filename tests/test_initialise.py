@@ -21,7 +21,12 @@ from xlm_plugins.model.transformer import Stack
 from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
 from xlm_plugins.testing import WORDS
 from xlm_plugins.testing.words import WordTokenizer
-from xlm_plugins.training.initialise import InitReport, initialise, split_stack
+from xlm_plugins.training.initialise import (
+    InitReport,
+    initialise,
+    initialise_embeddings,
+    split_stack,
+)
 
 N_SPECIAL = 6
 EN_FR = {"en": 0, "fr": 1}
@@ -227,3 +232,50 @@ def test_the_report_reads_well() -> None:
         "  left out: old",
     ]
     assert InitReport("here", ["a"]).lines() == ["started from here: 1 tensors copied"]
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    """Word vectors, 8 wide, of words c, x and a: c is all 1, x all 2, a all 3."""
+    path = tmp_path / "words.vec"
+    rows = [" ".join([word, *[str(value)] * 8]) for word, value in (("c", 1), ("x", 2), ("a", 3))]
+    path.write_text("\n".join(["3 8", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_word_vectors_go_into_every_stack_in_the_size_of_its_rows(
+    vectors: Path, tied: bool
+) -> None:
+    torch.manual_seed(1)
+    description, tokenizer, model = _build("abc", EN_FR, {"tied_output": tied}, BOTH)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told = initialise_embeddings(model, description.options, tokenizer, vectors)
+    assert told == f"word vectors of {vectors}: 2 of 9 rows found (22.2 %)"
+    a, b, c = range(N_SPECIAL, N_SPECIAL + 3)
+    tables = {f"{stack}.{x}.weight" for stack in BOTH for x in ("embeddings.tokens", "output")}
+    for name, tensor in model.state_dict().items():
+        if name in tables:
+            assert torch.allclose(tensor[a], 3 * tensor[c])
+            assert len(tensor[c].unique()) == 1
+            assert tensor[[a, c]].norm() == pytest.approx(before[name][[a, c]].norm().item())
+            assert torch.equal(tensor[:a], before[name][:a])
+            assert torch.equal(tensor[b], before[name][b])
+        else:
+            assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ({"dim": 16}, "train with --dim 8$"),
+        ({"dim": 18, "n_heads": 6}, "train with --dim 8 --n-heads 4$"),
+    ],
+)
+def test_word_vectors_of_another_width_are_refused(
+    vectors: Path, shape: dict[str, int], remedy: str
+) -> None:
+    description, tokenizer, model = _build("abc", EN_FR, shape)
+    told = rf"8 numbers, and the model's width is {shape['dim']}\n.*{remedy}"
+    with pytest.raises(OptionError, match=told):
+        initialise_embeddings(model, description.options, tokenizer, vectors)

@@ -15,6 +15,8 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,108 @@ def test_two_processes_are_as_one(
     assert_same_run(out, one_process)
     settings = tomllib.loads((out / "config.toml").read_text())["train"]
     assert (settings["engine"], settings["zero-stage"]) == ("auto", 1)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine, or what passes for one: how a command is run there, and its address."""
+
+    prefix: tuple[str, ...]
+    address: str
+
+
+@pytest.fixture
+def nodes(capsys: pytest.CaptureFixture[str]) -> Iterator[list[Node]]:
+    """Two network namespaces that reach each other by addresses of their own, and nothing else.
+
+    Where that is not allowed, this machine by its loopback, twice.
+    """
+    names = [f"xlm-{os.getpid()}-{index}" for index in (0, 1)]
+    addresses = ["10.213.0.1", "10.213.0.2"]
+    ends = [f"xlm{os.getpid() % 10**6}{index}" for index in (0, 1)]
+    try:
+        _ip(f"link add {ends[0]} type veth peer name {ends[1]}")
+        for name, end, address in zip(names, ends, addresses, strict=True):
+            _ip(f"netns add {name}")
+            _ip(f"link set {end} netns {name} name node")
+            _ip(f"-n {name} addr add {address}/24 dev node")
+            for link in ("lo", "node"):
+                _ip(f"-n {name} link set {link} up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        _take_down(names, ends)
+        with capsys.disabled():
+            print(f"\nno network namespaces here, so two nodes on loopback: {error}")
+        yield [Node((), "127.0.0.1"), Node((), "127.0.0.1")]
+        return
+    try:
+        entered = [("ip", "netns", "exec", n, "env", "GLOO_SOCKET_IFNAME=node") for n in names]
+        yield [Node(prefix, a) for prefix, a in zip(entered, addresses, strict=True)]
+    finally:
+        _take_down(names, ends)
+
+
+def _ip(arguments: str) -> None:
+    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True)
+
+
+def _take_down(names: list[str], ends: list[str]) -> None:
+    for name in names:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    subprocess.run(["ip", "link", "del", ends[0]], capture_output=True, check=False)
+
+
+MULTI_NODE = {
+    "torchrun": "torchrun --nnodes 2 --node_rank {rank} --nproc_per_node 1 "
+    "--master_addr {address} --master_port {port} --no-python xlm",
+    "deepspeed": "deepspeed --hostfile hostfile --no_ssh --node_rank {rank} "
+    "--master_addr {address} --master_port {port} --no_local_rank --no_python xlm",
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("launcher", MULTI_NODE)
+def test_two_nodes_are_as_one_process(
+    one_process: Path, tiny_data: Path, tmp_path: Path, nodes: list[Node], launcher: str
+) -> None:
+    out, port = tmp_path / "run", _free_port()
+    hosts = [node.address for node in nodes]
+    hosts = hosts if hosts[0] != hosts[1] else ["localhost", "127.0.0.1"]
+    (tmp_path / "hostfile").write_text("".join(f"{host} slots=1\n" for host in hosts))
+    commands = []
+    for rank, node in enumerate(nodes):
+        start = MULTI_NODE[launcher].format(rank=rank, address=nodes[0].address, port=port)
+        command = [*node.prefix, *start.split(), "train", "--data", str(tiny_data)]
+        commands.append(shlex.join([*command, "--out", str(out), *OPTIONS]))
+    launch(tmp_path, "bash", "-c", f"{commands[1]} & {commands[0]} && wait $!")
+    assert_same_run(out, one_process)
+
+
+SRUN = """#!/bin/bash
+# What srun gives its tasks on one node: srun -n N COMMAND...
+n=$2; shift 2
+for ((i = 0; i < n; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_STEP_NUM_TASKS=$n "$@" & tasks+=($!)
+done
+worst=0
+for task in "${tasks[@]}"; do wait "$task" || worst=$?; done
+exit $worst
+"""
+
+
+@pytest.mark.faults
+def test_srun_s_tasks_are_ranks(
+    one_process: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but what SLURM sets: neither an address nor a port."""
+    stub, out = tmp_path / "srun", tmp_path / "run"
+    stub.write_text(SRUN)
+    stub.chmod(0o755)
+    for name, value in {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2",
+                        "SLURM_JOB_NODELIST": "localhost"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    command = [str(stub), "-n", "2", "xlm", "train", "--data", str(tiny_data), "--out", str(out)]
+    launch(tmp_path, *command, *OPTIONS)
+    assert_same_run(out, one_process)
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from xlm_plugins.core.batch import LossOutput
 from xlm_plugins.training.metrics import MetricsFile, Tallies, read_metrics
+from xlm_plugins.training.storage import StorageError
 
 
 class OneRank:
@@ -75,6 +77,37 @@ def test_metrics_behind_a_checkpoint_are_cut(tmp_path: Path) -> None:
     resumed.close()
     lines = list(read_metrics(path))
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 2.0), (2, "nan")]
+
+
+def test_what_was_cut_does_not_count_as_written(tmp_path: Path) -> None:
+    """A resumed run may save before it writes a line."""
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", writing=True)
+    metrics.write("train", 1, {})
+    position = metrics.position()
+    metrics.write("train", 2, {})
+    metrics.cut(position)
+    assert metrics.position() == position
+    metrics.close()
+
+
+def test_a_line_that_is_not_whole_is_cut(tmp_path: Path) -> None:
+    """Where a file system lost the end of the file, no line is joined to half another."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step":1}\n{"step":')
+    metrics = MetricsFile(path, writing=True)
+    metrics.cut(1000)
+    metrics.close()
+    assert path.read_text() == '{"step":1}\n'
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_is_told_plainly() -> None:
+    metrics = MetricsFile(Path("/dev/full"), writing=True)
+    with pytest.raises(StorageError, match="/dev/full cannot be written: No space left") as told:
+        metrics.write("train", 1, {})
+    assert told.value.exit_status == 75
+    assert "--resume" in told.value.remedy
+    metrics.close()
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:

@@ -269,14 +269,6 @@ def test_only_long_sentences() -> None:
         make_plan(text)
 
 
-@pytest.mark.parametrize("layout", [STREAM, SENTENCE])
-def test_blocks_that_do_not_hold_what_the_manifest_says(layout: Layout) -> None:
-    text = Text(8)
-    text.blocks = {key: (side.take(np.arange(29)),) for key, (side,) in text.blocks.items()}
-    with pytest.raises(DataError, match="where the manifest says"):
-        make_plan(text, layout).samples(text, 0, 0)
-
-
 # Cutting
 
 

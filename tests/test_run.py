@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -95,6 +96,39 @@ def test_a_missing_model_names_those_that_there_are(tmp_path: Path) -> None:
         find_bundle(f"{tmp_path}@step-7")
     with pytest.raises(BundleError, match="no run or bundle"):
         find_bundle(str(tmp_path / "nowhere"))
+
+
+def test_a_file_system_without_locks_serves(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    RunFolder.create(tmp_path / "run", "", plugins).close()
+    RunFolder.reopen(tmp_path / "run").close()
+
+
+def test_a_best_that_a_kill_left_aside_is_found_and_put_back(
+    tmp_path: Path, plugins: Plugins
+) -> None:
+    RunFolder.create(tmp_path, "", plugins).close()
+    best = _bundle(tmp_path / "best" / "valid_mlm_ppl")
+    (tmp_path / "best" / "metrics.json").write_text('["valid_mlm_ppl"]')
+    aside = best.rename(best.with_name(f".{best.name}.old"))
+    assert find_bundle(str(tmp_path)) == find_bundle(f"{tmp_path}@valid_mlm_ppl") == aside
+    RunFolder.reopen(tmp_path).close()
+    assert find_bundle(str(tmp_path)) == best
+    assert not aside.exists()
+
+
+def test_a_damaged_best_is_not_taken(tmp_path: Path) -> None:
+    best = _bundle(tmp_path / "best" / "valid_mlm_ppl")
+    (tmp_path / "best" / "metrics.json").write_text('["valid_mlm_ppl"]')
+    (best / "model.json").write_text("[]")
+    for reference in (str(tmp_path), f"{tmp_path}@valid_mlm_ppl"):
+        with pytest.raises(BundleError, match=r"model\.json is damaged"):
+            find_bundle(reference)
 
 
 def test_last_passes_over_a_damaged_checkpoint(tmp_path: Path) -> None:

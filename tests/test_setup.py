@@ -106,6 +106,16 @@ def test_what_does_not_fit_is_told(plan: Planned, options: dict[str, Any], told:
         plan(**options)
 
 
+def test_only_lengths_of_what_is_trained_are_held_to_the_positions(plan: Planned) -> None:
+    """Windows are of running text, --max-length is of sentences and pairs."""
+    plan(objective=["mt:en-fr"], layer=[], window=600)
+    plan(objective=["mlm"], layer=[], max_length=600)
+    with pytest.raises(OptionError, match="--window of at most 512"):
+        plan(objective=["mt:en-fr", "clm"], layer=[], window=600)
+    with pytest.raises(OptionError, match="--max-length of at most 510"):
+        plan(objective=["mt:en-fr", "mlm"], layer=[], max_length=600)
+
+
 def test_an_objective_without_text_is_told(
     plan: Planned, tiny_source: Path, tiny_data: Path, plugins: Plugins, tmp_path: Path
 ) -> None:

@@ -14,14 +14,25 @@ from xlm_plugins.training.signals import StopRequest
 def test_the_first_signal_is_noted(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequest() as stop:
-        assert stop.signal == 0
+        stop.can_save = True
+        assert not stop.asked()
         os.kill(os.getpid(), number)
+        assert stop.asked()
         assert stop.name(stop.signal) == number.name
     assert signal.getsignal(number) is before
 
 
 def test_a_second_interrupt_stops_at_once() -> None:
-    with StopRequest():
+    with StopRequest() as stop:
+        stop.can_save = True
         os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_before_anything_can_be_saved_an_interrupt_stops_at_once() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

@@ -178,6 +178,25 @@ class AtMostTwo(Sound):
         return super().build(options, dim, min(n_positions, 2))
 
 
+class FoldsItsGate(Sound):
+    """The same product in another order, where there is much of it."""
+
+    def __init__(self, options, dim):
+        super().__init__(options, dim)
+        self.gate = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x):
+        if len(x) < 256:
+            return super().forward(x) * self.gate
+        weight, bias = self.map.weight * self.gate[:, None], self.map.bias * self.gate
+        return nn.functional.linear(x, weight, bias)
+
+
+class SkipsNothing(Sound):
+    def forward(self, x):
+        return super().forward(x) if len(x) else x
+
+
 class KeepsStateToItself(Sound):
     def __init__(self, options, dim):
         super().__init__(options, dim)
@@ -257,6 +276,8 @@ BROKEN = [
     (BeginsNearZero, "begins_at_zero", "map.weight changed, and the output is still"),
     (BeginsDead, "begins_at_zero", "cannot learn"),
     (AtMostTwo, "works_in_every_place", "ValueError"),
+    (FoldsItsGate, "sends_gradients_in_one_order", r"is 1\.gate with 24 rows, 1\.map.* with 257"),
+    (SkipsNothing, "sends_gradients_in_one_order", r"is 1\.map.* with 24 rows, none with 0"),
     (KeepsStateToItself, "survives_saving", "saved and loaded"),
     (CountsTheLast, "counts_in_sums", "n_rows"),
     (NeverResets, "counts_in_sums", "n_rows"),

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xlm_plugins import OptionError, RunError
+from xlm_plugins import DataError, OptionError, RunError
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.training.pretraining import train
@@ -79,6 +80,31 @@ def test_a_run_leaves_a_complete_folder(tiny_run: Path) -> None:
         assert (tiny_run / name).stat().st_size
     made_with = json.loads((checkpoints / "step-12" / "plugins.json").read_text())
     assert made_with["layer/pkm"] == "xlm-pkm 0.1.0"
+
+
+def test_a_run_may_start_from_word_vectors(
+    run: Callable[..., Outcome],
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """They come after --init, config.toml names them so that it holds anywhere, and --resume
+    does not read them again."""
+    monkeypatch.chdir(tmp_path)
+    rows = [" ".join([word, *["0.1"] * 16]) for word in ("the", "of", "and")]
+    Path("words.vec").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    started = run("started", steps=1, init=str(tiny_run), init_embeddings="words.vec")
+    told = capfd.readouterr().err
+    assert 0 < told.index("started from") < told.index("word vectors of words.vec: 3 of 400 rows")
+    config = tomllib.loads((started.path / "config.toml").read_text(encoding="utf-8"))
+    assert config["train"]["init-embeddings"] == str(tmp_path / "words.vec")
+    Path("words.vec").unlink()
+    resumed = run("", steps=2, resume=str(started.path), init_embeddings="words.vec")
+    assert resumed.update == 2
+    with pytest.raises(DataError, match=r"words.vec cannot be read: No such file"):
+        run("none", steps=1, init_embeddings="words.vec")
+    assert not (tmp_path / "none").exists()
 
 
 def test_metrics_have_the_names_of_the_field(tiny_run: Path) -> None:

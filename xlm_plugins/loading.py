@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import Tensor
 
     from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.model.config import GenerationOptions
@@ -60,6 +61,70 @@ class LoadedModel:
         from xlm_plugins.model.translation import directions
 
         return [(step.languages[0], step.languages[1]) for step in directions(self.bundle)]
+
+    @property
+    def language_ids(self) -> dict[str, int]:
+        """What `extract_features` takes for each language."""
+        return dict(self.bundle.description.languages)
+
+    def encode(self, text: str) -> Tensor:
+        """The ids of a text in the frame that the model was trained with.  Shape: (length,)"""
+        from xlm_plugins.model.features import encode
+
+        return encode(self.bundle, text)
+
+    def decode(self, ids: Tensor) -> str:
+        """The text of ids; special tokens leave nothing behind.
+
+        :param ids: shape (length,).
+        :raises DataError: an id is outside the vocabulary.
+        """
+        from xlm_plugins.model.features import decode
+
+        return decode(self.bundle, ids)
+
+    @overload
+    def extract_features(
+        self,
+        ids: Tensor,
+        languages: Tensor | None = None,
+        positions: Tensor | None = None,
+        return_all_hiddens: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def extract_features(
+        self,
+        ids: Tensor,
+        languages: Tensor | None = None,
+        positions: Tensor | None = None,
+        *,
+        return_all_hiddens: Literal[True],
+    ) -> list[Tensor]: ...
+
+    def extract_features(
+        self,
+        ids: Tensor,
+        languages: Tensor | None = None,
+        positions: Tensor | None = None,
+        return_all_hiddens: bool = False,
+    ) -> Tensor | list[Tensor]:
+        """The encoder's states of every token, without gradient; zeros at padding.
+
+        :param ids: token ids in their frames, as `encode` gives them; several rows are padded
+            with the tokenizer's padding id.  Shape: (length,) or (batch, length)
+        :param languages: the language id of each token (`language_ids`); needed where the model
+            tells several languages apart.  Shape: as ids
+        :param positions: of each token, counted from 0, if not as they stand.  Shape: as ids
+        :param return_all_hiddens: the embeddings and each layer's states, in a list.
+        :returns: shape (batch, length, dim), the last layer's or a list of those.
+        :raises DataError: shapes that differ, or a number out of its range.
+        :raises OptionError: languages are needed, or the model has no encoder.
+        """
+        from xlm_plugins.model.features import extract_features
+
+        states = extract_features(self.bundle, ids, languages, positions)
+        return states if return_all_hiddens else states[-1]
 
     def translate(
         self,

@@ -17,14 +17,17 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("place", metavar="DIR")
 @click.option("--verify", is_flag=True, help="Only check every shard against its checksum.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def data(folder: Path, verify: bool, as_json: bool) -> None:
-    """Show what a data set DIR holds: sizes, unknown words, lengths, duplicates, leakage."""
-    from xlm_plugins.data.manifest import Manifest
+def data(place: str, verify: bool, as_json: bool) -> None:
+    """Show what a data set DIR holds: sizes, unknown words, lengths, duplicates, leakage.
 
-    manifest = Manifest.load(folder)
+    DIR is a folder, or the URL of one, whose shards are then fetched into the cache.
+    """
+    from xlm_plugins.data.data_set import open_data_set
+
+    folder, manifest = open_data_set(place)
     if verify:
         _verify(folder, manifest, as_json)
         return

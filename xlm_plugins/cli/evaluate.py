@@ -20,7 +20,7 @@ def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
 
 @click.command(cls=SectionedCommand, sections=_sections)
 @click.argument("run", metavar="RUN")
-@click.option("--data", type=click.Path(path_type=Path), help="Data set; the run's own if unset.")
+@click.option("--data", help="Data set, a folder or its URL; the run's own if unset.")
 @click.option("--split", default="test", show_default=True)
 @click.option(
     "--sentences",
@@ -38,7 +38,7 @@ def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
 def evaluate(
     context: click.Context,
     run: str,
-    data: Path | None,
+    data: str | None,
     split: str,
     sentences: int | None,
     hypotheses: Path | None,

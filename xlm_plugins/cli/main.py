@@ -28,6 +28,8 @@ COMMANDS = {
     "embed": ("embed:embed", "Turn each line of a text into a vector."),
     "score": ("score:score", "Tell how probable each line of a text is."),
     "generate": ("generate:generate", "Go on with text, by a causal language model."),
+    "import": ("import_:import_", "Turn a model of another system into a bundle."),
+    "export": ("export:export", "Write a model in a form that other libraries read."),
     "prepare": ("prepare:prepare", "Turn text into a data set: tokenizer, shards, manifest."),
     "data": ("data:data", "Show what is inside a data set."),
     "tokenizer": ("tokenizer:tokenizer", "Train a tokenizer; encode and decode text."),

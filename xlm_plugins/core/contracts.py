@@ -264,6 +264,13 @@ class Tokenizer(ABC):
     def save(self, folder: Path) -> None:
         """Write everything that `load` needs into a folder that exists."""
 
+    def in_language(self, language: str) -> Tokenizer:
+        """The tokenizer for text of one language: the same ids, by that language's rules.
+
+        By default itself; override it where rules differ by language.
+        """
+        return self
+
     @abstractmethod
     def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> Ragged:
         """Encode sentences, one row each, without any frame of special tokens.

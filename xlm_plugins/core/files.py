@@ -11,8 +11,12 @@ from typing import Any
 def write_text(path: Path, text: str) -> None:
     """Write a file in UTF-8 that, at any moment, is there as a whole or as it was before."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, tree: Any) -> None:

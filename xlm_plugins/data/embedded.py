@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from xlm_plugins import __version__
 from xlm_plugins.core.files import checksum
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.data.cache import alone, cache_folder
 from xlm_plugins.data.manifest import FORMAT, MANIFEST_NAME
 from xlm_plugins.data.prepare import Progress, TokenizerTraining, prepare
 from xlm_plugins.data.sources import Sources
 from xlm_plugins.data.text import sentences
 
-CACHE_VARIABLE = "XLM_CACHE"
 VOCABULARY = 8000
 _FOLDER = Path(__file__).parent / "embedded"
 
@@ -31,14 +28,6 @@ def embedded_sentences(split: str, language: str) -> list[str]:
     """The corpus's sentences in one language; those of one split are parallel line by line."""
     (stream,) = (s for s in embedded_source().streams if s.name == f"{split}.{language}")
     return [text for (text,) in sentences(stream, "strict")]
-
-
-def cache_folder() -> Path:
-    """Where prepared data is kept between runs: $XLM_CACHE, else the user's cache folder."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "xlm-plugins"
 
 
 def embedded_data_set(
@@ -62,16 +51,8 @@ def embedded_data_set(
     key = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     folder = cache_folder() / f"embedded-{vocabulary_size}-{key}"
     if not (folder / MANIFEST_NAME).is_file():
-        with _alone(folder.with_suffix(".lock")):
+        with alone(folder.with_suffix(".lock")):
             if not (folder / MANIFEST_NAME).is_file():
                 training = TokenizerTraining(vocabulary_size, component.options())
                 prepare(embedded_source(), folder, component, training, report=report)
     return folder
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, however that happens
-        yield

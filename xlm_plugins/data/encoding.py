@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -77,18 +77,22 @@ class Encoder:
     def tokenizer(self) -> Tokenizer:
         return self._work.tokenizer
 
-    def encode(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Ragged, ...]]:
+    def encode(
+        self, chunks: Iterable[Chunk], languages: Sequence[str]
+    ) -> Iterator[tuple[Ragged, ...]]:
         """Encode chunks in order, reading only a few ahead.
+
+        :param languages: of a chunk's texts.
 
         :raises DataError: a worker process died.
         """
         if self._pool is None:
-            yield from map(self._work, chunks)
+            yield from (self._work(chunk, languages) for chunk in chunks)
             return
         waiting: deque[Future[tuple[Ragged, ...]]] = deque()
         try:
             for chunk in chunks:
-                waiting.append(self._pool.submit(_encode_in_worker, chunk))
+                waiting.append(self._pool.submit(_encode_in_worker, chunk, languages))
                 if len(waiting) > 2 * self._workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -181,8 +185,11 @@ class _Work:
         self.tokenizer: Tokenizer = component.load().load(folder)
         self._narrow = token_type(len(self.tokenizer.tokens()))
 
-    def __call__(self, chunk: Chunk) -> tuple[Ragged, ...]:
-        rows = (self.tokenizer.encode_batch(texts) for texts in chunk)
+    def __call__(self, chunk: Chunk, languages: Sequence[str]) -> tuple[Ragged, ...]:
+        rows = (
+            self.tokenizer.in_language(language).encode_batch(texts)
+            for language, texts in zip(languages, chunk, strict=True)
+        )
         return tuple(Ragged(side.values.astype(self._narrow), side.offsets) for side in rows)
 
 
@@ -204,5 +211,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _encode_in_worker(chunk: Chunk) -> tuple[Ragged, ...]:
-    return _work(chunk)
+def _encode_in_worker(chunk: Chunk, languages: Sequence[str]) -> tuple[Ragged, ...]:
+    return _work(chunk, languages)

@@ -106,7 +106,7 @@ def evaluation_batches(
     table = BlockTable.of(stream, cutting)
     pools = _pools(table)
     n_batches = [int(table.n_batches(blocks)) for blocks in pools]
-    reader = ShardReader(folder, manifest)
+    reader = ShardReader(folder, manifest, patient=True)
     return EvaluationBatches(reader, table, pools, n_batches, objective, step, rank, world_size)
 
 

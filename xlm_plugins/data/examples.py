@@ -55,7 +55,7 @@ class Examples:
         :param language: its id.
         :param longest: tokens of a row, its frame included.
         """
-        framed, n_cut = encode_texts(tokenizer, part.texts, longest)
+        framed, n_cut = encode_texts(tokenizer.in_language(part.language), part.texts, longest)
         tokens = Ragged(framed.values.astype(np.int32), framed.offsets)
         known = np.zeros(part.n_rows, np.int64) if targets is None else targets
         return cls(tokens, np.full(part.n_rows, language), known, n_cut)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from xlm_plugins.core.batch import Vocabulary
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.files import checksum
 
 FORMAT = 2
 MANIFEST_NAME = "manifest.json"
@@ -74,12 +75,26 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One tar file, by its path relative to the data set."""
+class StoredFile:
+    """One file, by its path relative to the data set; of a path with ``/`` on every system.
+
+    :raises ValueError: the path leads out of the data set.
+    """
 
     path: str
     n_bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        # A manifest may come from elsewhere, and files are written where its paths say.
+        parts = PurePosixPath(self.path).parts
+        if not parts or parts[0] == "/" or ".." in parts or "\\" in self.path:
+            raise ValueError(f"the path {self.path!r} leads out of the data set")
+
+    @classmethod
+    def of(cls, folder: Path, path: str) -> StoredFile:
+        """A file that is there."""
+        return cls(path, (folder / path).stat().st_size, checksum(folder / path))
 
 
 @dataclass(frozen=True)
@@ -97,12 +112,17 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that can be known of a data set without reading a shard."""
+    """Everything that can be known of a data set without reading a shard.
+
+    :param files: the others: those of the tokenizer, and the token counts.  What is read from a
+        URL must be known by name; a data set that an older version made has none.
+    """
 
     tokenizer: TokenizerRecord
     streams: list[Stream]
-    shards: list[Shard]
+    shards: list[StoredFile]
     source: dict[str, Any] = field(default_factory=dict)
+    files: list[StoredFile] = field(default_factory=list)
     format: int = FORMAT
 
     @property
@@ -145,7 +165,8 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """A hash of the content: tokenizer, streams and shards."""
-        content = {name: part for name, part in vars(self).items() if name != "source"}
+        names = ("tokenizer", "streams", "shards", "format")
+        content = {name: getattr(self, name) for name in names}
         text = json.dumps(content, default=_plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -155,7 +176,7 @@ class Manifest:
         return text.replace('{"shard"', '\n{"shard"')
 
     @classmethod
-    def loads(cls, text: str, origin: str) -> Manifest:
+    def loads(cls, text: str | bytes, origin: str) -> Manifest:
         """Read a manifest's JSON.
 
         :param origin: what error messages call the file.
@@ -172,8 +193,9 @@ class Manifest:
             return cls(
                 TokenizerRecord(**tree["tokenizer"]),
                 [_stream(item) for item in tree["streams"]],
-                [Shard(**item) for item in tree["shards"]],
+                [StoredFile(**item) for item in tree["shards"]],
                 tree["source"],
+                [StoredFile(**item) for item in tree.get("files", [])],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
@@ -193,7 +215,7 @@ class Manifest:
                 f"{folder} is not a data set: it has no {MANIFEST_NAME}",
                 remedy="make one of your text: xlm prepare SOURCE " + str(folder),
             )
-        return cls.loads(path.read_text(encoding="utf-8"), str(path))
+        return cls.loads(path.read_bytes(), str(path))
 
 
 def _stream(item: dict[str, Any]) -> Stream:

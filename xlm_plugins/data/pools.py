@@ -7,22 +7,25 @@ can count them without reading a block; `read_pool` then reads the blocks and cu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from xlm_plugins.core.batch import Layout, Samples, Step
-from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.ragged import IntArray, Ragged, offsets_of, stack
+from xlm_plugins.data.blocks import stand_in
 from xlm_plugins.data.manifest import Block, Stream
 
 
 class BlockReader(Protocol):
     """What a pool needs of `xlm_plugins.data.shards.ShardReader`."""
 
-    def read(self, block: Block) -> tuple[Ragged, ...]:
-        """One `Ragged` for each language of the block's stream, in the stream's order."""
+    def read(self, block: Block) -> tuple[Ragged, ...] | None:
+        """One `Ragged` for each language of the block's stream, in the stream's order.
+
+        None leaves the block out: its samples are then missing where they would have been.
+        """
 
 
 @dataclass(frozen=True)
@@ -85,17 +88,27 @@ class Pool:
     :param sides: the samples, one row each.
     :param order: samples, batch after batch. Shape: (n_kept,)
     :param bounds: where batches begin in ``order``, and its end. Shape: (n_batches + 1,)
+    :param lost: samples that no batch has, as their block is left out. Shape: (n_samples,)
     """
 
     ids: IntArray
     sides: tuple[Ragged, ...]
     order: IntArray
     bounds: IntArray
+    lost: npt.NDArray[np.bool_]
 
     def batch(self, index: int) -> Samples:
-        """One batch's samples."""
+        """One batch's samples; none where all of them are lost."""
         rows = self.order[self.bounds[index] : self.bounds[index + 1]]
+        rows = rows[~self.lost[rows]]
         return Samples(self.ids[rows], tuple(side.take(rows) for side in self.sides))
+
+
+class _Part(NamedTuple):
+    """A block's rows, or others in their place."""
+
+    sides: tuple[Ragged, ...]
+    lost: bool
 
 
 @dataclass(frozen=True)
@@ -134,20 +147,36 @@ class BlockTable:
         :param blocks: their numbers.
         :param rng: shuffles the samples, and draws where a stream's first window begins; None
             keeps the text's own order.
-        :raises DataError: the blocks do not hold what the manifest says.
+        :raises DataError: as the reader.
         """
         cutting = self.cutting
-        parts = [reader.read(self.stream.blocks[block]) for block in blocks]
-        sides = tuple(stack([part[side] for part in parts]) for side in cutting.sides)
+        parts = [self._read_block(reader, block) for block in blocks]
+        sides = tuple(stack([part.sides[side] for part in parts]) for side in cutting.sides)
+        lost = np.repeat([part.lost for part in parts], [part.sides[0].n_rows for part in parts])
         if cutting.layout is Layout.STREAM:
             ends = sides[0].offsets[1:].astype(np.int64)
             values = np.insert(sides[0].values, ends, cutting.eos)
-            self._check(blocks, sides[0].n_rows, len(values))
-            return self._windows(blocks, values, rng)
-        return self._sentences(blocks, sides, rng)
+            return self._windows(blocks, values, np.repeat(lost, sides[0].lengths + 1), rng)
+        return self._sentences(blocks, sides, lost, rng)
 
-    def _windows(self, blocks: IntArray, values: IntArray, rng: np.random.Generator | None) -> Pool:
-        """Windows of a text that is closed to a ring and opened anew at a random place."""
+    def _read_block(self, reader: BlockReader, number: int) -> _Part:
+        block = self.stream.blocks[number]
+        sides = reader.read(block)
+        if sides is None:
+            return _Part(stand_in(block, len(self.stream.languages)), lost=True)
+        return _Part(sides, lost=False)
+
+    def _windows(
+        self,
+        blocks: IntArray,
+        values: IntArray,
+        lost: npt.NDArray[np.bool_],
+        rng: np.random.Generator | None,
+    ) -> Pool:
+        """Windows of a text that is closed to a ring and opened anew at a random place.
+
+        :param lost: of each token, whether its block is left out.
+        """
         n_tokens = len(values)
         opening = int(rng.integers(n_tokens)) if rng else 0
         n_windows = int(self.cutting.n_windows(np.asarray(n_tokens)))
@@ -155,20 +184,23 @@ class BlockTable:
         windows = Ragged(np.roll(values, -opening)[: offsets[-1]], offsets)
         order = rng.permutation(windows.n_rows) if rng else np.arange(windows.n_rows)
         ids = self._numbers(blocks, (offsets[:-1] + opening) % n_tokens, self.n_tokens)
-        return self._pool(blocks, ids, (windows,), order, windows.lengths[order])
+        touched = np.logical_or.reduceat(np.roll(lost, -opening)[: offsets[-1]], offsets[:-1])
+        return self._pool(blocks, ids, (windows,), order, windows.lengths[order], touched)
 
     def _sentences(
-        self, blocks: IntArray, sides: tuple[Ragged, ...], rng: np.random.Generator | None
+        self,
+        blocks: IntArray,
+        sides: tuple[Ragged, ...],
+        lost: npt.NDArray[np.bool_],
+        rng: np.random.Generator | None,
     ) -> Pool:
         lengths = np.stack([side.lengths.astype(np.int64) for side in sides])
-        longest = lengths.max(axis=0)
-        kept = np.flatnonzero(self.cutting.keeps(longest))
+        kept = np.flatnonzero(self.cutting.keeps(lengths.max(axis=0)))
         order = rng.permutation(kept) if rng else kept
         framed = lengths.sum(axis=0) + 2 * len(sides)
-        self._check(blocks, len(kept), int(framed[kept].sum()))
         sizes = np.diff(self.first, append=self.first[-1])
         ids = self._numbers(blocks, np.arange(sides[0].n_rows), sizes)
-        return self._pool(blocks, ids, sides, order, framed[order])
+        return self._pool(blocks, ids, sides, order, framed[order], lost)
 
     def _numbers(self, blocks: IntArray, places: IntArray, sizes: IntArray) -> IntArray:
         """Numbers within the stream for places within the pool, all blocks end to end."""
@@ -184,19 +216,10 @@ class BlockTable:
         sides: tuple[Ragged, ...],
         order: IntArray,
         lengths: IntArray,
+        lost: npt.NDArray[np.bool_],
     ) -> Pool:
         n_batches = int(self.n_batches(np.asarray(blocks)))
-        return Pool(ids, sides, order, cut(lengths, n_batches))
-
-    def _check(self, blocks: IntArray, n_sentences: int, n_tokens: int) -> None:
-        expected = (int(self.n_sentences[blocks].sum()), int(self.n_tokens[blocks].sum()))
-        if expected != (n_sentences, n_tokens):
-            keys = ", ".join(self.stream.blocks[block].key for block in blocks)
-            raise DataError(
-                f"{self.stream.name}: blocks {keys} hold {n_sentences} sentences and {n_tokens} "
-                f"tokens to train on, where the manifest says {expected[0]} and {expected[1]}",
-                remedy="check the shards with `xlm data DIR --verify`, or prepare again",
-            )
+        return Pool(ids, sides, order, cut(lengths, n_batches), lost)
 
 
 def stream_languages(layout: Layout, step: Step) -> tuple[str, ...]:

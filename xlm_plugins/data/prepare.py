@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from xlm_plugins.data.manifest import (
     MANIFEST_NAME,
     TOKENIZER_NAME,
     Manifest,
+    StoredFile,
     Stream,
     TokenizerRecord,
 )
@@ -108,6 +109,7 @@ def prepare(
                 shards += _write_stream(job, stream, encoder, record, len(shards))
         manifest = _joined(record, shards, _origin(sources, counts, errors))
         np.save(partial.folder / COUNTS_NAME, count_tokens(partial.folder, manifest))
+        manifest = replace(manifest, files=_files_beside_shards(partial.folder))
         (partial.folder / MANIFEST_NAME).write_text(manifest.dumps(), encoding="utf-8")
         partial.complete()
     return manifest
@@ -123,6 +125,13 @@ def count_tokens(folder: Path, manifest: Manifest) -> npt.NDArray[np.int64]:
                 for side in reader.read(block):
                     counts += np.bincount(side.values, minlength=len(counts))
     return counts
+
+
+def _files_beside_shards(folder: Path) -> list[StoredFile]:
+    """The token counts and the tokenizer's files."""
+    paths = [path for path in (folder / TOKENIZER_NAME).rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(folder).as_posix() for path in (folder / COUNTS_NAME, *paths))
+    return [StoredFile.of(folder, name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ def _write_stream(
     n_read = finished[-1].source["n_read"] if finished else 0
     n_blocks = sum(len(part.streams[0].blocks) for part in finished)
     rest = itertools.islice(sentences(stream, job.errors), n_read, None)
-    blocks = blocks_of(encoder.encode(chunks_of(rest)), n_sentences, n_read)
+    blocks = blocks_of(encoder.encode(chunks_of(rest), stream.languages), n_sentences, n_read)
     held_out = None if stream.split == TRAIN else RawText(sentences(stream, job.errors))
     while (first := next(blocks, None)) is not None:
         path = job.partial.folder / f"{stream.name}-{len(finished):05d}.tar"

@@ -8,13 +8,14 @@ that the manifest records.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,15 @@ from webdataset.writer import TarWriter
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.files import checksum
 from xlm_plugins.core.ragged import IntArray, Ragged
-from xlm_plugins.data.manifest import Block, Manifest, Shard
+from xlm_plugins.data import patience
+from xlm_plugins.data.blocks import length_table
+from xlm_plugins.data.copies import Copy
+from xlm_plugins.data.fetching import fetch_text, url_of
+from xlm_plugins.data.manifest import MANIFEST_NAME, Block, Manifest, StoredFile
+from xlm_plugins.data.sources import TRAIN
 
 _HEADER_BYTES = 256
+Result = TypeVar("Result")
 
 
 def token_type(vocabulary_size: int) -> npt.DTypeLike:
@@ -37,7 +44,7 @@ def token_type(vocabulary_size: int) -> npt.DTypeLike:
 class WrittenShard:
     """A finished shard and the blocks in it."""
 
-    shard: Shard
+    shard: StoredFile
     blocks: list[Block]
 
 
@@ -102,63 +109,94 @@ class ShardWriter:
         blocks = [
             Block(b.shard, b.key, members[b.key], b.n_sentences, b.lengths) for b in self._blocks
         ]
-        shard = Shard(self._path.name, self._path.stat().st_size, checksum(self._path))
+        shard = StoredFile(self._path.name, self._path.stat().st_size, checksum(self._path))
         return WrittenShard(shard, blocks)
 
 
-def length_table(sides: tuple[Ragged, ...]) -> npt.NDArray[np.int32]:
-    """`Block.lengths`: (longest side, sentences of that length, their tokens), rising."""
-    lengths = np.stack([side.lengths for side in sides])
-    longest, row = np.unique(lengths.max(axis=0), return_inverse=True)
-    n_sentences = np.bincount(row, minlength=len(longest))
-    n_tokens = np.zeros(len(longest), np.int64)
-    np.add.at(n_tokens, row, lengths.sum(axis=0))
-    return np.stack([longest, n_sentences, n_tokens], axis=1).astype(np.int32)
-
-
 class ShardReader:
-    """Reads blocks, one at a time.
+    """Reads blocks, one at a time, from shards that are there or that a copy fetches.
 
     A block is read, not mapped: pages of mapped shards would count as the process's memory, which
     then grew with the corpus, and a shard cut meanwhile would kill the process.
 
     :param folder: the data set.
     :param manifest: its manifest.
+    :param patient: try again, for a while, what cannot be read.
+    :param who: what its log lines begin with, such as ``rank 1: ``.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, patient: bool = False, who: str = ""
+    ) -> None:
         self._folder = folder
         self._shards = manifest.shards
+        self._vocabulary_size = manifest.tokenizer.size
+        self._copy = Copy.of(folder)
+        self._pauses = patience.PAUSES if patient or self._copy else ()
+        self._who = who
 
     def read(self, block: Block) -> tuple[Ragged, ...]:
         """The block's rows, one `Ragged` for each language in sorted order; read-only.
 
-        :raises DataError: the shard is missing, truncated or damaged.
+        :raises DataError: the shard is missing, truncated, damaged, or cannot be fetched.
         """
-        check_size(self._folder, self._shards[block.shard])
         languages = sorted({member.partition(".")[0] for member in block.members})
-        with (self._folder / self._shards[block.shard].path).open("rb") as shard:
-            return tuple(
+
+        def rows(shard: BinaryIO) -> tuple[Ragged, ...]:
+            sides = tuple(
                 Ragged(
                     self._array(shard, block, f"{language}.tokens.npy"),
                     self._array(shard, block, f"{language}.offsets.npy"),
                 )
                 for language in languages
             )
+            self._check(block, sides)
+            return sides
+
+        return self._patiently(block, rows)
 
     def read_text(self, block: Block) -> tuple[list[str], ...]:
         """The sentences of a held-out block as text, a list for each language in sorted order.
 
-        :raises DataError: the shard is missing, truncated or damaged.
+        :raises DataError: as `read`.
         """
-        check_size(self._folder, self._shards[block.shard])
-        found = []
-        with (self._folder / self._shards[block.shard].path).open("rb") as shard:
+
+        def texts(shard: BinaryIO) -> tuple[list[str], ...]:
+            found = []
             for member, (offset, size) in sorted(block.members.items()):
                 if member.endswith(".txt"):
                     shard.seek(offset)
                     found.append(shard.read(size).decode("utf-8", "replace").split("\n"))
-        return tuple(found)
+            return tuple(found)
+
+        return self._patiently(block, texts)
+
+    def check_origin(self) -> None:
+        """Refuse to go on where not a shard but the whole data set is gone.
+
+        :raises DataError: not even its manifest can be had.
+        """
+        if self._copy is not None:
+            fetch_text(url_of(self._copy.url, MANIFEST_NAME))
+        elif not (self._folder / MANIFEST_NAME).is_file():
+            raise DataError(f"the data set {self._folder} is gone")
+
+    def _patiently(self, block: Block, read: Callable[[BinaryIO], Result]) -> Result:
+        """Open a block's shard and read from it, again and again if need be."""
+        shard = self._shards[block.shard]
+        forget = functools.partial(self._copy.discard, shard) if self._copy else lambda: None
+        return patience.patiently(lambda: self._once(shard, read), self._pauses, self._who, forget)
+
+    def _once(self, shard: StoredFile, read: Callable[[BinaryIO], Result]) -> Result:
+        path = self._folder / shard.path
+        try:
+            if self._copy is not None:
+                self._copy.provide(shard)
+            check_size(self._folder, shard)
+            with path.open("rb") as file:
+                return read(file)
+        except OSError as error:
+            raise DataError(f"the shard {path} cannot be read: {error.strerror}") from error
 
     def _array(self, shard: BinaryIO, block: Block, member: str) -> IntArray:
         offset, size = block.members[member]
@@ -170,14 +208,30 @@ class ShardReader:
             shape, _, dtype = np.lib.format.read_array_header_1_0(header)
             return np.frombuffer(content, dtype, shape[0], header.tell())
         except ValueError as error:
-            path = self._folder / self._shards[block.shard].path
-            raise DataError(
-                f"{path} is damaged: no array where {block.key}.{member} should be",
-                remedy=f"see what else is damaged: xlm data {self._folder} --verify",
-            ) from error
+            raise self._damaged(block, f"no array where {block.key}.{member} should be") from error
+
+    def _check(self, block: Block, sides: tuple[Ragged, ...]) -> None:
+        """Hold rows to what the manifest says of them, and ids to the vocabulary."""
+        if any(side.offsets[0] or side.offsets[-1] != len(side.values) for side in sides):
+            raise self._damaged(block, f"the sentences of {block.key} do not fill it")
+        if not np.array_equal(length_table(sides), block.lengths):
+            raise self._damaged(
+                block,
+                f"{block.key} holds {sides[0].n_rows} sentences and "
+                f"{sum(len(side.values) for side in sides)} tokens, where the manifest says "
+                f"{block.n_sentences} and {block.n_tokens}, or of other lengths",
+            )
+        if any(side.values.max(initial=0) >= self._vocabulary_size for side in sides):
+            raise self._damaged(block, f"{block.key} holds tokens that the vocabulary has not")
+
+    def _damaged(self, block: Block, how: str) -> DataError:
+        return DataError(
+            f"{self._folder / self._shards[block.shard].path} is damaged: {how}",
+            remedy=f"see what else is damaged: xlm data {self._folder} --verify",
+        )
 
 
-def check_size(folder: Path, shard: Shard) -> None:
+def check_size(folder: Path, shard: StoredFile) -> None:
     """Refuse a shard that is not as long as it was when it was written.
 
     :raises DataError: missing, truncated or longer.
@@ -196,11 +250,30 @@ def check_size(folder: Path, shard: Shard) -> None:
         )
 
 
+def check_shards(folder: Path, manifest: Manifest, *, training_too: bool = True) -> None:
+    """Refuse a data set whose shards are not all there and whole; a copy's may still come.
+
+    :param training_too: look at the shards of training text as well.
+    :raises DataError: the first that is missing, truncated or longer.
+    """
+    if Copy.of(folder) is not None:
+        return
+    held_out = {b.shard for s in manifest.streams if s.split != TRAIN for b in s.blocks}
+    for number, shard in enumerate(manifest.shards):
+        if training_too or number in held_out:
+            check_size(folder, shard)
+
+
 def damages(folder: Path, manifest: Manifest) -> list[str]:
-    """What is wrong with the shards of a data set, one sentence a damaged shard."""
-    found = []
+    """What is wrong with the shards of a data set, one sentence a damaged shard.
+
+    Those that a copy has not yet are fetched, which finds what is wrong with them.
+    """
+    found, copy = [], Copy.of(folder)
     for shard in manifest.shards:
         try:
+            if copy is not None:
+                copy.provide(shard)
             check_size(folder, shard)
         except DataError as error:
             found.append(f"{error.problem}; expected {error.expected or 'the file'}")

@@ -11,6 +11,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -99,13 +100,29 @@ def read_description(path: Path, plugins: Plugins) -> ModelDescription:
             f"{path} is neither a run nor a model bundle: it has no {MODEL_NAME}",
             expected="a folder that `xlm train` wrote",
         )
+    tree, made_with = _tree(path / MODEL_NAME), _tree(path / PLUGINS_NAME)
+    if tree.get("format") != FORMAT:
+        raise BundleError(
+            f"{path} has bundle format {tree.get('format')}", expected=f"format {FORMAT}"
+        )
     try:
-        tree = json.loads((path / MODEL_NAME).read_text(encoding="utf-8"))
-        made_with = json.loads((path / PLUGINS_NAME).read_text(encoding="utf-8"))
-        if tree["format"] != FORMAT:
-            raise BundleError(
-                f"{path} has bundle format {tree['format']}", expected=f"format {FORMAT}"
-            )
         return ModelDescription.from_json(tree, plugins, made_with)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} is a damaged bundle: {type(error).__name__}: {error}") from error
+
+
+def recorded_description(path: Path) -> dict[str, Any]:
+    """The description in a bundle folder as it was written, whether or not its plugins are here.
+
+    :raises BundleError: it is missing or damaged.
+    """
+    return _tree(path / MODEL_NAME)
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BundleError(
+            f"{path.parent} is a damaged bundle: {type(error).__name__}: {error}"
+        ) from error

@@ -19,6 +19,7 @@ from xlm_plugins.model.sentences import (
     device_of,
     language_id,
     one_line,
+    tokenizer_of,
     trained_on,
     unwatched,
 )
@@ -72,6 +73,7 @@ class Writer:
         _check_number(self._options, number)
         check_beam(self._options, bundle.description.vocabulary)
         self._language = language_id(bundle, language)
+        self._tokenizer = tokenizer_of(bundle, language)
         n_positions = bundle.description.options.max_positions
         self._max_tokens = max_tokens or min(MAX_TOKENS, n_positions // 2)
         self._batch_tokens = batch_tokens or BATCH_TOKENS
@@ -89,7 +91,7 @@ class Writer:
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """The tokens of prompts, unframed and uncut, as `write` takes them."""
-        return self._bundle.tokenizer.encode_batch(list(texts))
+        return self._tokenizer.encode_batch(list(texts))
 
     @torch.inference_mode()
     def write(
@@ -156,7 +158,7 @@ class Writer:
         :param read: the tokens of each text.
         :param written: ``number`` rows of tokens for each text.
         """
-        decode = self._bundle.tokenizer.decode_batch
+        decode = self._tokenizer.decode_batch
         given = [index for index in range(len(texts)) for _ in range(self._number)]
         wholes = decode([[*read[i], *row] for i, row in zip(given, written, strict=True)])
         starts = decode(read)

@@ -22,6 +22,7 @@ from xlm_plugins.model.sentences import (
     language_id,
     longest_sentence,
     sentence_batch,
+    tokenizer_of,
     trained_on,
     unwatched,
 )
@@ -54,6 +55,7 @@ class Embedder:
         self._bundle = bundle
         self._encoder = bundle.model.stack("encoder")
         self._language = language_id(bundle, language)
+        self._tokenizer = tokenizer_of(bundle, language)
         self._n_layers = _number_of(layer, bundle.description.options.n_layers)
         # An encoder that has only ever looked back must not look ahead now.
         objectives = bundle.objectives.keys()
@@ -75,7 +77,7 @@ class Embedder:
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """The tokens of sentences, unframed and uncut, as `embed` takes them."""
-        return self._bundle.tokenizer.encode_batch(list(texts))
+        return self._tokenizer.encode_batch(list(texts))
 
     @torch.inference_mode()
     def embed(self, sentences: Ragged, advance: Advance = unwatched) -> Vectors:

@@ -67,9 +67,10 @@ class SinusoidalPositions(nn.Module):
     def __init__(self, n_positions: int, dim: int) -> None:
         super().__init__()
         place = torch.arange(dim)
-        rate = torch.exp((place - place % 2) * (-math.log(10000.0) / dim))
+        # In fp64: of a far position, fp32 has the angle to some 1e-5 only.
+        rate = torch.exp((place - place % 2).double() * (-math.log(10000.0) / dim))
         angle = torch.arange(n_positions)[:, None] * rate
-        table = torch.where(place % 2 == 0, angle.sin(), angle.cos())
+        table = torch.where(place % 2 == 0, angle.sin(), angle.cos()).float()
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from xlm_plugins.model.sentences import (
     language_id,
     longest_sentence,
     sentence_batch,
+    tokenizer_of,
     unwatched,
 )
 
@@ -65,6 +66,7 @@ class Filler:
         self._bundle = bundle
         self._encoder = bundle.model.stack("encoder")
         self._language = language_id(bundle, language)
+        self._tokenizer = tokenizer_of(bundle, language)
         vocabulary = bundle.description.vocabulary
         self._mask = vocabulary.roles["mask"]
         # No guess, UNK among them; text may encode to that one, but none can be made of it.
@@ -93,7 +95,7 @@ class Filler:
     def _encode(self, texts: Sequence[str]) -> Ragged:
         """The tokens of texts; what stands behind a mask goes on in the middle of a line."""
         parts = [_around_masks(text) for text in texts]
-        tokenizer = self._bundle.tokenizer
+        tokenizer = self._tokenizer
         begins = tokenizer.encode_batch([begin for begin, *_ in parts]).rows
         ends = tokenizer.encode_batch([end for _, *ends in parts for end in ends], continues=True)
         following = iter(ends.rows)
@@ -117,7 +119,7 @@ class Filler:
         places = (masks - batch.offsets[row_of] - 1).tolist()  # behind the framing EOS
         given = [row.tolist() for row in rows.rows]
         texts = iter(
-            self._bundle.tokenizer.decode_batch(
+            self._tokenizer.decode_batch(
                 [
                     [*given[row][:place], token, *given[row][place + 1 :]]
                     for row, place, best in zip(row_of, places, tokens, strict=True)

@@ -19,6 +19,7 @@ from xlm_plugins.model.sentences import (
     batches_by_length,
     device_of,
     language_id,
+    tokenizer_of,
     unwatched,
 )
 
@@ -53,6 +54,7 @@ class Predictor:
         self._classifier = bundle.classifier
         self.description = bundle.classifier.description
         self._language = language_id(bundle, language)
+        self._tokenizer = tokenizer_of(bundle, language)
         self.n_cut = 0
 
     @torch.inference_mode()
@@ -70,7 +72,7 @@ class Predictor:
                 expected=f"{self.description.n_texts}, as in the task {self.description.task}",
             )
         longest = self.description.max_length
-        tokens, n_cut = encode_texts(self._bundle.tokenizer, columns, longest)
+        tokens, n_cut = encode_texts(self._tokenizer, columns, longest)
         self.n_cut += n_cut
         n_outputs = len(self.description.classes) or 1
         scores = np.empty((tokens.n_rows, n_outputs), np.float32)

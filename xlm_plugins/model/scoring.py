@@ -27,6 +27,7 @@ from xlm_plugins.model.sentences import (
     language_id,
     longest_sentence,
     sentence_batch,
+    tokenizer_of,
     trained_on,
     unwatched,
 )
@@ -83,6 +84,7 @@ class Scorer:
         self._bundle = bundle
         self._kind = _checked_kind(bundle, kind)
         self._language = language_id(bundle, language)
+        self._tokenizer = tokenizer_of(bundle, language)
         self._batch_tokens = batch_tokens or BATCH_TOKENS
 
     @property
@@ -92,7 +94,7 @@ class Scorer:
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """The tokens of sentences, unframed and uncut, as `score` takes them."""
-        return self._bundle.tokenizer.encode_batch(list(texts))
+        return self._tokenizer.encode_batch(list(texts))
 
     @torch.inference_mode()
     def score(self, sentences: Ragged, advance: Advance = unwatched) -> list[SentenceScore]:
@@ -105,7 +107,7 @@ class Scorer:
             ends = Ragged(np.full(rows.n_rows, eos), np.arange(rows.n_rows + 1))
             rows, sentences = rows.joined(ends), rows
             shares = self._causal(sentences, rows, advance)
-        names = self._bundle.tokenizer.tokens()
+        names = self._tokenizer.tokens()
         written = [names[token] for token in rows.values.tolist()]
         return [
             SentenceScore(

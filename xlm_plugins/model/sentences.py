@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xlm_plugins.core.batch import Batch, pack
+from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.ragged import IntArray, Ragged
 from xlm_plugins.model.bundle import Bundle
@@ -30,6 +31,14 @@ Advance = Callable[[int], object]
 
 def unwatched(n_sentences: int) -> None:
     """Where nobody wants to know how many sentences are done."""
+
+
+def tokenizer_of(bundle: Bundle, language: str | None) -> Tokenizer:
+    """The bundle's tokenizer, by the rules of a language if it is named, or the only one."""
+    known = bundle.description.known_languages or {}
+    if language is None and len(known) == 1:
+        (language,) = known
+    return bundle.tokenizer if language is None else bundle.tokenizer.in_language(language)
 
 
 def language_id(bundle: Bundle, language: str | None) -> int:

@@ -86,6 +86,8 @@ class Translator:
             _check_direction(bundle, source, target)
         check_beam(self._options, bundle.description.vocabulary)
         _check_number(self._options, n_best)
+        self._reader = bundle.tokenizer.in_language(source)
+        self._writer = bundle.tokenizer.in_language(target)
         self._source = bundle.description.languages[source]
         self._target = bundle.description.languages[target]
 
@@ -96,7 +98,7 @@ class Translator:
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """The tokens of sentences, unframed and uncut, as `translate` takes them."""
-        return self._bundle.tokenizer.encode_batch(list(texts))
+        return self._reader.encode_batch(list(texts))
 
     @torch.inference_mode()
     def translate(self, sentences: Ragged, advance: Advance = unwatched) -> list[list[Translation]]:
@@ -132,7 +134,7 @@ class Translator:
         )
         by_rank = []
         for rank in range(self._n_best):
-            texts = bundle.tokenizer.decode_batch(found.rows(rank))
+            texts = self._writer.decode_batch(found.rows(rank))
             scores = found.scores[:, rank].tolist()
             by_rank.append(
                 [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,9 +51,17 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors that lie on the CPU as a safetensors file."""
+    """Write tensors that lie on the CPU as a safetensors file.
+
+    :raises OSError: the system refuses it, such as a full disk.
+    """
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, path, metadata={"format": "pt"})
+    try:
+        save_file(whole, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xlm_plugins.core.batch import Batch, pack
 from xlm_plugins.core.contracts import Layer
@@ -23,6 +25,9 @@ from xlm_plugins.testing.layer_promises import DIM, LayerCase, apart, evaluated,
 from xlm_plugins.testing.promises import demand, promise
 
 VOCABULARY_SIZE = 50
+BATCHES = (1, 2, 63, 64, 257, 512, 0)
+"""Rows of other batches: round numbers and odd ones, which libraries treat differently, and none,
+as in the last layer of a rank that has nothing to predict."""
 
 
 def model_with(case: LayerCase, places: str, seed: int = 0) -> Model:
@@ -59,6 +64,17 @@ def works_in_every_place(case: LayerCase) -> None:
         torch.autograd.backward(loss)
         wrong = [n for n, p in model.named_parameters() if p.grad is not None and _bad(p.grad)]
         demand(not wrong, f"at {places}: the gradient of {', '.join(wrong)} is not finite")
+
+
+@promise("gradients come in one order, whatever the batch, as ZeRO 2 and 3 need", "Layer.forward")
+def sends_gradients_in_one_order(case: LayerCase) -> None:
+    usual = _order_of_gradients(case, rows())
+    for n in BATCHES:
+        found = _order_of_gradients(case, rows(n, seed=n))
+        pairs = itertools.zip_longest(usual, found, fillvalue="none")
+        for place, (one, other) in enumerate(pairs, start=1):
+            differ = f"gradient {place} is {one} with {len(rows())} rows, {other} with {n}"
+            demand(one == other, differ)
 
 
 @promise("all that decides its output is in parameters and kept buffers", "Layer")
@@ -147,6 +163,25 @@ def trains_after_inference(case: LayerCase) -> None:
     evaluated(layer, rows())
 
 
+def _order_of_gradients(case: LayerCase, x: Tensor) -> list[str]:
+    """The parameters of two layers, one behind the other, as their gradients become whole."""
+    layers = nn.ModuleList(case.build(2)).train()
+    found: list[str] = []
+    for name, parameter in layers.named_parameters():
+        if parameter.requires_grad:
+            note = functools.partial(_note, found, name)
+            parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
+    states = x.requires_grad_()
+    for layer in layers:
+        states = states + layer(states)
+    torch.autograd.backward(states.square().sum())
+    return found
+
+
+def _note(found: list[str], name: str, _: Tensor) -> None:
+    found.append(name)
+
+
 def _counters(layer: Layer) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in layer.statistics().items()}
 
@@ -170,6 +205,7 @@ def _bad(gradient: Tensor) -> bool:
 
 PROMISES = (
     works_in_every_place,
+    sends_gradients_in_one_order,
     survives_saving,
     counts_in_sums,
     counts_anew_after_a_reset,

@@ -252,15 +252,19 @@ def goes_on_in_the_middle_of_a_line(case: TokenizerCase) -> None:
 
 
 def _cuts(tokenizer: Tokenizer, sentence: str) -> Iterator[int]:
-    """Before each space; and inside of words, where the tokenizer has names for their parts."""
+    """Before each space; and inside of words, where the part before the cut has the ids that it
+    has in the word.  (With marks on what does not end a word, ``be@@ gin``, it never has.)"""
     end = 0
     for word in sentence.split(" "):
         begin, end = end + (end > 0), end + (end > 0) + len(word)
         if begin:
             yield begin - 1
         (row,) = ids(tokenizer, [word])
-        if len(row) > 1:
-            yield (begin + end) // 2
+        parts = tokenizer.decode_batch([row[:n] for n in range(1, len(row))])
+        for n, part in enumerate(parts, start=1):
+            if 0 < len(part) < len(word) and ids(tokenizer, [part]) == [row[:n]]:
+                yield begin + len(part)
+                break
 
 
 def _there_and_back(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,11 @@
 """Folders that are either whole or absent, and the training state inside them.
 
 A folder is written under a hidden name, flushed to the disk with its checksums, and renamed; a
-kill at any moment leaves the folders before it as they were.  Nothing is pickled.
+kill at any moment leaves the folders before it as they were.  Nothing is pickled.  One process at
+a time writes here: it holds the run's lock.
+
+``.NAME.partial`` is being written, ``.NAME.old`` is whole and being replaced, ``.NAME.gone`` is
+being deleted.  After a kill, `clear_leftovers` puts things right.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torch import Tensor
@@ -24,34 +29,48 @@ CHECKSUMS_NAME = "checksums.json"
 MOMENTS_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
 
-_PARTIAL = re.compile(r"\..+\.partial-(\d+)")
+_HIDDEN = re.compile(r"\.(.+)\.(partial|old|gone)")
 _STEP = re.compile(r"step-(\d+)")
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Write a folder as a whole, replacing one of that name.
 
-    What killed processes left half-written beside it is removed.
-
     :param fill: writes the files into the folder that it is given.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder.parent)
-    partial = _hidden(folder)
+    clear_leftovers(folder.parent)
+    partial = _hidden(folder, "partial")
     partial.mkdir()
     try:
         fill(partial)
-        _write_checksums(partial)
-        for path in (*partial.rglob("*"), partial):
-            _flush(path)
-        replaced = _set_aside(folder) if folder.exists() else None
+        _seal(partial)
+        if folder.exists():
+            folder.rename(_hidden(folder, "old"))
         partial.rename(folder)
-        _flush(folder.parent)
-        if replaced:
-            shutil.rmtree(replaced)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        flush(folder.parent)
+    finally:
+        clear_leftovers(folder.parent)
+
+
+def clear_leftovers(parent: Path) -> None:
+    """Remove what a kill left half-written or half-deleted; put back what it left replaced by none.
+
+    :param parent: of the folders that `write_folder` wrote.
+    """
+    for path in parent.iterdir() if parent.is_dir() else ():
+        if match := _HIDDEN.fullmatch(path.name):
+            folder = parent / match[1]
+            if match[2] == "old" and not folder.exists():
+                path.rename(folder)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def standing(folder: Path) -> Path:
+    """Where a folder lies; aside, if the process that was replacing it was killed just then."""
+    aside = _hidden(folder, "old")
+    return aside if aside.is_dir() and not folder.exists() else folder
 
 
 def verify(folder: Path) -> None:
@@ -85,23 +104,40 @@ def latest_good(checkpoints: Path) -> tuple[Path | None, list[tuple[Path, str]]]
     """The newest checkpoint that is whole.
 
     :param checkpoints: a folder of ``step-N`` folders.
-    :returns: the folder, or None; and each newer one that had to be passed over, with the reason.
+    :returns: the folder, or None where none was ever written to the end; and each newer one that
+        had to be passed over, with the reason.
+    :raises BundleError: there are checkpoints, and all of them are damaged.
     """
     rejected = []
-    for folder in reversed(_steps(checkpoints)):
+    for update, folder in reversed(_steps(checkpoints)):
         try:
+            if not folder.is_dir():
+                raise BundleError(f"saving step-{update} did not come to its end")
             verify(folder)
         except BundleError as error:
             rejected.append((folder, error.problem))
         else:
             return folder, rejected
+    if any(folder.is_dir() for folder, _ in rejected):
+        raise BundleError(
+            f"no checkpoint is whole: {'; '.join(why for _, why in rejected)}",
+            remedy=f"copy one again from where it is whole; or delete {checkpoints}, and the run "
+            "starts from its beginning",
+        )
     return None, rejected
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` of the ``step-N`` folders."""
-    for folder in _steps(checkpoints)[:-keep]:
-        shutil.rmtree(_set_aside(folder))
+def prune(checkpoints: Path, update: int, keep: int) -> None:
+    """Remove all but the newest ``keep`` of the ``step-N`` folders.
+
+    :param update: the one just written.  What lies beyond it was damaged when the run went on from
+        an older one, and must not count as new.
+    """
+    steps = _steps(checkpoints)
+    kept = [folder for number, folder in steps if number <= update][-keep:]
+    for _, folder in steps:
+        if folder not in kept:
+            shutil.rmtree(folder.rename(_hidden(folder, "gone")))
 
 
 def save_training_state(folder: Path, state: TrainingState) -> None:
@@ -134,54 +170,37 @@ def load_training_state(folder: Path) -> TrainingState:
     return TrainingState(load_tensors(folder / WEIGHTS_NAME), moments, n_updates, loss_scale)
 
 
-def _hidden(folder: Path, what: str = "") -> Path:
-    return folder.with_name(f".{folder.name}{what}.partial-{os.getpid()}")
+def _hidden(folder: Path, state: str) -> Path:
+    return folder.with_name(f".{folder.name}.{state}")
 
 
-def _set_aside(folder: Path) -> Path:
-    """Hide a folder that is to go, so that a kill while it is deleted leaves no torn one."""
-    return folder.rename(_hidden(folder, ".old"))
+def _steps(checkpoints: Path) -> list[tuple[int, Path]]:
+    """The checkpoints by number, and those that were never written to the end."""
+    names = {path.name for path in (checkpoints.iterdir() if checkpoints.is_dir() else ())}
+    hidden = [match for name in names if (match := _HIDDEN.fullmatch(name))]
+    names.update(match[1] for match in hidden if match[2] == "partial")
+    found = [(int(match[1]), name) for name in names if (match := _STEP.fullmatch(name))]
+    return [(number, checkpoints / name) for number, name in sorted(found)]
 
 
-def _steps(checkpoints: Path) -> list[Path]:
-    found = [
-        (int(match[1]), path)
-        for path in (checkpoints.iterdir() if checkpoints.is_dir() else ())
-        if (match := _STEP.fullmatch(path.name)) and path.is_dir()
-    ]
-    return [path for _, path in sorted(found)]
-
-
-def _remove_leftovers(parent: Path) -> None:
-    for path in parent.iterdir():
-        match = _PARTIAL.fullmatch(path.name)
-        if match and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _write_checksums(folder: Path) -> None:
-    checksums = {
-        path.relative_to(folder).as_posix(): {
-            "sha256": checksum(path),
-            "size": path.stat().st_size,
+def _seal(folder: Path) -> None:
+    """Write the checksums of a folder's files while the disk takes them in."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(thread_name_prefix="checksum") as pool:
+        digests = pool.map(checksum, files)
+        for path in files:
+            flush(path)
+        checksums = {
+            path.relative_to(folder).as_posix(): {"sha256": digest, "size": path.stat().st_size}
+            for path, digest in zip(files, digests, strict=True)
         }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
     write_json(folder / CHECKSUMS_NAME, checksums)
+    folders = [path for path in folder.rglob("*") if path.is_dir()]
+    for path in (folder / CHECKSUMS_NAME, *folders, folder):
+        flush(path)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Have the disk hold a file, or a folder's list of names, before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -62,6 +62,9 @@ class RunOptions:
         "auto", "auto: bf16 on a GPU that has it", choices=("auto", "fp32", "bf16", "fp16")
     )
     workers: int = option(0, "loader processes beside the trainer", minimum=0)
+    hang_minutes: float = option(
+        10.0, "end a run, with status 75, in which nothing moved for so long", above=0.0
+    )
     threads: int | None = option(None, "CPU threads; those of the machine if unset", minimum=1)
 
 
@@ -71,9 +74,23 @@ class TrainOptions(RunOptions):
 
     objective: tuple[str, ...] = option((), "NAME[:STEPS][@WEIGHT], repeatable: tlm:en-fr")
     layer: tuple[str, ...] = option((), "NAME[:POSITIONS], repeatable: pkm:4,7+")
-    data: str | None = option(None, "prepared data set; the embedded corpus if unset")
+    data: str | None = option(
+        None, "prepared data set, a folder or its URL; the embedded corpus if unset"
+    )
+    data_cache: str | None = option(
+        None, "where shards of a URL are kept; $WDS_CACHE or the user's cache folder if unset"
+    )
+    data_cache_gb: float | None = option(
+        None, "GB of shards kept there; $WDS_CACHE_SIZE (bytes) or 50 GB if unset", above=0.0
+    )
+    skip_bad_shards: bool = option(
+        False, "leave out training text that cannot be read, and count it"
+    )
     init: tuple[str, ...] = option(
         (), "RUN, encoder=RUN or decoder=RUN, repeatable: whose weights to start from"
+    )
+    init_embeddings: str | None = option(
+        None, "word vectors to start the token embeddings from: fastText .bin or .vec"
     )
     batch_tokens: int = option(4096, "tokens of one global batch, on average", minimum=8)
     lanes: int = option(

@@ -12,7 +12,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,14 @@ class DeepSpeedEngine(Engine):
         if self.precision == "fp16":
             scaling = {key: getattr(self._zero.loss_scaler, key) for key in _SCALER_FIELDS}
         return TrainingState(self.weights(), moments, self._n_updates, scaling)
+
+    @contextmanager
+    def keeping_loss_scale(self) -> Iterator[None]:
+        scaler = self._zero.loss_scaler if self.precision == "fp16" else None
+        kept = {key: getattr(scaler, key) for key in _SCALER_FIELDS} if scaler else {}
+        yield
+        for key, value in kept.items():
+            setattr(scaler, key, value)
 
     def _keep(self, found: dict[str, Tensor], name: str, whole: Tensor) -> None:
         """Only rank 0 keeps what all gathered: the others would hold it for nothing."""

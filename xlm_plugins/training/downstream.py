@@ -75,7 +75,7 @@ def finetune(settings: FinetuneSettings, plugins: Plugins) -> Results:
         outcome = run(settings)
         return _results(outcome.path, [outcome], opened())
     outcomes: list[Outcome] = []
-    with joined(options.engine):
+    with joined(options):
         with launch.all_or_none():  # all look before one writes
             whole = _folder(options)
         for seed in range(options.seed, options.seed + options.seeds):

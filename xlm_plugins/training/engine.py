@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from xlm_plugins.training import optimizer as optim
 from xlm_plugins.training.adamw import MOMENTS
 from xlm_plugins.training.config import OptimizerOptions, RunOptions
 from xlm_plugins.training.launch import World, choose_engine
+from xlm_plugins.training.signals import StopAsked
 
 if TYPE_CHECKING:
     from xlm_plugins.model.root import Model
@@ -72,6 +73,8 @@ class Engine(ABC):
 
     n_trained: int
     can_generate = True
+    asked_to_stop: Callable[[], bool] | None = None
+    """Whether a signal came to this process; set while a run can be stopped."""
 
     def __init__(self, model: Model, world: World, precision: str) -> None:
         self.model = model
@@ -119,7 +122,11 @@ class Engine(ABC):
         return LossOutput(*(part.detach() for part in output))
 
     def evaluate(self, trainable: Trainable, batch: Batch) -> LossOutput:
-        """The loss in eval mode, without gradient.  Collective, as every forward is."""
+        """The loss in eval mode, without gradient.  Collective, as every forward is.
+
+        :raises StopAsked: as `stop_if_asked`.
+        """
+        self.stop_if_asked()
         with self._evaluating():
             return self._forward(trainable, batch.to(self.device))
 
@@ -128,6 +135,19 @@ class Engine(ABC):
         """While entered, the model is in eval mode and keeps no gradient."""
         with self._evaluating(), self._autocast():
             yield
+
+    def stop_if_asked(self) -> None:
+        """Leave an evaluation in whose middle a signal came.  Collective.
+
+        :raises StopAsked: on all ranks, if any was asked.
+        """
+        if self.asked_to_stop is not None and self.agree(float(self.asked_to_stop())):
+            raise StopAsked
+
+    @contextmanager
+    def keeping_loss_scale(self) -> Iterator[None]:
+        """While entered, skipped updates leave fp16's loss scaling as it is."""
+        yield
 
     def gather(self, texts: list[str]) -> list[list[str]]:
         """The texts of all ranks, rank by rank, on every rank."""

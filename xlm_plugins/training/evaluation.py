@@ -25,6 +25,7 @@ from xlm_plugins.data.evaluation_batches import evaluation_batches
 from xlm_plugins.data.manifest import Manifest
 from xlm_plugins.data.planning import BatchSizes
 from xlm_plugins.data.randomness import generator
+from xlm_plugins.data.shards import check_shards
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.config import GenerationOptions
 from xlm_plugins.model.root import Model
@@ -186,7 +187,7 @@ def _perplexity(mean_loss: float) -> float:
 
 def evaluate_run(
     reference: str,
-    data: Path | None,
+    data: str | Path | None,
     split: str,
     plugins: Plugins,
     *,
@@ -197,7 +198,7 @@ def evaluate_run(
     """Measure a run's model on a split, with the batch sizes that the run was trained with.
 
     :param reference: RUN, ``RUN@last``, ``RUN@step-N`` or a bundle.
-    :param data: the data set; the run's own where None.
+    :param data: the data set, a folder or its URL; the run's own where None.
     :param generation: how to translate; greedily where None.
     :param n_sentences: of each translation, at most; all where None.
     :param keep: a folder for what is translated.
@@ -208,6 +209,7 @@ def evaluate_run(
     options = _train_options(split_reference(reference)[0])
     folder, manifest = open_data(str(data) if data else options.data, plugins)
     check_tokenizer(manifest, folder, bundle.tokenizer.fingerprint, str(bundle.path))
+    check_shards(folder, manifest, training_too=False)
     steps = {
         chosen.component.name: [Step.parse(text) for text in chosen.steps]
         for chosen in bundle.description.objectives

@@ -30,6 +30,7 @@ from xlm_plugins.model.root import Model
 from xlm_plugins.training.engine import Engine
 from xlm_plugins.training.finetune_settings import FinetuneSettings, to_toml
 from xlm_plugins.training.initialise import initialise
+from xlm_plugins.training.preflight import Rehearsal
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import CONFIG_NAME, find_bundle
 from xlm_plugins.training.start import Job, size
@@ -187,6 +188,11 @@ class Finetuning(Job):
         ]
         return found + ([f"{n_cut:,} rows were cut to {longest} tokens"] if n_cut else [])
 
+    @property
+    def _step(self) -> Step:
+        languages = {part.language for part in self.downstream.data.of("train")}
+        return Step((languages.pop() if len(languages) == 1 else "all",))
+
     def check_resumed(self, checkpoint: Path, run: Path) -> None:
         if TrainerState.read(checkpoint).data != self.data:
             raise RunError(
@@ -194,14 +200,22 @@ class Finetuning(Job):
                 remedy="give it the same files, or start a new run with another --out",
             )
 
+    def rehearsals(self, n_parts: int) -> list[Rehearsal]:
+        rows = self.downstream.training
+        size = min(self.given.finetune.batch_sentences, rows.n_rows)
+        longest = np.argsort(rows.tokens.lengths, kind="stable")[-max(1, size // n_parts) :]
+        return [Rehearsal(self._classifier, self._step, rows.batch(longest))]
+
+    def drawn(self, index: int) -> str:
+        return str(self._step)
+
     def course(self, engine: Engine) -> Course:
         down, options = self.downstream, self.options
         batches = ExampleBatches(
             down.training, self.given.finetune.batch_sentences, options.seed,
             engine.rank, engine.world_size, options.accumulation,
         )  # fmt: skip
-        languages = {part.language for part in down.data.of("train")}
-        step = Step((languages.pop() if len(languages) == 1 else "all",))
+        step = self._step
 
         def update(index: int) -> Update:
             return Update(index, index, self._classifier.name, step, index, 1.0)

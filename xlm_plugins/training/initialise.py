@@ -3,6 +3,8 @@
 Rows of token tables go by the token's written form, rows of language tables by the language's
 code, so that vocabularies and languages may differ.  All else goes by name and shape; a decoder
 takes what it has in common with an encoder where the other model has no decoder (SEMANTICS 4).
+
+``--init-embeddings`` then puts word vectors of a file in the place of token embeddings.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from xlm_plugins.core.contracts import StackName, Tokenizer
 from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import load_tokenizer
+from xlm_plugins.data.word_vectors import open_word_vectors
 from xlm_plugins.model.bundle import TOKENIZER_NAME, read_description
+from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.root import Model
 from xlm_plugins.model.weights import WEIGHTS_NAME, load_tensors, named_weights
@@ -104,6 +108,41 @@ def initialise(
     report.left_out = sorted(weights.keys() - used)
     begin_at_zero(model, report)
     return report
+
+
+def initialise_embeddings(
+    model: Model, options: ModelOptions, tokenizer: Tokenizer, path: Path
+) -> str:
+    """Copy word vectors into the token embeddings of every stack.
+
+    One factor gives them all together the size of the rows that they replace: as they are they
+    may be several times as large, and would drown the positions, the tokens that were not found
+    and, in a tied output, the scores of these.  An output layer of its own gets them too, as with
+    ``--init``.
+
+    :returns: what was found, a line for people.
+    :raises DataError: the file holds no word vectors, or none of the tokens.
+    :raises OptionError: they are not as wide as the model.
+    """
+    vectors = open_word_vectors(path)
+    if vectors.dim != options.dim:
+        n_heads = max(n for n in range(1, options.n_heads + 1) if vectors.dim % n == 0)
+        heads = f" --n-heads {n_heads}" if n_heads < options.n_heads else ""
+        raise OptionError(
+            f"--init-embeddings {path}: its vectors have {vectors.dim} numbers, and the model's "
+            f"width is {options.dim}",
+            remedy=f"train with --dim {vectors.dim}{heads}",
+        )
+    found = vectors.find(tokenizer.tokens())
+    rows, given = torch.from_numpy(found.rows), torch.from_numpy(found.vectors)
+    given /= given.norm().clamp(min=torch.finfo(given.dtype).tiny)
+    with torch.no_grad():
+        for name, tensor in named_weights(model).items():
+            if _table_of(name) == "tokens" and tensor.shape[1:] == given.shape[1:]:
+                tensor[rows] = given * tensor[rows].norm()
+    n_found, n_tokens = len(rows), len(tokenizer.tokens())
+    share = f"{100 * n_found / n_tokens:.1f} %"
+    return f"word vectors of {path}: {n_found:,} of {n_tokens:,} rows found ({share})"
 
 
 def _their_name(name: str, stacks: Collection[str]) -> str:

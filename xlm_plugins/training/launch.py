@@ -1,27 +1,31 @@
 """Which process of how many this is, and joining the others.
 
-torchrun and the deepspeed launcher set RANK and its companions; SLURM sets variables of its own,
+torchrun and the deepspeed launcher set RANK and its companions; srun sets variables of its own,
 from which the same five are derived.  A bare process is a world of one.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, Store, TCPStore
 
-from xlm_plugins.core.errors import RunError
-
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits for the others: longer than rank 0 takes to write a checkpoint."""
+from xlm_plugins.core.errors import RunError, XLMError
+from xlm_plugins.training import slurm
+from xlm_plugins.training.signals import RESUMABLE_STATUS
 
 _DEFAULT_PORT = 29500
+_PORTS = range(1, 2**16)
+_JOINED, _FAILED = "xlm/joined", "xlm/failed"
+_SECONDS_TO_LEAVE = 30
 
 
 @dataclass(frozen=True)
@@ -47,28 +51,35 @@ class World:
 
         :raises RunError: a variable is not a number, or the ranks cannot be.
         """
-        prefix = {"rank": "RANK", "local_rank": "LOCAL_RANK", "world_size": "WORLD_SIZE"}
-        address = environment.get("MASTER_ADDR", cls.address)
-        if "RANK" not in environment and "SLURM_PROCID" in environment:
-            prefix = {
+        named = {"rank": "RANK", "local_rank": "LOCAL_RANK", "world_size": "WORLD_SIZE"}
+        address, port = cls.address, _DEFAULT_PORT
+        if slurm.started_ranks(environment):
+            named = {
                 "rank": "SLURM_PROCID",
                 "local_rank": "SLURM_LOCALID",
-                "world_size": "SLURM_NTASKS",
+                "world_size": "SLURM_STEP_NUM_TASKS",
             }
-            address = environment.get("MASTER_ADDR") or _first_host(environment)
+            if "SLURM_JOB_NODELIST" in environment:
+                address = slurm.hosts(environment["SLURM_JOB_NODELIST"])[0]
+            port = slurm.port(environment) or port
         world = cls(
             **{
                 field: _number(environment, variable, getattr(cls, field))
-                for field, variable in prefix.items()
+                for field, variable in named.items()
             },
-            address=address,
-            port=_number(environment, "MASTER_PORT", _DEFAULT_PORT),
+            address=environment.get("MASTER_ADDR", address),
+            port=_number(environment, "MASTER_PORT", port),
         )
         if not (0 <= world.rank < world.world_size and world.local_rank >= 0):
             raise RunError(
                 f"rank {world.rank} (local {world.local_rank}) of {world.world_size} cannot be",
                 expected="0 <= RANK < WORLD_SIZE",
                 remedy="start with torchrun or deepspeed, which set RANK, LOCAL_RANK, WORLD_SIZE",
+            )
+        if world.port not in _PORTS:
+            raise RunError(
+                f"MASTER_PORT={world.port} is no port",
+                expected=f"a number from {_PORTS.start} to {_PORTS.stop - 1}",
             )
         return world
 
@@ -104,10 +115,13 @@ def choose_engine(wanted: str, world: World) -> str:
     return wanted
 
 
-def start(world: World, engine: str) -> None:
+def start(world: World, engine: str, minutes: float = 10.0) -> None:
     """Join the other processes.  DeepSpeed wants a process group even for a world of one.
 
     :param engine: what `choose_engine` said.
+    :param minutes: the watchdog's limit.  Joining has less, as it says itself who is missing, and
+        every collective more, as the watchdog says where this rank stands.
+    :raises RunError: they cannot be joined; says whom this process waited for, and where.
     """
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
@@ -122,16 +136,92 @@ def start(world: World, engine: str) -> None:
     }
     for variable, value in named.items():  # DeepSpeed reads them, and asks for MPI if absent
         os.environ.setdefault(variable, str(value))
-    backend = "nccl" if world.device.type == "cuda" else "gloo"
+    limit = timedelta(minutes=minutes)
     # A world of one needs no port, so two such runs on one machine cannot collide.
-    store = HashStore() if world.world_size == 1 else None
+    store = HashStore() if world.world_size == 1 else _meet(world, 0.9 * limit)
     dist.init_process_group(
-        backend,
-        init_method=None if store else f"tcp://{world.address}:{world.port}",
+        "nccl" if world.device.type == "cuda" else "gloo",
         store=store,
         rank=world.rank,
         world_size=world.world_size,
-        timeout=COLLECTIVE_TIMEOUT,
+        timeout=1.5 * limit,
+    )
+
+
+def _meet(world: World, limit: timedelta) -> Store:
+    """Find the other ranks through rank 0, and see that they are of this run.
+
+    :raises RunError: somebody is missing, or of another run.
+    """
+    where = f"{world.address}:{world.port}"
+    # torchrun's agent listens there itself; else rank 0 does.
+    listens = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        store = TCPStore(
+            world.address, world.port, None, listens, timeout=limit, wait_for_workers=False
+        )
+        size = store.compare_set(f"{_JOINED}/world", "", str(world.world_size)).decode()
+        n_before = store.add(_joined(world.rank), 1) - 1
+    except dist.DistError as error:
+        raise _not_met(world, where, str(error)) from error
+    if size != str(world.world_size):
+        raise RunError(
+            f"rank {world.rank} is one of {world.world_size} processes, and others that meet at "
+            f"{where} are of {size}",
+            remedy="start all of them with the same WORLD_SIZE; two runs need two MASTER_PORTs",
+        )
+    if n_before:
+        raise RunError(
+            f"another process has joined at {where} as rank {world.rank} already",
+            expected="one process a rank, and one run a port",
+            remedy="give every process a RANK of its own, and each run a MASTER_PORT of its own",
+        )
+    _wait_for_all(world, where, store, limit)
+    return store
+
+
+def _wait_for_all(world: World, where: str, store: Store, limit: timedelta) -> None:
+    """Wait second by second, so that Ctrl-C is heard.
+
+    :raises RunError: somebody did not come.
+    """
+    keys = [_joined(rank) for rank in range(world.world_size)]
+    end = time.monotonic() + limit.total_seconds()
+    while True:
+        try:
+            store.wait(keys, min(limit, timedelta(seconds=1)))
+            return
+        except dist.DistError as error:
+            if time.monotonic() > end:
+                raise _missing(world, where, store, limit) from error
+
+
+def _joined(rank: int) -> str:
+    return f"{_JOINED}/{rank}"
+
+
+def _not_met(world: World, where: str, why: str) -> RunError:
+    if "EADDRINUSE" in why:
+        return RunError(
+            f"port {world.port} is in use on this machine, and rank 0 is to listen there",
+            expected="a port that no other run has",
+            remedy=f"set another one for all ranks: MASTER_PORT={world.port + 1}, or "
+            "--master_port of torchrun and deepspeed",
+        )
+    return RunError(
+        f"rank {world.rank} of {world.world_size} did not reach rank 0 at {where}: "
+        + why.partition("\n")[0].partition(" Exception raised")[0],
+        remedy="look at what rank 0 says; check MASTER_ADDR, MASTER_PORT and the firewall",
+    )
+
+
+def _missing(world: World, where: str, store: Store, limit: timedelta) -> RunError:
+    missing = [rank for rank in range(world.world_size) if not store.check([_joined(rank)])]
+    told = ", ".join(map(str, missing[:10])) + ", ..." * (len(missing) > 10)
+    return RunError(
+        f"rank {world.rank} waited at {where} for {limit.total_seconds() / 60:g} minutes, and of "
+        f"{world.world_size} ranks these did not come: {told}",
+        remedy="look at what they say; check that WORLD_SIZE processes are started",
     )
 
 
@@ -162,16 +252,52 @@ def _any_failed(failed: bool) -> bool:
     return bool(flag)
 
 
-def finish(failed: bool = False) -> None:
+def finish(failed: BaseException | None = None) -> None:
     """Leave the group, so that nothing is left to hang at exit.
 
-    :param failed: this process gives up alone; it does not wait for the others.
+    :param failed: this process gives up alone; it tells the others why, and does not wait for them.
     """
     if not dist.is_initialized():
         return
-    if not failed:  # rank 0 holds the store that the others still talk to
+    if failed is None:  # rank 0 holds the store that the others still talk to
         dist.barrier()
+        dist.destroy_process_group()
+        return
+    store, is_alone = _store(), dist.get_world_size() == 1
+    if not is_alone:
+        signal.alarm(_SECONDS_TO_LEAVE)  # ends the process even where a library hangs at exit
+        _tell_why(store, dist.get_rank(), failed)
     dist.destroy_process_group()
+    if not is_alone:
+        time.sleep(1)  # the others find this one gone, and ask the store, which rank 0 holds
+
+
+def why_others_failed() -> tuple[int, str] | None:
+    """The exit status and the words that the first rank to fail left; None if it was killed."""
+    try:
+        store = _store()
+        if not store.check([_FAILED]):
+            return None
+        status, _, why = store.get(_FAILED).decode().partition(" ")
+    except (RuntimeError, ValueError):  # the store went with rank 0
+        return None
+    return int(status), why
+
+
+def _tell_why(store: Store, rank: int, error: BaseException) -> None:
+    if isinstance(error, XLMError):
+        status, why = error.exit_status, error.problem
+    else:
+        status, why = 1, f"{type(error).__name__}: {error}".partition("\n")[0]
+    if status == RESUMABLE_STATUS:
+        return  # not at fault itself
+    with suppress(RuntimeError):  # the first one to fail counts; the others failed for it
+        store.compare_set(_FAILED, "", f"{status} rank {rank} failed: {why}")
+
+
+def _store() -> Store:
+    store: Store = dist.distributed_c10d._get_default_store()
+    return store
 
 
 def _number(environment: Mapping[str, str], variable: str, default: int) -> int:
@@ -179,15 +305,3 @@ def _number(environment: Mapping[str, str], variable: str, default: int) -> int:
     if not text.isdecimal():
         raise RunError(f"{variable}={text!r}", expected="a whole number, as launchers set it")
     return int(text)
-
-
-def _first_host(environment: Mapping[str, str]) -> str:
-    """The first name of SLURM_JOB_NODELIST where it is a plain list: ``node1,node2``."""
-    names = environment.get("SLURM_JOB_NODELIST", World.address)
-    first = names.split(",")[0]
-    if "[" in first:
-        raise RunError(
-            f"SLURM_JOB_NODELIST={names!r} is not a plain list of hosts",
-            remedy="export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n1)",
-        )
-    return first

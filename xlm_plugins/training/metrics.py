@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xlm_plugins.core.batch import LossOutput
 from xlm_plugins.training.engine import Engine
+from xlm_plugins.training.storage import storing
 
 
 @dataclass
@@ -90,27 +91,36 @@ class MetricsFile:
     """metrics.jsonl: one object a line, with ``kind``, ``step`` and ``time``; rank 0 writes."""
 
     def __init__(self, path: Path, *, writing: bool) -> None:
-        self._file = path.open("ab") if writing else None
+        self._path = path
+        self._file = path.open("ab", buffering=0) if writing else None
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Append one line, at once visible to readers."""
-        if self._file is not None:
-            line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
-            finite = {k: _jsonable(v) for k, v in line.items()}
-            self._file.write(json.dumps(finite, allow_nan=False).encode() + b"\n")
-            self._file.flush()
+        """Append one line, at once visible to readers.
+
+        :raises StorageError: the disk is full; what is there of the line goes at the next start.
+        """
+        if self._file is None:
+            return
+        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
+        finite = {k: _jsonable(v) for k, v in line.items()}
+        left = json.dumps(finite, allow_nan=False).encode() + b"\n"
+        with storing(self._path):
+            while left:  # a disk that is nearly full takes a part
+                left = left[self._file.write(left) :]
 
     def position(self) -> int:
         """Bytes written so far, all of them on disk."""
         if self._file is None:
             return 0
-        os.fsync(self._file.fileno())
+        with storing(self._path):
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def cut(self, position: int) -> None:
-        """Forget what was written behind a checkpoint's position."""
+        """Forget what was written behind a checkpoint's position, and what is no whole line."""
         if self._file is not None:
-            self._file.truncate(position)
+            self._file.truncate(self._path.read_bytes().rfind(b"\n", 0, position) + 1)
+            self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         if self._file is not None:

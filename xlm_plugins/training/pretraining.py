@@ -10,13 +10,15 @@ from xlm_plugins.core.errors import OptionError, RunError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
 from xlm_plugins.core.tokenizers import SavedTokenizer
+from xlm_plugins.data.fetching import is_url
 from xlm_plugins.data.loader import TrainingBatches
 from xlm_plugins.data.manifest import TOKENIZER_NAME
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.root import Model
 from xlm_plugins.training.engine import Engine
 from xlm_plugins.training.evaluation import EvaluationPlan
-from xlm_plugins.training.initialise import initialise, split_stack
+from xlm_plugins.training.initialise import initialise, initialise_embeddings, split_stack
+from xlm_plugins.training.preflight import Rehearsal, largest
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import find_bundle
 from xlm_plugins.training.settings import Settings, to_toml
@@ -58,10 +60,12 @@ class Pretraining(Job):
         )
 
     def config(self) -> str:
-        """The settings, with the data by a path that holds from anywhere."""
+        """The settings, with data and word vectors by paths that hold from anywhere."""
         train = self.settings.train
-        if train.data is not None:
+        if train.data is not None and not is_url(train.data):
             train = replace(train, data=str(Path(train.data).resolve()))
+        if train.init_embeddings is not None:
+            train = replace(train, init_embeddings=str(Path(train.init_embeddings).resolve()))
         return to_toml(replace(self.settings, train=train))
 
     def build(self) -> Model:
@@ -76,6 +80,9 @@ class Pretraining(Job):
             )
             for line in copied.lines():
                 report.note(line)
+        if vectors := self.settings.train.init_embeddings:
+            options, tokenizer = self.description.options, self.plan.tokenizer
+            report.note(initialise_embeddings(model, options, tokenizer, Path(vectors)))
 
     def notes(self, model: Model) -> list[str]:
         """Parameters by part, and what is trained: a person's first check of the run."""
@@ -104,11 +111,22 @@ class Pretraining(Job):
                 f"xlm train --init {run} ...",
             )
 
+    def rehearsals(self, n_parts: int) -> list[Rehearsal]:
+        plan = self.plan
+        return [
+            largest(objective, plan.steps[name], plan.manifest, plan.sizes, n_parts)
+            for name, objective in plan.objectives.items()
+        ]
+
+    def drawn(self, index: int) -> str:
+        update = self.plan.schedule.update(index)
+        return f"{update.objective}:{update.step}"
+
     def course(self, engine: Engine) -> Course:
         plan, options = self.plan, self.settings.train
         batches = TrainingBatches(
             plan.folder, plan.manifest, plan.schedule, plan.objectives, plan.sizes, options.seed,
-            engine.rank, engine.world_size, options.accumulation,
+            engine.rank, engine.world_size, options.accumulation, options.skip_bad_shards,
         )  # fmt: skip
         plan.schedule.update(options.steps - 1)  # weights that all fall to 0 end a run too early
         if not engine.can_generate:
@@ -123,6 +141,7 @@ class Pretraining(Job):
             evaluation,
             _first_perplexity(plan, evaluation.names(engine.model, "valid")),
             measures_untrained=True,
+            may_leave_out=options.skip_bad_shards,
         )
 
     def _evaluation(self, engine: Engine) -> EvaluationPlan:

@@ -30,7 +30,16 @@ from xlm_plugins.core.errors import BundleError, RunError
 from xlm_plugins.core.files import write_json, write_text
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.bundle import MODEL_NAME
-from xlm_plugins.training.checkpoint import latest_good, prune, write_folder
+from xlm_plugins.training.checkpoint import (
+    clear_leftovers,
+    flush,
+    latest_good,
+    prune,
+    standing,
+    verify,
+    write_folder,
+)
+from xlm_plugins.training.storage import storing
 
 CONFIG_NAME = "config.toml"
 METRICS_NAME = "metrics.jsonl"
@@ -68,6 +77,8 @@ class RunFolder:
         folder = cls(path, _locked(path))
         write_text(path / CONFIG_NAME, config)
         write_json(path / "environment.json", _environment(plugins))
+        for written in (path / CONFIG_NAME, path):
+            flush(written)
         return folder
 
     @classmethod
@@ -81,7 +92,10 @@ class RunFolder:
                 f"{path} holds no run: it has no {CONFIG_NAME}",
                 remedy="name the folder of a run, or leave out --resume",
             )
-        return cls(path, _locked(path))
+        folder = cls(path, _locked(path))
+        for parent in (path / CHECKPOINTS_NAME, path / BEST_NAME):
+            clear_leftovers(parent)
+        return folder
 
     @property
     def writing(self) -> bool:
@@ -104,11 +118,13 @@ class RunFolder:
         :param fill: writes the files into the folder that it is given.
         :param keep: how many stay.
         :returns: the checkpoint's folder.
+        :raises StorageError: the disk refuses it; older ones are as they were.
         """
         checkpoints = self.path / CHECKPOINTS_NAME
         written = checkpoints / f"step-{update}"
-        write_folder(written, fill)
-        prune(checkpoints, keep)
+        with storing(written):
+            write_folder(written, fill)
+            prune(checkpoints, update, keep)
         return written
 
     def save_best(
@@ -118,11 +134,15 @@ class RunFolder:
 
         :param metrics: all metrics that models are kept for; RUN means the best by the first.
         :returns: the bundles' folders.
+        :raises StorageError: the disk refuses it; the best before are as they were.
         """
-        written = [self.path / BEST_NAME / name for name in improved]
-        for folder in written:
-            write_folder(folder, fill)
-        write_json(self.path / BEST_NAME / ORDER_NAME, list(metrics))
+        best = self.path / BEST_NAME
+        written = [best / name for name in improved]
+        with storing(best):
+            best.mkdir(exist_ok=True)
+            write_json(best / ORDER_NAME, list(metrics))
+            for folder in written:
+                write_folder(folder, fill)
         return written
 
     def remove(self) -> None:
@@ -141,11 +161,13 @@ def _locked(path: Path) -> IO[str]:
     try:
         # The lock goes with the process, so a killed run never leaves a stale one.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         lock.close()
         raise RunError(
             f"{path} is in use by another run", remedy="wait for it, or choose another --out"
         ) from error
+    except OSError:
+        pass  # a file system without locks: nothing can be told of other runs
     return lock
 
 
@@ -170,7 +192,7 @@ def find_bundle(reference: str) -> Path:
 
     :param reference: a run folder, ``RUN@last``, ``RUN@step-N``, ``RUN@METRIC``, or a bundle
         folder itself.
-    :raises BundleError: there is no such run or bundle; says what there is.
+    :raises BundleError: there is no such run or bundle, and says what there is; or it is damaged.
     """
     path, which = split_reference(reference)
     if not path.is_dir():
@@ -186,8 +208,16 @@ def find_bundle(reference: str) -> Path:
             raise BundleError(
                 f"{path} has no {which!r}", expected=f"last, {', '.join(sorted(found))}"
             )
-        return found[which]
-    return next(iter(best.values())) if best else _last(path)
+        return _whole(found[which])
+    return _whole(next(iter(best.values()))) if best else _last(path)
+
+
+def _whole(bundle: Path) -> Path:
+    try:
+        verify(bundle)
+    except BundleError:
+        verify(bundle)  # a living run may have replaced it meanwhile
+    return bundle
 
 
 def _best_bundles(run: Path) -> dict[str, Path]:
@@ -196,16 +226,15 @@ def _best_bundles(run: Path) -> dict[str, Path]:
     if not (best / ORDER_NAME).is_file():
         return {}
     names = json.loads((best / ORDER_NAME).read_text(encoding="utf-8"))
-    return {name: best / name for name in names if (best / name).is_dir()}
+    return {name: path for name in names if (path := standing(best / name)).is_dir()}
 
 
 def _last(run: Path) -> Path:
-    found, rejected = latest_good(run / CHECKPOINTS_NAME)
+    found, _ = latest_good(run / CHECKPOINTS_NAME)
     if found is None:
         seeds = sorted(str(path) for path in run.glob("seed-*"))
-        damaged = "; ".join(f"{path.name}: {why}" for path, why in rejected)
         raise BundleError(
-            f"{run} has no checkpoint yet" if not damaged else f"no checkpoint is whole: {damaged}",
+            f"{run} has no checkpoint yet",
             expected="the folder of a run",
             remedy=f"name one of its runs, such as {seeds[0]}" if seeds else "",
         )

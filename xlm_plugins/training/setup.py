@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from xlm_plugins.core.batch import Step, Vocabulary
+from xlm_plugins.core.batch import Layout, Step, Vocabulary
 from xlm_plugins.core.contracts import Objective, StackName, Tokenizer
 from xlm_plugins.core.errors import DataError, OptionError
 from xlm_plugins.core.plugins import Plugins
@@ -20,12 +20,13 @@ from xlm_plugins.core.selection import (
     parse_positions,
 )
 from xlm_plugins.core.tokenizers import load_tokenizer
+from xlm_plugins.data.data_set import open_data_set
 from xlm_plugins.data.embedded import embedded_data_set
 from xlm_plugins.data.manifest import COUNTS_NAME, TOKENIZER_NAME, Manifest
 from xlm_plugins.data.planning import BatchSizes
 from xlm_plugins.data.pools import stream_languages
 from xlm_plugins.data.schedule import Schedule, StepPlan
-from xlm_plugins.data.shards import check_size
+from xlm_plugins.data.shards import check_shards
 from xlm_plugins.model.description import (
     ChosenObjective,
     ModelDescription,
@@ -54,14 +55,12 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
 
     :raises XLMError: whatever does not fit, by name, before anything is written.
     """
-    _check_lengths(settings)
     selections = _selected_objectives(settings)
     stacks = _stacks(plugins.get("objective", s.name).load() for s in selections.values())
     layers = _placed_layers(settings, plugins, stacks)
     options = settings.train
-    folder, manifest = open_data(options.data, plugins)
-    for shard in manifest.shards:
-        check_size(folder, shard)
+    folder, manifest = open_data(options.data, plugins, options.data_cache, options.data_cache_gb)
+    check_shards(folder, manifest, training_too=not options.skip_bad_shards)
     tokenizer = _own_tokenizer(folder, manifest, plugins)
     vocabulary = manifest.vocabulary(_token_counts(folder))
     languages = {code: index for index, code in enumerate(manifest.languages)}
@@ -70,6 +69,7 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
         for name, selection in selections.items()
     }
     objectives = {name: choice.objective for name, choice in choices.items()}
+    _check_lengths(settings, choices.values())
     return Plan(
         folder,
         manifest,
@@ -89,13 +89,16 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     )
 
 
-def open_data(data: str | None, plugins: Plugins) -> tuple[Path, Manifest]:
+def open_data(
+    data: str | None, plugins: Plugins, cache: str | None = None, cache_gb: float | None = None
+) -> tuple[Path, Manifest]:
     """A data set; the embedded corpus if none is named.
 
-    :raises DataError: the folder holds no data set.
+    :param data: a folder or its URL.
+    :param cache, cache_gb: where and how much is kept of a URL, as `open_data_set`.
+    :raises DataError: there is no data set, or it cannot be had.
     """
-    folder = Path(data) if data else embedded_data_set(plugins)
-    return folder, Manifest.load(folder)
+    return open_data_set(data or str(embedded_data_set(plugins)), cache, cache_gb)
 
 
 def check_tokenizer(manifest: Manifest, folder: Path, fingerprint: str, model: str) -> None:
@@ -143,16 +146,17 @@ def _choose(
     )
 
 
-def _check_lengths(settings: Settings) -> None:
-    """Hold samples to the model's positions before anything is read."""
+def _check_lengths(settings: Settings, choices: Iterable[_Choice]) -> None:
+    """Hold the samples that there will be to the model's positions."""
+    layouts = {choice.objective.layout(step) for choice in choices for step in choice.plan.steps}
     longest, options = settings.model.max_positions, settings.train
-    if options.max_length + 2 > longest:
+    if options.max_length + 2 > longest and layouts != {Layout.STREAM}:
         raise OptionError(
             f"--max-length {options.max_length} and two framing tokens do not fit into "
             f"--max-positions {longest}",
             expected=f"--max-length of at most {longest - 2}",
         )
-    if options.window > longest:
+    if options.window > longest and Layout.STREAM in layouts:
         raise OptionError(
             f"--window {options.window} does not fit into --max-positions {longest}",
             expected=f"--window of at most {longest}",
@@ -173,7 +177,13 @@ def _own_tokenizer(folder: Path, manifest: Manifest, plugins: Plugins) -> Tokeni
 
 def _token_counts(folder: Path) -> np.ndarray | None:
     path = folder / COUNTS_NAME
-    return np.load(path, allow_pickle=False) if path.is_file() else None
+    try:
+        return np.load(path, allow_pickle=False) if path.is_file() else None
+    except (ValueError, EOFError) as error:
+        raise DataError(
+            f"{path} is damaged: {error}",
+            remedy="restore that file, or prepare the text again: xlm prepare SOURCE OUT",
+        ) from error
 
 
 def _selected_objectives(settings: Settings) -> dict[str, ObjectiveSelection]:

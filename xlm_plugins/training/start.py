@@ -5,7 +5,7 @@ A `Job` is a run that is decided and not begun; `run_job` is what all kinds of t
 
 from __future__ import annotations
 
-import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,20 +19,34 @@ from torch import nn
 
 from xlm_plugins.core.errors import OptionError, RunError, XLMError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.bundle import MODEL_NAME
+from xlm_plugins.model.bundle import recorded_description
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.host import tune_host
 from xlm_plugins.model.root import Model
-from xlm_plugins.training import launch
+from xlm_plugins.training import agreement, launch, slurm
+from xlm_plugins.training import optimizer as optim
 from xlm_plugins.training.checkpoint import latest_good, load_training_state
 from xlm_plugins.training.config import OptimizerOptions, RunOptions
-from xlm_plugins.training.engine import Engine, TrainingState, create_engine
+from xlm_plugins.training.engine import (
+    Engine,
+    TrainingState,
+    choose_precision,
+    create_engine,
+)
+from xlm_plugins.training.failures import explained
+from xlm_plugins.training.launch import World
+from xlm_plugins.training.memory import MemoryEstimate
 from xlm_plugins.training.plot import plot_runs
+from xlm_plugins.training.preflight import Rehearsal, rehearse
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import CHECKPOINTS_NAME, CONFIG_NAME, RunFolder, free_run_path
 from xlm_plugins.training.run_hooks import RunHooks
-from xlm_plugins.training.signals import StopRequest
+from xlm_plugins.training.signals import REQUEUED, StopRequest
 from xlm_plugins.training.trainer import Course, Trainer, TrainerState
+from xlm_plugins.training.watchdog import Watchdog
+
+_COMPARED_UPDATES = 100
+"""So many of the next updates' objectives are compared over ranks before training."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,17 @@ class Job(ABC):
         """
 
     @abstractmethod
+    def rehearsals(self, n_parts: int) -> list[Rehearsal]:
+        """The largest micro-batch of everything that is trained.
+
+        :param n_parts: ranks x accumulation.
+        """
+
+    @abstractmethod
+    def drawn(self, index: int) -> str:
+        """What an update trains on, such as ``tlm:en-fr``."""
+
+    @abstractmethod
     def course(self, engine: Engine) -> Course:
         """What the trainer goes through.
 
@@ -122,32 +147,86 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
     world = launch.World.from_environment()
     tune_host(options.threads)
     report = Report(Console(stderr=True, quiet=world.rank > 0))
-    with joined(options.engine):
+    watch = Watchdog(world, options.hang_minutes)
+    need: list[str] = []
+    with watch, joined(options), StopRequest() as stop, explained(watch, world, need):
         with launch.all_or_none():
             job = decide(report)
             resumed = _resumed_path(job.options)
             start = _start(job, resumed, report)
-        report.n_updates = job.options.steps
-        n_parameters = size(start.model)  # before ZeRO 3 shards them
-        engine = create_engine(start.model, job.optimizer, job.options, world, start.training)
-        if engine.n_trained < n_parameters:
-            frozen = f"{n_parameters - engine.n_trained:,}"
-            report.note(f"trained: {engine.n_trained:,} of them; frozen: {frozen}")
-        trainer = Trainer(
-            job.options, job.optimizer, job.course(engine), engine, report, start.state
-        )
-        path = resumed or _new_path(job, engine)
+        trainer = _ready(job, start, world, plugins, report, watch, need)
+        path = resumed or _new_path(job, trainer.engine)
+        stop.can_save = True
         with _held(path, job, plugins, world.rank, new=resumed is None) as folder:
             try:
-                with StopRequest() as stop, report.shown():
-                    reason = trainer.run(folder, stop, RunHooks(plugins, folder, report))
+                with explained(watch, world, need), report.shown():
+                    reason = trainer.run(folder, stop, RunHooks(plugins, folder, report), watch)
             except XLMError:
                 if resumed is None and not start.state.update:
                     folder.remove()  # nothing in it is worth to go on with
                 raise
             if folder.writing:
+                watch.at("plotting the curves")
                 plot_runs([path], path / "plots" / "curves.png")
+        if reason == REQUEUED and world.rank == 0:
+            # Before the other ranks are let go: a launcher ends all once one has ended.
+            report.note(slurm.requeue(os.environ))
     return Outcome(reason, path, start.state.update)
+
+
+def _ready(
+    job: Job,
+    start: _Start,
+    world: World,
+    plugins: Plugins,
+    report: Report,
+    watch: Watchdog,
+    need: list[str],
+) -> Trainer:
+    """All that is left to do before anything is written: compare ranks, and try the largest batch.
+
+    :param need: gets what the run needs of memory.
+    """
+    options, update = job.options, start.state.update
+    watch.at("comparing the ranks")
+    drawn = [job.drawn(n) for n in range(update, min(update + _COMPARED_UPDATES, options.steps))]
+    agreement.check(
+        agreement.facts(
+            options, job.optimizer, job.description.to_json(), job.data, update, drawn, plugins
+        )
+    )
+    report.n_updates = options.steps
+    n_parameters = size(start.model)  # before ZeRO 3 shards them
+    rehearsals = job.rehearsals(world.world_size * options.accumulation)
+    need.append(_estimate(job, start.model, world, rehearsals).line())
+    report.note(need[0])
+    watch.at("making the engine")
+    engine = create_engine(start.model, job.optimizer, options, world, start.training)
+    watch.follow(engine.model)
+    if engine.n_trained < n_parameters:
+        frozen = f"{n_parameters - engine.n_trained:,}"
+        report.note(f"trained: {engine.n_trained:,} of them; frozen: {frozen}")
+    trainer = Trainer(options, job.optimizer, job.course(engine), engine, report, start.state)
+    if told := rehearse(engine, rehearsals, watch):
+        report.note(told)
+    return trainer
+
+
+def _estimate(job: Job, model: Model, world: World, rehearsals: list[Rehearsal]) -> MemoryEstimate:
+    """What the run needs of memory on this rank."""
+    options = job.options
+    groups = optim.parameter_groups(model, job.optimizer, options.train_only)
+    is_sharded = launch.choose_engine(options.engine, world) == "deepspeed"
+    return MemoryEstimate.of(
+        job.description.options,
+        size(model),
+        sum(p.numel() for p in optim.trained_parameters(groups).values()),
+        max(one.batch.n_tokens for one in rehearsals),
+        n_stacks=len(job.description.stacks),
+        stage=options.zero_stage if is_sharded else 0,
+        world_size=world.world_size,
+        half=choose_precision(options.precision, world.device) != "fp32",
+    )
 
 
 def size(module: nn.Module) -> int:
@@ -156,20 +235,22 @@ def size(module: nn.Module) -> int:
 
 
 @contextmanager
-def joined(engine: str) -> Iterator[None]:
+def joined(options: RunOptions) -> Iterator[None]:
     """Together with the other processes, and apart from them again, whatever happens.
 
     Several runs in one go join once: to do so again on the same port may fail.
+
+    :param options: the engine is read, and for how long others are waited for.
     """
     if dist.is_initialized():
         yield
         return
     world = launch.World.from_environment()
-    launch.start(world, launch.choose_engine(engine, world))
+    launch.start(world, launch.choose_engine(options.engine, world), options.hang_minutes)
     try:
         yield
-    except BaseException:
-        launch.finish(failed=True)
+    except BaseException as error:
+        launch.finish(failed=error)
         raise
     launch.finish()
 
@@ -226,7 +307,7 @@ def _check_same_model(checkpoint: Path, run: Path, job: Job) -> None:
 
     :raises RunError: something differs; says what.
     """
-    written = json.loads((checkpoint / MODEL_NAME).read_text(encoding="utf-8"))
+    written = recorded_description(checkpoint)
     asked = job.description.to_json()
     for part, value in asked.items():
         if written.get(part) != value:

@@ -87,6 +87,7 @@ def _scores(engine: Engine, classifier: Classifier, examples: Examples) -> Score
     with engine.inference():
         # All ranks go through as many batches: a sharded model's forward is a collective.
         for first in range(0, len(batches), engine.world_size):
+            engine.stop_if_asked()
             index = first + engine.rank
             rows = batches[min(index, len(batches) - 1)]
             scores = classifier.scores(engine.model, examples.batch(rows).to(engine.device))

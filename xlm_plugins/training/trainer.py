@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from xlm_plugins.core.batch import Batch
 from xlm_plugins.core.contracts import Trainable
-from xlm_plugins.core.errors import DivergenceError
+from xlm_plugins.core.errors import BundleError, DivergenceError
 from xlm_plugins.core.files import write_json
 from xlm_plugins.data.loader import load
 from xlm_plugins.data.randomness import generator
@@ -34,8 +34,9 @@ from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import RunFolder
 from xlm_plugins.training.run_hooks import RunHooks
 from xlm_plugins.training.schedules import LearningRate
-from xlm_plugins.training.signals import StopRequest
+from xlm_plugins.training.signals import StopAsked, StopRequest
 from xlm_plugins.training.validation import Validation
+from xlm_plugins.training.watchdog import Watchdog
 
 TRAINER_NAME = "trainer.json"
 MAX_SKIPPED_IN_A_ROW = 20
@@ -54,6 +55,7 @@ class TrainerState:
     :param metrics_position: length of metrics.jsonl, in bytes.
     :param tallies: sums of the log line that is still open.
     :param validation: best values so far.
+    :param left_out: keys of the blocks of text that could not be read and were left out.
     """
 
     data: str
@@ -65,11 +67,19 @@ class TrainerState:
     metrics_position: int = 0
     tallies: dict[str, Any] = field(default_factory=lambda: {"steps": [], "tokens": 0})
     validation: dict[str, Any] = field(default_factory=lambda: {"best": {}, "n_without": 0})
+    left_out: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainerState:
-        """The state in a checkpoint folder."""
-        return cls(**json.loads((checkpoint / TRAINER_NAME).read_text(encoding="utf-8")))
+        """The state in a checkpoint folder.
+
+        :raises BundleError: it is missing or unreadable.
+        """
+        path = checkpoint / TRAINER_NAME
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise BundleError(f"{path} cannot be read: {error}") from error
 
 
 class Evaluation(Protocol):
@@ -93,6 +103,7 @@ class Course:
     :param batches: number of an update -> this rank's micro-batches.
     :param best_by: what the best model is chosen by where the options name nothing.
     :param measures_untrained: whether there is anything to measure before the first update.
+    :param may_leave_out: whether text that cannot be read is left out, which is then counted.
     """
 
     description: ModelDescription
@@ -103,6 +114,7 @@ class Course:
     evaluation: Evaluation
     best_by: tuple[str, ...]
     measures_untrained: bool
+    may_leave_out: bool = False
 
 
 class Trainer:
@@ -136,44 +148,57 @@ class Trainer:
         self._learning_rate = LearningRate(optimizer)
         self._tallies = Tallies(engine.device)
         self._tallies.restore(state.tallies, engine.rank)
+        self._left_out = set(state.left_out)
         self._skipped_in_a_row = 0
         self._gradient_norm = self._rate = 0.0
         self._is_saved = state.update > 0
 
-    def run(self, folder: RunFolder, stop: StopRequest, hooks: RunHooks) -> str:
+    def run(self, folder: RunFolder, stop: StopRequest, hooks: RunHooks, watch: Watchdog) -> str:
         """Train until the end.
 
         :param folder: where the run is written.
         :param stop: notes the signals that end the run early.
         :param hooks: tells plugins what happens.
+        :param watch: is told what goes on.
         :returns: why it ended: ``done``, ``minutes``, ``criterion`` or the name of a signal.
         :raises DivergenceError: too many updates in a row had a non-finite gradient.
         """
         self._folder = folder
         self._stop = stop
         self._hooks = hooks
+        self._watch = watch
         self._metrics = MetricsFile(folder.metrics, writing=folder.writing)
         self._metrics.cut(self.state.metrics_position)
         self._began = time.monotonic() - self.state.elapsed
         self._logged_at = time.monotonic()
         try:
-            untrained = self.course.measures_untrained and self.state.evaluated < 0
-            if untrained and self.options.evaluate_every:
-                self.report.note("measuring the model on the validation text before it is trained")
-                self._evaluate()
-                hooks.step_end(self.state.update)
-            reason = self._reason_to_stop() or self._train()
-            self._finish(reason)
+            self.engine.asked_to_stop = stop.asked
+            self._catch_up()
+            return self._finish(self._reason_to_stop() or self._train())
         finally:
+            self.engine.asked_to_stop = None
             self._metrics.close()
-        return reason
+
+    def _catch_up(self) -> None:
+        """Measure the model before it is trained, or where a signal came in between."""
+        options, update = self.options, self.state.update
+        if not options.evaluate_every or update % options.evaluate_every:
+            return
+        if update == 0 and self.state.evaluated < 0 and self.course.measures_untrained:
+            self.report.note("measuring the model on the validation text before it is trained")
+            self._evaluate()
+            self._hooks.step_end(update)
+        elif 0 < update < options.steps and self.state.evaluated < update:
+            self._evaluate()
 
     def _train(self) -> str:
         """Update until the last update or a reason to stop, which is returned."""
         options = self.options
         self._logged_at = time.monotonic()
         batches = self.course.batches
-        for micro_batches in load(batches, self.state.update, options.steps, options.workers):
+        self._watch.at("reading the first batch")
+        begin, workers, left_out = self.state.update, options.workers, self._left_out
+        for micro_batches in load(batches, begin, options.steps, workers, left_out):
             self._update(self.course.update(self.state.update), micro_batches)
             self._after_update()
             if reason := self._reason_to_stop():
@@ -182,6 +207,7 @@ class Trainer:
 
     def _update(self, update: Update, micro_batches: list[Batch]) -> None:
         """One update of the weights: the gradient of the mean loss over the global batch."""
+        self._watch.at(f"update {update.index} ({update.objective}:{update.step})")
         self._is_saved = False
         trainable = self.course.trainables[update.objective]
         for index, batch in enumerate(micro_batches):
@@ -269,6 +295,9 @@ class Trainer:
             "skipped": self.state.n_skipped,
             "tokens_per_second": round(speed, 1),
         }
+        if self.course.may_leave_out:
+            self._gather_left_out()
+            common["blocks_left_out"] = len(self.state.left_out)
         for record in records:
             self._metrics.write("train", self.state.update, {**record, **common})
         self._hooks.logged(records, **common)
@@ -276,13 +305,27 @@ class Trainer:
         left = self._elapsed() * (1 / share - 1)
         self.report.training(self.state.update, records, self._rate, speed, share, left)
 
+    def _gather_left_out(self) -> None:
+        """Take in what any rank had to leave out; collective."""
+        everywhere = {key for keys in self.engine.gather(sorted(self._left_out)) for key in keys}
+        if len(everywhere) > len(self.state.left_out):
+            self.report.note(
+                f"{len(everywhere)} blocks of training text could not be read and were left out "
+                "(--skip-bad-shards)"
+            )
+        self.state.left_out = sorted(everywhere)
+
     def _evaluate(self) -> None:
         """Measure the validation data; keep the model where it is the best so far."""
         began = time.monotonic()
-        self.state.evaluated = self.state.update
+        self._watch.at(f"the evaluation after update {self.state.update}")
         self._is_saved = False
         keep = self._folder.hypotheses / f"step-{self.state.update}"
-        metrics = self.course.evaluation.evaluate(self.engine, "valid", keep)
+        try:
+            metrics = self.course.evaluation.evaluate(self.engine, "valid", keep)
+        except StopAsked:  # there may be little time; a resume makes up for it
+            return
+        self.state.evaluated = self.state.update
         if metrics:
             self._metrics.write("evaluation", self.state.update, metrics)
             self.report.evaluation(self.state.update, metrics)
@@ -305,7 +348,10 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint: a bundle and all that going on needs."""
+        self._watch.at(f"saving after update {self.state.update}")
         self.state.elapsed = self._elapsed()
+        if self.course.may_leave_out:
+            self._gather_left_out()
         self.state.metrics_position = self._metrics.position()
         self.state.tallies = self._tallies.to_json(self.engine)
         self.state.validation = self._validation.to_json()
@@ -324,8 +370,11 @@ class Trainer:
     def _describe(self, folder: Path) -> None:
         write_description(folder, self.course.description, self.course.tokenizer)
 
-    def _finish(self, reason: str) -> None:
-        """Measure and save at the end; after a signal only save, there may be little time."""
+    def _finish(self, reason: str) -> str:
+        """Measure and save at the end; after a signal only save, there may be little time.
+
+        :returns: why the run ended, which may be a signal that came meanwhile.
+        """
         if reason in ("done", "minutes", "criterion"):
             if self._tallies.by_step:
                 self._log()
@@ -334,3 +383,5 @@ class Trainer:
                 self._hooks.step_end(self.state.update)
         if not self._is_saved:
             self._save()
+        left_out = self.state.evaluated != self.state.update
+        return self._reason_to_stop() or reason if left_out else reason

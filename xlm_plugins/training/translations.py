@@ -21,6 +21,7 @@ from xlm_plugins.model.config import GenerationOptions
 from xlm_plugins.model.generation import check_beam
 from xlm_plugins.model.translation import Translator
 from xlm_plugins.training.engine import Engine
+from xlm_plugins.training.storage import storing
 from xlm_plugins.training.text_metrics import (
     MEASURES,
     LanguageGuesser,
@@ -108,6 +109,7 @@ class TranslationPlan:
         texts = sources[engine.rank :: engine.world_size]
         outputs = []
         for pair in itertools.pairwise(step.languages):
+            engine.stop_if_asked()
             translator = Translator(self.bundle, *pair, self.options, untrained=True)
             with engine.inference():
                 found = translator.translate(translator.encode(texts))
@@ -145,12 +147,13 @@ def _in_order(shares: Sequence[Sequence[str]]) -> list[str]:
 
 def _write(folder: Path, found: Translated, scores: Scores) -> None:
     """The text of an evaluation, a file a language, line by line."""
-    folder.mkdir(parents=True, exist_ok=True)
     columns = {
         "source": found.sources,
         **{f"output-{i}": texts for i, texts in enumerate(found.outputs, 1)},
         "reference": found.references,
     }
-    for name, texts in columns.items():
-        write_text(folder / f"{name}.txt", "".join(f"{text}\n" for text in texts))
-    write_json(folder / "scores.json", asdict(scores))
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, texts in columns.items():
+            write_text(folder / f"{name}.txt", "".join(f"{text}\n" for text in texts))
+        write_json(folder / "scores.json", asdict(scores))

@@ -148,6 +148,17 @@ def test_in_evaluation_tokens_do_not_see_each_other() -> None:
     torch.testing.assert_close(torch.cat([layer(row[None]) for row in x]), together)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_fp16_weights_with_fp32_statistics_make_the_same_queries(training: bool) -> None:
+    """As DeepSpeed has them: it casts parameters and leaves buffers."""
+    layer, x = memory().train(training), torch.randn(50, DIM)
+    expected = layer.queries(x)
+    for parameter in layer.parameters():
+        parameter.data = parameter.data.half()
+    found = layer.queries(x.half())
+    torch.testing.assert_close(found, expected.half(), atol=0.02, rtol=0.0)
+
+
 def test_batchnorm_sees_the_batch_while_training_only() -> None:
     layer = memory()
     before = layer.query_norm.running_mean.clone()

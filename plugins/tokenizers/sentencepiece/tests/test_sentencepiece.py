@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from xlm_sentencepiece import SentencePieceOptions
-from xlm_sentencepiece.tokenizer import MODEL_NAME, SPECIALS, SentencePieceTokenizer
+from xlm_sentencepiece.layouts import XLM_SPECIALS
+from xlm_sentencepiece.tokenizer import MODEL_NAME, SentencePieceTokenizer
 
 from xlm_plugins import BundleError, DataError
 from xlm_plugins.testing import check_tokenizer
@@ -51,7 +52,7 @@ def test_the_contract(options: dict[str, Any]) -> None:
 
 
 def test_ids_are_laid_out_as_xlm_lays_them_out(tokenizer: SentencePieceTokenizer) -> None:
-    assert tuple(tokenizer.tokens()[:14]) == SPECIALS
+    assert tuple(tokenizer.tokens()[:14]) == XLM_SPECIALS
     assert len(tokenizer.tokens()) == 380
     roles = tokenizer.vocabulary().roles
     assert roles == {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}
@@ -66,7 +67,7 @@ def test_text_in_any_script_survives(tmp_path: Path, model: str) -> None:
     rows = tokenizer.encode_batch(SENTENCES + UNSEEN)
     assert tokenizer.decode_batch(rows.rows) == SENTENCES + UNSEEN
     assert rows.n_rows == len(SENTENCES + UNSEEN)
-    assert rows.values.min() >= len(SPECIALS)
+    assert rows.values.min() >= len(XLM_SPECIALS)
 
 
 def test_without_bytes_text_can_be_unknown(tmp_path: Path) -> None:

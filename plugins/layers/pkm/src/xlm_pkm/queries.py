@@ -10,15 +10,29 @@ from torch.nn import functional
 
 
 class QueryNorm(nn.BatchNorm1d):
-    """BatchNorm that takes any number of tokens: fewer than two are normalised as in evaluation."""
+    """BatchNorm that takes any number of tokens: fewer than two are normalised as in evaluation.
+
+    In fp16 the statistics stay fp32, as DeepSpeed leaves them; the weights then have to follow.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each feature over the tokens.  Shape: (n_tokens, n_features), kept."""
-        if len(x) >= 2:
-            return super().forward(x)
-        return functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        training = self.training and len(x) >= 2
+        if training:
+            self.num_batches_tracked += 1
+        mean, variance = self.running_mean, self.running_var
+        weight, bias = self.weight.to(mean.dtype), self.bias.to(mean.dtype)
+        # Of no rows torch sends gradients in another order, which ZeRO 2 and 3 would mix up.
+        rows = x if len(x) else functional.pad(x, (0, 0, 0, 1))
+        normalised = functional.batch_norm(
+            rows, mean, variance, weight, bias, training, self.momentum, self.eps
         )
+        return normalised[: len(x)]
 
 
 def hidden_layers(widths: Sequence[int], batchnorm: bool) -> nn.Sequential:

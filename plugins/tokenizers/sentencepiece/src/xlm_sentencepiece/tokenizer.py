@@ -1,8 +1,8 @@
 """SentencePiece behind the `Tokenizer` contract.
 
-Ids are laid out as XLM lays them out: ``<s> </s> <pad> <unk>``, ten reserved specials, of which
-the first is the separator and the second the mask, then the pieces.  The reserved ones are
-SentencePiece control symbols: text that spells ``<special1>`` out never encodes to the mask.
+What is trained here has XLM's layout of ids (`layouts`), and a model of XLM-R's has its own.  The
+special ones are SentencePiece control symbols: text that spells ``<special1>`` out never encodes
+to the mask.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import sentencepiece
 
 from xlm_plugins import BundleError, DataError, Ragged, Tokenizer
 from xlm_sentencepiece import SentencePieceOptions
+from xlm_sentencepiece.hugging_face import as_tokenizers, find_model
+from xlm_sentencepiece.layouts import NOTHING, XLM_ROLES, XLM_SPECIALS, IdLayout
 
 MODEL_NAME = "sentencepiece.model"
-SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
-ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}
 # Expectation maximisation adds up one partial sum a thread, and float sums depend on their
 # order: only a fixed number of threads learns one and the same vocabulary on every machine.
 N_TRAINING_THREADS = 8
@@ -35,27 +35,24 @@ class SentencePieceTokenizer(Tokenizer):
     """A trained SentencePiece model.
 
     :param model: the serialised model, as ``sentencepiece.model`` holds it.
-    :raises BundleError: the bytes are no such model, or one with ids laid out otherwise.
+    :raises BundleError: the bytes are no such model, or one whose ids are laid out in no way that
+        is known.
     """
 
     def __init__(self, model: bytes) -> None:
         self._model = model
         self._at_start = _processor(model)
         self._in_line = _processor(model + NO_DUMMY_PREFIX)
-        found = [self._at_start.id_to_piece(i) for i in range(min(len(self._at_start), 14))]
-        if found != list(SPECIALS):
-            raise BundleError(
-                f"the SentencePiece model begins with the pieces {' '.join(found[:6])} ...",
-                expected=f"{' '.join(SPECIALS[:6])} ..., as `xlm tokenizer train` lays ids out",
-            )
-        all_ids = range(len(self._at_start))
-        self._tokens: list[str] = [self._at_start.id_to_piece(i) for i in all_ids]
-        never_unknown = any(self._at_start.is_byte(i) for i in all_ids)
-        self._reserved = tuple(
-            i
-            for i in range(len(SPECIALS))
-            if i != ROLES["unk"] or never_unknown  # without bytes, text does encode to <unk>
-        )
+        pieces = range(len(self._at_start))
+        self._layout = IdLayout.of([self._at_start.id_to_piece(i) for i in pieces])
+        self.begin_role = self._layout.begin_role
+        # Text encodes to no control symbol, and where there are bytes, not to <unk> either.
+        never = {self._layout.roles[role] for role in self.ROLES if role != "unk"}
+        ids = self._layout.id_of_piece.tolist()
+        never.update(ids[i] for i in pieces if self._at_start.is_control(i))
+        if any(self._at_start.is_byte(i) for i in pieces):
+            never.add(self._layout.roles["unk"])
+        self._reserved = tuple(sorted(never))
 
     @classmethod
     def train(
@@ -94,12 +91,18 @@ class SentencePieceTokenizer(Tokenizer):
     def load(cls, folder: Path) -> SentencePieceTokenizer:
         path = folder / MODEL_NAME
         try:
-            return cls(path.read_bytes())
+            model = path.read_bytes()
         except FileNotFoundError as error:
             raise BundleError(
                 f"{folder} holds no SentencePiece tokenizer: it has no {MODEL_NAME}",
                 remedy=f"train one: xlm tokenizer train TEXT --out {folder}",
             ) from error
+        return cls._of_file(path, model)
+
+    @classmethod
+    def _of_file(cls, path: Path, model: bytes) -> SentencePieceTokenizer:
+        try:
+            return cls(model)
         except BundleError as error:
             raise BundleError(
                 f"{path} cannot be used: {error.problem}",
@@ -119,13 +122,19 @@ class SentencePieceTokenizer(Tokenizer):
         line's beginning does, ``▁and`` for `` and``, since SentencePiece drops outer spaces.
         """
         if continues:
-            return Ragged.of([self._encode_continuation(text) for text in texts])
+            return self._ours(Ragged.of([self._encode_continuation(text) for text in texts]))
         # Many ids come back as one small array a text: no Python object is made for an id.
         rows = self._at_start.encode(list(texts), return_type="numpy")
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         values = np.concatenate(rows) if rows else np.empty(0, np.int32)
-        return Ragged(values, offsets)
+        return self._ours(Ragged(values, offsets))
+
+    def _ours(self, pieces: Ragged) -> Ragged:
+        """Rows of our ids from rows of SentencePiece's."""
+        if self.begin_role == "eos":  # in XLM's layout they are the same
+            return pieces
+        return Ragged(self._layout.id_of_piece[pieces.values], pieces.offsets)
 
     def _encode_continuation(self, text: str) -> list[int]:
         processor = self._at_start if text[:1].isspace() else self._in_line
@@ -139,22 +148,42 @@ class SentencePieceTokenizer(Tokenizer):
         """
         if not rows:
             return []  # SentencePiece would take this for one text
-        plain = [[int(i) for i in row] for row in rows]
-        for row in plain:
-            if row and not 0 <= min(row) <= max(row) < len(self._tokens):
-                wrong = min(row) if min(row) < 0 else max(row)
-                raise DataError(f"id {wrong}", expected=f"an id from 0 to {len(self._tokens) - 1}")
-        decoded: list[str] = self._at_start.decode(plain)
+        n_ids = len(self._layout.tokens)
+        pieces: list[list[int]] = []
+        for row in rows:
+            ids = np.asarray(row, np.int64)
+            if len(ids) and not 0 <= ids.min() <= ids.max() < n_ids:
+                wrong = ids.min() if ids.min() < 0 else ids.max()
+                raise DataError(f"id {wrong}", expected=f"an id from 0 to {n_ids - 1}")
+            found = self._layout.piece_of_id[ids]
+            pieces.append(found[found != NOTHING].tolist())
+        decoded: list[str] = self._at_start.decode(pieces)
         return decoded
 
     def tokens(self) -> list[str]:
-        return list(self._tokens)
+        return list(self._layout.tokens)
 
     def special(self, role: str) -> int:
-        return ROLES[role]
+        return self._layout.roles[role]
 
     def reserved(self) -> tuple[int, ...]:
         return self._reserved
+
+    @classmethod
+    def from_hugging_face(cls, folder: Path) -> SentencePieceTokenizer | None:
+        """XLM-R's tokenizer out of a folder in Hugging Face's or fairseq's format.
+
+        :returns: None where the folder holds another kind of tokenizer.
+        :raises BundleError: its file is damaged.
+        """
+        return None if (found := find_model(folder)) is None else cls._of_file(*found)
+
+    def to_hugging_face(self) -> Any:
+        """The same tokenizer as a `tokenizers.Tokenizer`, without any frame.
+
+        :raises BundleError: the model has what that library does not.
+        """
+        return as_tokenizers(self._model, self._at_start, self._layout)
 
     @property
     def fingerprint(self) -> str:
@@ -194,12 +223,12 @@ def _training_arguments(vocabulary_size: int, options: SentencePieceOptions) -> 
         "byte_fallback": options.byte_fallback,
         "character_coverage": options.character_coverage,
         "normalization_rule_name": options.normalisation,
-        "bos_id": ROLES["bos"],
-        "eos_id": ROLES["eos"],
-        "pad_id": ROLES["pad"],
-        "unk_id": ROLES["unk"],
+        "bos_id": XLM_ROLES["bos"],
+        "eos_id": XLM_ROLES["eos"],
+        "pad_id": XLM_ROLES["pad"],
+        "unk_id": XLM_ROLES["unk"],
         "unk_surface": "",
-        "control_symbols": list(SPECIALS[4:]),
+        "control_symbols": list(XLM_SPECIALS[4:]),
         "max_sentence_length": 65536,  # bytes; longer lines are left out of the training
         "num_threads": N_TRAINING_THREADS,
         "minloglevel": 2,

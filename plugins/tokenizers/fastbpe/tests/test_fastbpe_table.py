@@ -1,0 +1,93 @@
+"""The table of words: the same ids whatever it remembers, and however words are spelt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from xlm_fastbpe import word_table
+from xlm_fastbpe.word_table import WordTable
+
+from xlm_plugins import Ragged
+
+
+def number_of(word: str) -> int:
+    return int.from_bytes(word.encode()) % 1_000_003
+
+
+class Cutter:
+    """Gives a word two ids of its own, or one if it is short; counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, words: Sequence[str]) -> Ragged:
+        self.asked += words
+        return Ragged.of([self.ids(word) for word in words])
+
+    @staticmethod
+    def ids(word: str) -> list[int]:
+        return [number_of(word), len(word)][: 1 if len(word) < 3 else 2]
+
+
+def expected(lines: Sequence[str]) -> list[list[int]]:
+    return [[i for word in line.split() for i in Cutter.ids(word)] for line in lines]
+
+
+def rows_of(table: WordTable, lines: Sequence[str]) -> list[list[int]]:
+    return [row.tolist() for row in table.encode(lines).rows]
+
+
+def some_lines(n: int) -> list[str]:
+    """Words of 1 to 20 bytes, of letters of 1 to 4 bytes."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abéλ中𓀀", k=rng.randint(1, 6))) for _ in range(400)]
+    words += ["a" * n for n in range(1, 21)] + ["b" * 8 + "a" * n for n in range(1, 9)]
+    return [" ".join(rng.choices(words, k=rng.randint(0, 9))) for _ in range(n)]
+
+
+@pytest.mark.parametrize("bits", [18, 3])  # with 8 places, most words are not at theirs
+def test_words_have_their_ids(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    monkeypatch.setattr(word_table, "_BITS", bits)
+    cutter = Cutter()
+    table = WordTable(cutter)
+    lines = some_lines(500)
+    for _ in range(2):
+        assert rows_of(table, lines) == expected(lines)
+    assert len(cutter.asked) == len(set(cutter.asked))  # each word is cut once
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_lines_do_not_know_what_stands_beside_them(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(word_table, "LINES_AT_ONCE", at_once)
+    lines = some_lines(100)
+    assert rows_of(WordTable(Cutter()), lines) == expected(lines)
+
+
+def test_spaces_are_no_words() -> None:
+    lines = ["", " ", "a", "  a   b ", "a\tb\n\nc", "\0a\0", ""]
+    wanted = expected(["", "", "a", "a b", "a b c", "a", ""])
+    assert rows_of(WordTable(Cutter()), lines) == wanted
+    assert rows_of(WordTable(Cutter()), [""]) == [[]]
+    assert WordTable(Cutter()).encode([]).n_rows == 0
+
+
+def test_a_full_table_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_table, "MOST_WORDS", 50)
+    monkeypatch.setattr(word_table, "LINES_AT_ONCE", 10)
+    cutter = Cutter()
+    table = WordTable(cutter)
+    lines = some_lines(300)
+    assert rows_of(table, lines) == expected(lines)
+    assert len(cutter.asked) > len(set(cutter.asked))
+    assert len(table._row_of) < 50 + 10 * 9
+
+
+def test_ids_are_64_bit_whatever_the_words() -> None:
+    table = WordTable(Cutter())
+    assert table.encode(["a bcd"]).values.dtype == np.int64
+    assert table.encode([]).values.dtype == np.int64

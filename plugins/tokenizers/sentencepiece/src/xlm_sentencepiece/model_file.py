@@ -1,0 +1,137 @@
+"""SentencePiece's model file, read and written: a protobuf message, of which few fields matter.
+
+The library tells pieces and scores, yet not how text is normalised; and it makes no model of a
+vocabulary that was learnt elsewhere.  The message is ``sentencepiece_model.proto``, version 2.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+NORMAL, UNKNOWN, CONTROL = 1, 2, 3
+"""Kinds of pieces."""
+
+_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
+_MODEL_TYPES = {1: "unigram", 2: "bpe"}
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Specification:
+    """How a model cuts text.
+
+    :param kind: ``unigram`` or ``bpe``.
+    :param charsmap: the compiled table of characters that text goes through first, or nothing.
+    :param begins_with_space: whether a text that does not begin with a space gets one.
+    :param drops_spaces: whether outer spaces, and all but one of several, are left out.
+    """
+
+    kind: str
+    charsmap: bytes = b""
+    begins_with_space: bool = True
+    drops_spaces: bool = True
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a vocabulary and its log-probability."""
+
+    text: str
+    score: float
+    kind: int = NORMAL
+
+
+def read_specification(model: bytes) -> Specification:
+    """How a model cuts text; messages that are repeated add up, the last value counts.
+
+    :raises ValueError: the model is neither unigram nor BPE.
+    """
+    trainer: dict[int, int | bytes] = {}
+    normalizer: dict[int, int | bytes] = {}
+    for number, value in _fields(model):
+        if isinstance(value, bytes) and number == _TRAINER:
+            trainer.update(_fields(value))
+        elif isinstance(value, bytes) and number == _NORMALIZER:
+            normalizer.update(_fields(value))
+    model_type = int(trainer.get(3, 1))
+    if model_type not in _MODEL_TYPES:
+        raise ValueError(f"a SentencePiece model of type {model_type}, neither unigram nor BPE")
+    charsmap = normalizer.get(2, b"")
+    return Specification(
+        _MODEL_TYPES[model_type],
+        charsmap if isinstance(charsmap, bytes) else b"",
+        bool(normalizer.get(3, 1)),
+        bool(normalizer.get(4, 1)),
+    )
+
+
+def write_unigram(pieces: Sequence[Piece], specification: Specification) -> bytes:
+    """The model file of a unigram vocabulary."""
+    written = b"".join(_message(_PIECES, _piece(piece)) for piece in pieces)
+    roles = {"unk": 40, "bos": 41, "eos": 42}  # fields of the ids; pad, 43, there is none
+    texts = [piece.text for piece in pieces]
+    trainer = _number(3, 1) + _number(4, len(pieces))
+    trainer += b"".join(_number(n, texts.index(f"<{_MARKS[role]}>")) for role, n in roles.items())
+    trainer += _number(43, (1 << 64) - 1)
+    normalizer = _message(2, specification.charsmap) + _number(3, specification.begins_with_space)
+    normalizer += _number(4, specification.drops_spaces) + _number(5, 1)
+    return written + _message(_TRAINER, trainer) + _message(_NORMALIZER, normalizer)
+
+
+_MARKS = {"unk": "unk", "bos": "s", "eos": "/s"}
+
+
+def _piece(piece: Piece) -> bytes:
+    score = _key(2, _FOUR_BYTES) + struct.pack("<f", piece.score)
+    return _message(1, piece.text.encode()) + score + _number(3, piece.kind)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Numbers and values of a message's fields, in order."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, at = _varint(message, at)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            length, at = _varint(message, at)
+        else:
+            length = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}[wire]
+        yield number, message[at : at + length]
+        at += length
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
+
+
+def _written_varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 127:
+        written.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*written, value])
+
+
+def _key(number: int, wire: int) -> bytes:
+    return _written_varint(number << 3 | wire)
+
+
+def _number(number: int, value: int) -> bytes:
+    return _key(number, _VARINT) + _written_varint(int(value))
+
+
+def _message(number: int, content: bytes) -> bytes:
+    return _key(number, _BYTES) + _written_varint(len(content)) + content

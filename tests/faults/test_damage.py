@@ -1,0 +1,79 @@
+"""Whatever file of a checkpoint is damaged, the next start says so and takes the one before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+DAMAGES = {
+    "a bit flipped in a checkpoint's file": flip,
+    "a checkpoint's file cut short": cut,
+    "a checkpoint's file missing": Path.unlink,
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(
+    start: Callable[..., list[int]], tiny_run: Path, tmp_path: Path, faults: Any, fault: str
+) -> None:
+    newest = tiny_run / "checkpoints" / "step-12"
+    names = sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file())
+    assert len(names) >= 9
+    for name in names:
+        run = tmp_path / name.name
+        shutil.copytree(tiny_run, run)
+        faults.inject(fault)
+        DAMAGES[fault](run / "checkpoints" / "step-12" / name)
+        log = run.with_suffix(".log")
+        assert start(["train", f"--resume={run}"], log) == [0], log.read_text()
+        told = log.read_text()
+        assert "passing over the damaged checkpoint step-12" in told
+        assert name.name in told
+        assert "after 11 steps" in told
+        assert _lines(run) == _lines(tiny_run)
+        faults.survive(fault)
+        shutil.rmtree(run)
+
+
+@pytest.mark.faults
+def test_where_every_checkpoint_is_damaged_the_run_does_not_start_over(
+    start: Callable[..., list[int]], tiny_run: Path, tmp_path: Path, faults: Any
+) -> None:
+    run, log, fault = tmp_path / "run", tmp_path / "log", "every checkpoint damaged"
+    shutil.copytree(tiny_run, run)
+    for weights in run.glob("checkpoints/*/model.safetensors"):
+        flip(weights)
+    faults.inject(fault)
+    before = (run / "metrics.jsonl").read_bytes()
+    assert start(["train", f"--resume={run}"], log) == [2]
+    told = log.read_text()
+    assert "no checkpoint is whole" in told
+    assert f"delete {run / 'checkpoints'}" in told
+    assert "Traceback" not in told
+    assert (run / "metrics.jsonl").read_bytes() == before
+    faults.survive(fault, "the checkpoints; the metrics and the best models stay")
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [
+        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in lines
+    ]

@@ -1,0 +1,56 @@
+"""Ranks that would not do the same are found, and told apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.training import agreement
+from xlm_plugins.training.config import OptimizerOptions, RunOptions
+
+OPTIONS = RunOptions(seed=1)
+
+
+def facts(
+    options: RunOptions = OPTIONS, *, data: str = "f00d", drawn: tuple[str, ...] = ("mlm:en",) * 3
+) -> dict[str, str]:
+    optimizer = OptimizerOptions()
+    return agreement.facts(options, optimizer, {"dim": 4}, data, 0, drawn, Plugins.discover())
+
+
+def test_equal_ranks_agree() -> None:
+    assert agreement.differences([facts()] * 3) == []
+
+
+def test_paths_and_speed_may_differ() -> None:
+    own = replace(OPTIONS, out="/elsewhere", workers=3, threads=2)
+    assert agreement.differences([facts(), facts(own)]) == []
+
+
+def test_each_difference_names_its_rank() -> None:
+    found = agreement.differences([facts(), facts(), facts(replace(OPTIONS, seed=2), data="beef")])
+    assert found == ["--seed: rank 0 has 1, rank 2 has 2", "data: rank 0 has f00d, rank 2 has beef"]
+
+
+def test_other_objectives_are_shown() -> None:
+    (found,) = agreement.differences([facts(), facts(drawn=("tlm:en-fr", "mlm:en", "mlm:en"))])
+    assert found.startswith("objectives of the next updates: rank 0 has ")
+    assert "mlm:en mlm:en mlm:en, rank 1 has " in found
+    assert found.endswith("tlm:en-fr mlm:en mlm:en")
+
+
+def test_other_code_is_found(monkeypatch) -> None:
+    mine = facts()
+    monkeypatch.setattr(agreement, "_sources", lambda: "old")
+    (found,) = agreement.differences([mine, facts()])
+    assert found.startswith("xlm-plugins: ")
+
+
+def test_of_many_ranks_a_few_are_named() -> None:
+    others = [facts(data=str(rank)) for rank in range(9)]
+    (found,) = agreement.differences([facts(), *others])
+    assert found.endswith("rank 3 has 2 and 6 more ranks")
+
+
+def test_alone_there_is_nothing_to_compare() -> None:
+    agreement.check(facts())

@@ -1,0 +1,365 @@
+"""Models for transformers and for others: written, opened there, and imported again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from xlm_plugins.cli.main import main
+from xlm_plugins.core.errors import BundleError, OptionError, PluginError, RunError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.selection import Position
+from xlm_plugins.core.tokenizers import load_tokenizer, mark_tokenizer
+from xlm_plugins.interop import export
+from xlm_plugins.interop.reload import compare
+from xlm_plugins.loading import load
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
+
+if TYPE_CHECKING:
+    from xlm_plugins.training.settings import Settings
+
+transformers = pytest.importorskip("transformers")
+
+SMALL = {"dim": 16, "n_layers": 2, "n_heads": 2, "max_positions": 64}
+TEXT = "In the beginning was the word, and the word was short."
+"""Of the samples that every export compares."""
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Plugins:
+    return Plugins.discover()
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open what was exported in this process: a fresh one imports transformers for seconds."""
+    monkeypatch.setattr(export, "_reloaded", compare)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(
+    tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, plugins: Plugins
+) -> dict[str, Path]:
+    """Saved tokenizers of XLM's and of XLM-R's layout.  For reading only."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("tokenizers") / "xlm-r"
+    folder.mkdir()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*export.SAMPLE, TEXT] * 20),
+        model_prefix=str(folder / "sentencepiece"),
+        vocab_size=95,
+        minloglevel=2,
+    )
+    component = plugins.get("tokenizer", "sentencepiece")
+    mark_tokenizer(component, component.load().load(folder), folder)
+    return {"xlm": tiny_data / "tokenizer", "xlm-r": folder}
+
+
+Build = Callable[..., Bundle]
+
+
+@pytest.fixture
+def build(tmp_path: Path, plugins: Plugins, tokenizers: dict[str, Path]) -> Build:
+    """Make a bundle of random weights and save it.
+
+    ``build("xlm", languages=("en",), tied_output=False)``: the tokenizer's layout or folder, and
+    options.
+    """
+
+    def build(
+        layout: str | Path = "xlm",
+        languages: tuple[str, ...] = ("en", "fr", "de"),
+        objectives: tuple[str, ...] = ("mlm",),
+        **options: Any,
+    ) -> Bundle:
+        folder = layout if isinstance(layout, Path) else tokenizers[layout]
+        tokenizer = load_tokenizer(plugins, folder)
+        chosen = (plugins.get("objective", name) for name in objectives)
+        description = ModelDescription(
+            ModelOptions(**(SMALL | options)),
+            tokenizer.vocabulary(),
+            {name: number for number, name in enumerate(languages)},
+            ("encoder",),
+            objectives=tuple(ChosenObjective(c, c.options()) for c in chosen),
+        )
+        torch.manual_seed(5)
+        built = description.build_objectives()
+        model = description.build_model(built).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.2 * torch.randn_like(parameter)
+        source = Bundle(tmp_path / "source", description, model, tokenizer, built)
+        shutil.copytree(folder, source.path / "tokenizer")
+        source.save(tmp_path / "bundle")
+        return replace(source, path=tmp_path / "bundle")
+
+    return build
+
+
+ROBERTA = {
+    "layout": "xlm-r", "languages": (), "output_dense": True, "language_embeddings": False,
+    "layer_norm_eps": 1e-5, "ffn_dim": 24,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "languages": {},
+    "one language": {"languages": ("en",)},
+    "untied": {"tied_output": False},
+    "sinusoidal, relu": {"position_embeddings": "sinusoidal", "activation": "relu"},
+    "no language embeddings": {"language_embeddings": False},
+    "causal": {"objectives": ("clm",)},
+    "xlm-r": ROBERTA,
+    "xlm-r, untied": ROBERTA | {"tied_output": False, "activation": "relu"},
+    "xlm-r's tokenizer in xlm's model": {"layout": "xlm-r"},
+}
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("name", MODELS)
+def test_there_and_back_the_weights_are_equal(
+    build: Build, tmp_path: Path, plugins: Plugins, name: str
+) -> None:
+    bundle = build(**MODELS[name])
+    found = export.Export.prepare(bundle, tmp_path / "hf").write()
+    assert found.class_name == ("XLMRobertaForMaskedLM" if "xlm-r" in name[:5] and
+                                "tokenizer" not in name else "XLMWithLMHeadModel")  # fmt: skip
+    assert max(found.hidden, found.scores) < 1e-5
+    assert found.texts == []
+    assert main(["import", "hf", str(tmp_path / "hf"), str(tmp_path / "again")]) == 0
+    again = Bundle.load(tmp_path / "again", plugins)
+    ours, theirs = bundle.model.state_dict(), again.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    for key, tensor in ours.items():
+        torch.testing.assert_close(theirs[key], tensor, rtol=0, atol=0, msg=key)
+    assert again.tokenizer.fingerprint == bundle.tokenizer.fingerprint
+    assert again.objectives.keys() == bundle.objectives.keys()
+    assert again.description.languages == bundle.description.languages
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_checkpoint_of_xlm_goes_there_and_back(
+    shared: Path, tmp_path: Path, plugins: Plugins
+) -> None:
+    checkpoint = shared / "golden" / "ckpt_encoder.pth"
+    for command in (
+        ["import", "xlm", checkpoint, tmp_path / "bundle"],
+        ["export", "hf", tmp_path / "bundle", tmp_path / "hf"],
+        ["import", "hf", tmp_path / "hf", tmp_path / "again"],
+    ):
+        assert main([str(argument) for argument in command]) == 0
+    folders = [tmp_path / name for name in ("bundle", "again")]
+    first, again = (load_file(folder / "model.safetensors") for folder in folders)
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert load(folders[0]).language_ids == load(folders[1]).language_ids
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("folds", [False, True])
+def test_xlms_own_tokenizer_is_xlms_there_too(
+    build: Build, tmp_path: Path, plugins: Plugins, folds: bool
+) -> None:
+    component = plugins.get("tokenizer", "fastbpe")
+    options = component.options_from({"lowercase": folds, "remove_accents": folds})
+    (tmp_path / "learnt").mkdir()
+    learnt = component.load().train(export.SAMPLE * 3, 200, options, tmp_path / "learnt", 1)
+    mark_tokenizer(component, learnt, tmp_path / "learnt")
+    bundle = build(tmp_path / "learnt", languages=("en",))
+    found = export.Export.prepare(bundle, tmp_path / "hf").write()
+    assert found.texts == []
+    assert (tmp_path / "hf" / "vocab.json").is_file()
+    shutil.rmtree(tmp_path / "hf" / export.OWN_TOKENIZER)
+    assert main(["import", "hf", str(tmp_path / "hf"), str(tmp_path / "again")]) == 0
+    again = load(tmp_path / "again")
+    assert again.bundle.tokenizer.tokens() == learnt.tokens()
+    for text in export.SAMPLE:
+        (row,) = learnt.encode_batch([text]).framed(*learnt.frame).rows
+        assert again.encode(text).tolist() == row.tolist()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_pairs_and_masks_are_cut_as_ours_are(build: Build, tmp_path: Path) -> None:
+    for layout, model in (("xlm", {}), ("xlm-r", ROBERTA)):
+        bundle = build(**model)
+        export.Export.prepare(bundle, tmp_path / layout).write()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / layout)
+        roles = bundle.description.vocabulary.roles
+        begin, end = bundle.description.vocabulary.frame
+        first, second = (row.tolist() for row in bundle.tokenizer.encode_batch(["a b", "c"]).rows)
+        between = [end] if begin == end else [end, end]
+        pair = tokenizer("a b", "c")
+        assert pair["input_ids"] == [begin, *first, *between, *second, end]
+        assert "token_type_ids" not in pair
+        masked = tokenizer(f"the {tokenizer.mask_token} of")["input_ids"]
+        the, of = (row.tolist() for row in bundle.tokenizer.encode_batch(["the", "of"]).rows)
+        assert masked == [begin, *the, roles["mask"], *of, end]
+        assert tokenizer.pad_token_id == roles["pad"]
+        shutil.rmtree(tmp_path / "bundle")
+        shutil.rmtree(tmp_path / "source")
+
+
+@pytest.fixture(scope="module")
+def run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
+    """A finished run without a layer.  For reading only."""
+    from xlm_plugins.training.pretraining import train
+
+    out = tiny_data.with_name("run-without-layer")
+    return train(tiny_settings(layer=[], out=str(out)), Plugins.discover()).path
+
+
+def test_a_run_fills_masks_in_transformers_as_it_does_here(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "hf"
+    status = main(["export", "hf", str(run), str(out), "--language=en", "--license=mit"])
+    told = capsys.readouterr().err
+    assert status == 0, told
+    assert "tlm counted positions anew" in told
+    assert "opened again as XLMWithLMHeadModel" in told
+    assert "token ids that differ: 0" in told
+    pipeline = transformers.pipeline("fill-mask", model=str(out))
+    special = set(pipeline.tokenizer.all_special_ids) | {*range(14)}
+    for text in ("In the <mask> God created", "and <mask> said unto"):
+        (ours,) = load(run).fill_mask(text, "en", top=5)
+        given = text.replace("<mask>", pipeline.tokenizer.mask_token)
+        found = pipeline(given, top_k=5 + len(special))
+        best = [guess for guess in found if guess["token"] not in special][:5]
+        tokens = [pipeline.tokenizer.convert_ids_to_tokens(guess["token"]) for guess in best]
+        assert tokens == [filling.token for filling in ours]
+        assert best[0]["sequence"] == ours[0].text
+    assert_card((out / "README.md").read_text())
+
+
+def assert_card(card: str) -> None:
+    head, body = card.removeprefix("---\n").split("\n---\n")
+    fields = {k: json.loads(v) for k, _, v in (line.partition(": ") for line in head.split("\n"))}
+    assert fields["language"] == ["en"]
+    assert fields["license"] == "mit"
+    assert fields["metrics"] == ["perplexity"]
+    assert "`data`, objectives `mlm`, `tlm:en-fr`, 12 updates." in body
+    assert "- valid_mlm_ppl: " in body
+    assert "/" not in body.partition("## Data")[2].partition("## Use")[0]
+
+
+def test_languages_are_asked_for_in_the_card_of_a_model_of_several(
+    build: Build, tmp_path: Path, in_process: None
+) -> None:
+    prepared = export.Export.prepare(build(), tmp_path / "hf")
+    assert any("en = 0, fr = 1, de = 2" in note for note in prepared.notes)
+    prepared.write()
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "| fr | 1 |" in card
+    assert 'inputs["langs"]' in card
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "hf")
+    assert config.lang2id == {"en": 0, "fr": 1, "de": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "fact"),
+    [
+        ({"ffn_dim": 24}, "feed-forward layers of 24"),
+        ({"adaptive_cutoffs": (50, 100), "tied_output": False}, "adaptive softmax"),
+        (ROBERTA | {"position_embeddings": "sinusoidal"}, "sinusoidal positions"),
+        (ROBERTA | {"layout": "xlm"}, "begin with EOS"),
+        (ROBERTA | {"languages": ("en", "fr"), "language_embeddings": True}, "with languages"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_has_no_class_is_refused_with_its_reason(
+    build: Build, tmp_path: Path, model: dict[str, Any], fact: str
+) -> None:
+    with pytest.raises(BundleError, match="no class") as error:
+        export.Export.prepare(build(**model), tmp_path / "hf")
+    assert fact in error.value.problem
+    assert "export safetensors" in error.value.remedy
+    assert not (tmp_path / "hf").exists()
+
+
+def test_decoders_and_layers_of_plugins_are_told_together(
+    build: Build, tmp_path: Path, plugins: Plugins
+) -> None:
+    bundle, pkm = build(), plugins.get("layer", "pkm")
+    placed = PlacedLayer(Position("encoder", 1, False), pkm, pkm.options())
+    described = replace(bundle.description, stacks=("encoder", "decoder"), layers=(placed,))
+    with pytest.raises(BundleError) as error:
+        export.Export.prepare(replace(bundle, description=described), tmp_path / "hf")
+    for fact in ("decoder", f"pkm at {placed.position}"):
+        assert fact in error.value.problem
+
+
+def test_a_run_with_a_memory_is_refused_before_anything_is_written(
+    tiny_run: Path, refused: Callable[..., str]
+) -> None:
+    refused(["export", "hf", tiny_run, "out"], "pkm at", "xlm export safetensors")
+
+
+def test_an_existing_folder_is_refused(
+    tiny_run: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    for form in ("hf", "safetensors"):
+        refused(["export", form, tiny_run, "out"], "out")
+
+
+def test_another_model_than_ours_is_not_kept(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reloaded(*_: Path) -> dict[str, Any]:
+        return {"class": "XLMWithLMHeadModel", "hidden": 0.5, "scores": 1e-6, "tokenizer": None}
+
+    monkeypatch.setattr(export, "_reloaded", reloaded)
+    prepared = export.Export.prepare(build(), tmp_path / "new" / "hf")
+    with pytest.raises(RunError, match=r"0\.5"):
+        prepared.write()
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_difference_is_seen(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = export.weights_of(bundle := build())
+    name = "transformer.layer_norm2.1.bias"
+    changed = weights | {name: weights[name] + 0.25}
+    monkeypatch.setattr(export, "weights_of", lambda _: changed)
+    with pytest.raises(RunError, match=r"hidden states differ by 0\.25"):
+        export.Export.prepare(bundle, tmp_path / "hf").write()
+
+
+def test_without_transformers_the_extra_is_named(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda _: None)
+    with pytest.raises(PluginError) as error:
+        export.Export.prepare(build(), tmp_path / "hf")
+    assert "xlm-plugins[hf]" in error.value.remedy
+
+
+def test_a_language_that_cannot_be_alone_is_told(build: Build, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="does not know it") as error:
+        export.Export.prepare(build(), tmp_path / "hf", language="zz")
+    assert "en, fr, de" in error.value.expected
+
+
+def test_plain_weights_come_with_what_they_are(tiny_run: Path, tmp_path: Path) -> None:
+    assert main(["export", "safetensors", str(tiny_run), str(tmp_path / "out")]) == 0
+    found, bundle = load_file(tmp_path / "out" / "model.safetensors"), load(tiny_run).bundle
+    described = json.loads((tmp_path / "out" / "description.json").read_text())
+    assert described["tokens"] == bundle.tokenizer.tokens()
+    assert described["layers"][0]["component"] == "xlm-pkm/pkm"
+    assert described["tensors"].keys() == found.keys()
+    state = bundle.model.state_dict()
+    for name, tensor in found.items():
+        assert described["tensors"][name]["shape"] == list(tensor.shape)
+        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)

@@ -1,0 +1,76 @@
+"""What torch raises, as users read it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xlm_plugins.training import launch
+from xlm_plugins.training.failures import LostRank, OutOfMemory, RankFailed, explained
+from xlm_plugins.training.launch import World
+from xlm_plugins.training.watchdog import Watchdog
+
+CLOSED = (
+    "[/src/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:9646. This is "
+    "typically caused by a remote worker crashing. Check the logs."
+)
+
+
+def through(error: Exception, world_size: int = 2) -> None:
+    world = World(0, 0, world_size)
+    watch = Watchdog(world, 10.0)
+    watch.at("update 7 (tlm:en-fr)")
+    with explained(watch, world, ["memory of a rank, about: 3 GB"]):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] . DefaultCPUAllocator: can't allocate"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_what_takes_less(error: Exception) -> None:
+    with pytest.raises(OutOfMemory, match=r"rank 0 .* update 7 \(tlm:en-fr\)") as raised:
+        through(error)
+    assert raised.value.exit_status == 2
+    assert "3 GB" in raised.value.expected
+    for option in ("--batch-tokens", "--accumulation", "--zero-stage"):
+        assert option in raised.value.remedy
+
+
+def test_the_cpu_s_own_error_is_known() -> None:
+    with pytest.raises(OutOfMemory), explained(Watchdog(World(), 10.0), World(), []):
+        torch.empty(1 << 62, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (CLOSED, ": Connection closed by peer [127.0.0.1]:9646\n"),
+        ("[/src/gloo/x.cc:78] Timed out waiting 6000ms for recv", "Timed out waiting 6000ms"),
+    ],
+)
+def test_a_rank_that_is_gone_is_one_line_and_resumable(text: str, shown: str) -> None:
+    with pytest.raises(LostRank, match="rank 0 of 2 lost another rank at: update 7") as raised:
+        through(RuntimeError(text))
+    assert raised.value.exit_status == 75
+    assert shown in f"{raised.value}"
+
+
+def test_a_rank_that_failed_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "why_others_failed", lambda: (2, "rank 1 failed: a shard is gone"))
+    with pytest.raises(RankFailed, match="rank 1 failed: a shard is gone") as raised:
+        through(RuntimeError(CLOSED))
+    assert raised.value.exit_status == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("out of memory")])
+def test_other_errors_stay_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        through(error)
+    assert raised.value is error
+    with pytest.raises(RuntimeError, match="Connection closed"):
+        through(RuntimeError(CLOSED), world_size=1)

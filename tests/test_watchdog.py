@@ -1,0 +1,78 @@
+"""The watchdog ends what hangs, whatever the main thread is in, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from xlm_plugins.training.launch import World
+from xlm_plugins.training.watchdog import Watchdog
+
+MINUTES = 0.2 / 60
+HUNG = """
+import ctypes, sys
+from xlm_plugins.training.launch import World
+from xlm_plugins.training.watchdog import Watchdog
+
+def waiting_for_a_rank_that_is_gone():
+    ctypes.CDLL(None).sleep(300)
+
+with Watchdog(World(1, 1, 2), 0.3 / 60) as watch:
+    watch.at("update 12 (mlm:en)")
+    waiting_for_a_rank_that_is_gone()
+"""
+
+
+class Ends:
+    """Stands in for the end of the process."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.came = threading.Event()
+
+    def __call__(self, status: int) -> None:
+        self.status = status
+        self.came.set()
+
+
+def test_a_process_that_hangs_in_c_ends_resumably_and_says_where() -> None:
+    done = subprocess.run([sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 75, done.stderr
+    assert "rank 1 of 2: nothing moved for 0.005 minutes" in done.stderr
+    assert "it was at: update 12 (mlm:en)" in done.stderr
+    assert "in waiting_for_a_rank_that_is_gone" in done.stderr
+
+
+def test_it_ends_with_the_resumable_status(capfd: pytest.CaptureFixture[str]) -> None:
+    ends = Ends()
+    with Watchdog(World(), MINUTES, ends):
+        assert ends.came.wait(60)
+    assert ends.status == 75
+    assert "it was at: starting" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["told", "forward"])
+def test_what_moves_is_left_alone(kind: str) -> None:
+    ends, model = Ends(), nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    with Watchdog(World(), 20 * MINUTES, ends) as watch:
+        watch.follow(model)
+        looks_end = time.monotonic() + 1.2
+        seen = watch._n_beats
+        while time.monotonic() < looks_end:
+            model(torch.zeros(1, 3)) if kind == "forward" else watch.at("an update")
+            time.sleep(0.01)
+        assert watch._n_beats > seen + 10
+    assert ends.status is None
+
+
+def test_it_goes_with_its_block() -> None:
+    with Watchdog(World(), 10.0) as watch:
+        watch.at("something")
+        assert watch.doing == "something"
+    assert not watch._thread.is_alive()

@@ -1,0 +1,74 @@
+"""``xlm export``: a model for other libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from xlm_plugins.model.bundle import Bundle
+
+
+@click.group()
+def export() -> None:
+    """Write a model in a form that other libraries read.
+
+    RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
+    """
+
+
+@export.command()
+@click.argument("run", metavar="RUN")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--language", help="Make it a model of this one language, as pipelines need it.")
+@click.option(
+    "--license",
+    "licence",
+    default="unknown",
+    show_default=True,
+    help="The model card's licence field, such as mit.",
+)
+@click.pass_context
+def hf(context: click.Context, run: str, out: Path, language: str | None, licence: str) -> None:
+    """Write RUN as a model of transformers into OUT, and compare it with what it was.
+
+    The encoder becomes an XLMWithLMHeadModel or an XLMRobertaForMaskedLM, with configuration,
+    safetensors, a fast tokenizer and a model card.  It is then opened in a process of its own,
+    and hidden states, scores and token ids of sample text are compared.
+    """
+    from xlm_plugins.interop.export import Export
+
+    prepared = Export.prepare(_open(context, run), out, language=language, licence=licence)
+    for note in prepared.notes:
+        click.echo(f"note: {note}", err=True)
+    found = prepared.write()
+    click.echo(
+        f"{out}: opened again as {found.class_name}; the largest differences are "
+        f"{found.hidden:.2g} in hidden states and {found.scores:.2g} in scores",
+        err=True,
+    )
+    if found.texts is not None:
+        click.echo(f"token ids that differ: {len(found.texts)} sample texts", err=True)
+        for text in found.texts:
+            click.echo(f"  {text!r}", err=True)
+
+
+@export.command()
+@click.argument("run", metavar="RUN")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.pass_context
+def safetensors(context: click.Context, run: str, out: Path) -> None:
+    """Write the weights of RUN, whatever it is, and a description in JSON into OUT."""
+    from xlm_plugins.interop.plain import export_safetensors
+
+    export_safetensors(_open(context, run), out)
+    click.echo(f"{out}: model.safetensors and description.json", err=True)
+
+
+def _open(context: click.Context, run: str) -> Bundle:
+    from xlm_plugins.model.bundle import Bundle
+    from xlm_plugins.training.run import find_bundle
+
+    return Bundle.load(find_bundle(run), context.obj.plugins)

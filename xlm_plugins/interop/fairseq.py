@@ -1,0 +1,144 @@
+"""XLM-R and RoBERTa as fairseq saved them: ``model.pt``, ``dict.txt``, a SentencePiece model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.options import build
+from xlm_plugins.interop.foreign import ForeignEncoder
+from xlm_plugins.interop.huggingface import ACTIVATIONS, positions_from_pad
+from xlm_plugins.interop.naming import POSITIONS, fairseq_names, left_over, theirs_as_ours
+from xlm_plugins.interop.pickles import read_checkpoint
+from xlm_plugins.model.config import ModelOptions
+
+MODEL_NAME = "model.pt"
+DICTIONARY_NAME = "dict.txt"
+PAD = 1
+"""fairseq's own id of ``<pad>``, behind ``<s>``."""
+
+_BASE = "encoder.sentence_encoder."
+_NORMS = ("layernorm_embedding", "emb_layer_norm")
+
+
+def read_encoder(folder: Path) -> ForeignEncoder:
+    """Read the encoder of a fairseq folder.
+
+    :raises BundleError: a damaged file, or another architecture.
+    """
+    path = folder / MODEL_NAME
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise BundleError(f"{path} is no checkpoint of fairseq", expected="one with `model`")
+    theirs = {_newer(name): tensor for name, tensor in content["model"].items()}
+    _split_projections(theirs)
+    try:
+        return _encoder(_arguments(content), theirs)
+    except KeyError as error:
+        raise BundleError(
+            f"{path} is no encoder of RoBERTa's family: it has no {error.args[0]!r}",
+            expected="XLM-R or RoBERTa with its head",
+        ) from error
+
+
+def check_dictionary(folder: Path, tokens: list[str]) -> None:
+    """Hold ``dict.txt`` to the tokens that the SentencePiece model gives.
+
+    :param tokens: the four special ones first, ``<mask>`` last.
+    :raises BundleError: they differ, or the file is missing.
+    """
+    path = folder / DICTIONARY_NAME
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    found = [line.rpartition(" ")[0] for line in lines if line]
+    wanted = tokens[4:-1]
+    if len(found) != len(wanted):
+        raise BundleError(
+            f"{path} has {len(found)} pieces, and the SentencePiece model beside it {len(wanted)}",
+            expected="the files that were published together",
+        )
+    for number, (theirs, own) in enumerate(zip(found, wanted, strict=True), start=1):
+        if theirs != own:
+            raise BundleError(
+                f"{path}, line {number}, is {theirs!r}, and {own!r} in the SentencePiece model",
+                expected="the files that were published together",
+            )
+
+
+def _encoder(arguments: Mapping[str, Any], theirs: dict[str, Tensor]) -> ForeignEncoder:
+    if f"{_BASE}layer_norm.weight" in theirs:
+        raise BundleError(
+            "LayerNorm stands before the layers, as in XLM-R XL: not supported",
+            expected="XLM-R base or large, or a model of their kind",
+        )
+    options = build(ModelOptions, _options(arguments, theirs), "model.pt")
+    norm = next((n for n in _NORMS if f"{_BASE}{n}.weight" in theirs), _NORMS[0])
+    names = fairseq_names(options, _BASE, norm)
+    lost = [name for name in left_over(names, theirs) if not _is_no_weight(name)]
+    if lost:
+        raise BundleError(f"model.pt has a weight {lost[0]!r}, which has no place here")
+    ours = theirs_as_ours(names, theirs)
+    ours[POSITIONS] = positions_from_pad(ours[POSITIONS], PAD)
+    heads = sorted(name for name in theirs if name.startswith("classification_heads."))
+    note = f"its classification heads are left out: {', '.join(heads)}"
+    return ForeignEncoder(options, ours, {}, {"pad": PAD}, "mlm", (note,) if heads else ())
+
+
+def _is_no_weight(name: str) -> bool:
+    ignored = ("encoder.lm_head.weight", f"{_BASE}version", f"{_BASE}embed_positions._float_tensor")
+    return name in ignored or name.startswith("classification_heads.")
+
+
+def _options(arguments: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> dict[str, Any]:
+    activation = arguments.get("activation_fn", "gelu")
+    if activation not in ACTIVATIONS:
+        raise BundleError(f"activation_fn = {activation!r}", expected=" or ".join(ACTIVATIONS))
+    tokens = theirs[f"{_BASE}embed_tokens.weight"]
+    n_layers = 1 + max(
+        (int(name[len(_BASE) :].split(".")[1]) for name in theirs if ".fc1.weight" in name),
+        default=-1,
+    )
+    return {
+        "dim": tokens.shape[1],
+        "n_layers": n_layers,
+        "n_heads": arguments["encoder_attention_heads"],
+        "ffn_dim": len(theirs[f"{_BASE}layers.0.fc1.weight"]),
+        "max_positions": len(theirs[f"{_BASE}embed_positions.weight"]) - PAD - 1,
+        "dropout": arguments.get("dropout", 0.1),
+        "attention_dropout": arguments.get("attention_dropout", 0.1),
+        "activation": activation,
+        "language_embeddings": False,
+        "tied_output": torch.equal(tokens, theirs["encoder.lm_head.weight"]),
+        "output_dense": True,
+        "layer_norm_eps": 1e-5,
+    }
+
+
+def _arguments(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of the model: ``args``, or ``cfg.model`` in newer checkpoints."""
+    found = content.get("args") or (content.get("cfg") or {}).get("model")
+    if found is None:
+        raise BundleError(
+            "model.pt holds neither args nor cfg", expected="what fairseq trained with"
+        )
+    return found if isinstance(found, Mapping) else vars(found)
+
+
+def _newer(name: str) -> str:
+    """A weight's name as newer versions have it: the encoder was called decoder once."""
+    return f"encoder.{name.removeprefix('decoder.')}" if name.startswith("decoder.") else name
+
+
+def _split_projections(theirs: dict[str, Tensor]) -> None:
+    """Take apart the one projection that older versions had for queries, keys and values."""
+    for name in [name for name in theirs if ".self_attn.in_proj_" in name]:
+        base, _, kind = name.partition("in_proj_")
+        for part, tensor in zip("qkv", theirs.pop(name).chunk(3), strict=True):
+            theirs[f"{base}{part}_proj.{kind}"] = tensor

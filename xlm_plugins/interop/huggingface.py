@@ -1,0 +1,214 @@
+"""Encoders of transformers as ours: XLM's, and those of RoBERTa's family.
+
+transformers itself is not needed: the files say all that there is to know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.options import build
+from xlm_plugins.interop.foreign import ForeignEncoder
+from xlm_plugins.interop.huggingface_files import read_config, read_weights
+from xlm_plugins.interop.naming import (
+    OUTPUT_BIAS,
+    POSITIONS,
+    left_over,
+    roberta_names,
+    theirs_as_ours,
+)
+from xlm_plugins.interop.xlm_weights import stack_weights
+from xlm_plugins.model.config import ModelOptions
+
+SUPPORTED = {
+    "xlm": ("XLMModel", "XLMWithLMHeadModel"),
+    "xlm-roberta": ("XLMRobertaModel", "XLMRobertaForMaskedLM"),
+    "roberta": ("RobertaModel", "RobertaForMaskedLM"),
+}
+"""The architectures that can be imported, by model type."""
+
+ACTIVATIONS = ("gelu", "relu")
+# Buffers, and a second name of what is tied.
+_NO_WEIGHT = re.compile(
+    r"(.*\.)?(embeddings\.)?(position_ids|token_type_ids)|lm_head\.decoder\.bias|"
+    r"(.*\.)?embeddings\.token_type_embeddings\.weight"
+)
+_POOLER = re.compile(r"(.*\.)?pooler\..*")
+
+
+def read_encoder(folder: Path) -> ForeignEncoder:
+    """Read an encoder out of a folder in Hugging Face's format.
+
+    :raises BundleError: no such folder, a damaged one, or another architecture.
+    """
+    config = read_config(folder)
+    kind = config["model_type"]
+    named = config.get("architectures") or [SUPPORTED.get(kind, ("",))[0]]
+    if kind not in SUPPORTED or named[0] not in SUPPORTED[kind]:
+        raise BundleError(
+            f"{folder} holds a {named[0] or kind}, of the type {kind}: not supported",
+            expected=", ".join(name for names in SUPPORTED.values() for name in names),
+        )
+    read: Callable[[dict[str, Any], dict[str, Tensor]], ForeignEncoder]
+    read = _read_xlm if kind == "xlm" else _read_roberta
+    weights = read_weights(folder)
+    try:
+        return read(config, weights)
+    except (KeyError, TypeError) as error:
+        raise BundleError(
+            f"{folder} is no whole {named[0]}: {error.args[0]!r} is missing or of the wrong kind"
+        ) from error
+
+
+def _read_xlm(config: dict[str, Any], theirs: dict[str, Tensor]) -> ForeignEncoder:
+    base = "transformer."
+    bare = not any(name.startswith(base) for name in theirs)
+    plain = {name.removeprefix(base): tensor for name, tensor in theirs.items()}
+    plain = {name: tensor for name, tensor in plain.items() if not _NO_WEIGHT.fullmatch(name)}
+    tied = config.get("tie_word_embeddings", True) and not config.get("asm", False)
+    options = build(ModelOptions, _xlm_options(config, tied or bare), "config.json")
+    ours = stack_weights(plain, options, "encoder")
+    if bare:
+        ours[OUTPUT_BIAS] = torch.zeros(len(ours["encoder.embeddings.tokens.weight"]))
+    causal = "clm" if config.get("causal") else "mlm"
+    special = _special(config, {"pad": "pad_index"})
+    special |= _special(config, {"pad": "pad_token_id", "mask": "mask_index"})
+    return ForeignEncoder(
+        options,
+        ours,
+        _languages(config),
+        special,
+        None if bare else causal,
+        _notes(bare, pooler=False),
+    )
+
+
+def _xlm_options(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
+    several = config.get("n_langs", 1) > 1 and config.get("use_lang_emb", True)
+    values = {
+        "dim": config["emb_dim"],
+        "n_layers": config["n_layers"],
+        "n_heads": config["n_heads"],
+        "max_positions": config.get("max_position_embeddings", 512),
+        "dropout": config.get("dropout", 0.1),
+        "attention_dropout": config.get("attention_dropout", 0.1),
+        "activation": "gelu" if config.get("gelu_activation", True) else "relu",
+        "position_embeddings": "sinusoidal" if config.get("sinusoidal_embeddings") else "learned",
+        "language_embeddings": several,
+        "tied_output": tied,
+        "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
+    }
+    if config.get("asm"):
+        values["adaptive_cutoffs"] = config["asm_cutoffs"]
+        values["adaptive_div_value"] = float(config["asm_div_value"])
+    return values
+
+
+def _languages(config: Mapping[str, Any]) -> dict[str, int]:
+    """The id of each language, by its name if the configuration knows it."""
+    n_languages = config.get("n_langs", 1)
+    named = config.get("lang2id") or {f"lang{number}": number for number in range(n_languages)}
+    if sorted(named.values()) != list(range(n_languages)):
+        raise BundleError(
+            f"config.json has {n_languages} languages, and lang2id names others: {named}",
+            expected=f"ids 0 to {n_languages - 1}",
+        )
+    return dict(named)
+
+
+def _read_roberta(config: dict[str, Any], theirs: dict[str, Tensor]) -> ForeignEncoder:
+    base = "roberta." if any(name.startswith("roberta.") for name in theirs) else ""
+    bare = "lm_head.dense.weight" not in theirs
+    tied = bare or config.get("tie_word_embeddings", True)
+    # The bias has two names; where nothing is tied, the layer's own is the one that is used.
+    if "lm_head.decoder.bias" in theirs and (not tied or "lm_head.bias" not in theirs):
+        theirs["lm_head.bias"] = theirs["lm_head.decoder.bias"]
+    options = build(ModelOptions, _roberta_options(config, tied, bare), "config.json")
+    names = roberta_names(options, base)
+    _check_nothing_left(left_over(names, theirs), tied)
+    ours = theirs_as_ours(names, theirs)
+    types = theirs.get(f"{base}embeddings.token_type_embeddings.weight")
+    ours[POSITIONS] = positions_from_pad(ours[POSITIONS], config["pad_token_id"], types)
+    if bare:
+        ours[OUTPUT_BIAS] = torch.zeros(len(ours["encoder.embeddings.tokens.weight"]))
+    special = _special(config, {"pad": "pad_token_id", "eos": "eos_token_id"})
+    pooler = any(_POOLER.fullmatch(name) for name in theirs)
+    return ForeignEncoder(options, ours, {}, special, None if bare else "mlm", _notes(bare, pooler))
+
+
+def positions_from_pad(table: Tensor, pad: int, types: Tensor | None = None) -> Tensor:
+    """RoBERTa's table of positions as ours: its first position is row ``pad + 1``.
+
+    :param table: shape (n_positions + pad + 1, dim).
+    :param types: the table of token types, of which every token has the first; it is added.
+        Shape: (n_types, dim)
+    :returns: shape (n_positions, dim).
+    """
+    own = table[pad + 1 :]
+    # Where the type says nothing, as in all published models, not even rounding is left behind.
+    return own if types is None or not types[0].any() else own + types[0]
+
+
+def _roberta_options(config: Mapping[str, Any], tied: bool, bare: bool) -> dict[str, Any]:
+    if config.get("is_decoder") or config.get("add_cross_attention"):
+        raise BundleError("the model is a decoder: not supported", expected="an encoder")
+    for key, values in (
+        ("hidden_act", ACTIVATIONS),
+        ("position_embedding_type", ("absolute", None)),
+    ):
+        if (given := config.get(key, values[0])) not in values:
+            raise BundleError(
+                f"config.json has {key} = {given!r}: not supported",
+                expected=" or ".join(value for value in values if value),
+            )
+    return {
+        "dim": config["hidden_size"],
+        "n_layers": config["num_hidden_layers"],
+        "n_heads": config["num_attention_heads"],
+        "ffn_dim": config["intermediate_size"],
+        "max_positions": config["max_position_embeddings"] - config["pad_token_id"] - 1,
+        "dropout": config.get("hidden_dropout_prob", 0.1),
+        "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
+        "activation": config.get("hidden_act", "gelu"),
+        "language_embeddings": False,
+        "tied_output": tied,
+        "output_dense": not bare,
+        "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
+    }
+
+
+def _check_nothing_left(names: list[str], tied: bool) -> None:
+    """Refuse weights that would be lost.
+
+    :raises BundleError: the first of them, by name.
+    """
+    ignored = [name for name in names if _NO_WEIGHT.fullmatch(name) or _POOLER.fullmatch(name)]
+    if tied and "lm_head.decoder.weight" in names:
+        ignored.append("lm_head.decoder.weight")
+    if lost := sorted(set(names) - set(ignored)):
+        raise BundleError(
+            f"the model has a weight {lost[0]!r}, which has no place here"
+            + (f", and {len(lost) - 1} more" if len(lost) > 1 else ""),
+            expected="an encoder with learned positions and RoBERTa's head",
+        )
+
+
+def _special(config: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, int]:
+    """The ids that a configuration gives roles, where it does."""
+    return {role: config[key] for role, key in keys.items() if isinstance(config.get(key), int)}
+
+
+def _notes(bare: bool, pooler: bool) -> tuple[str, ...]:
+    notes = []
+    if bare:
+        notes.append("the model has no output layer: it embeds, and fills no masks")
+    if pooler:
+        notes.append("its pooler is left out: a fine-tuned head reads the first position's state")
+    return tuple(notes)

@@ -1,0 +1,69 @@
+"""``xlm import hf``: a folder in Hugging Face's format, or fairseq's, becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xlm_plugins.core.contracts import Tokenizer
+from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.registry import Component
+from xlm_plugins.core.tokenizers import load_tokenizer, saved_component
+from xlm_plugins.interop import fairseq, huggingface
+from xlm_plugins.interop.foreign import write_encoder
+from xlm_plugins.interop.huggingface_files import CONFIG_NAME, read_tree
+from xlm_plugins.interop.huggingface_tokenizer import CONFIG_NAME as TOKENIZER_CONFIG_NAME
+from xlm_plugins.interop.new_bundle import check_out
+from xlm_plugins.interop.xlm_tokenizer import CODES_NAME, VOCABULARY_NAME, read_tokenizer
+
+OWN_TOKENIZER = "xlm-tokenizer"
+"""In what `xlm export hf` writes: our own saved tokenizer, which says more than theirs."""
+
+_TOKENIZER_FILES = "sentencepiece.bpe.model, a unigram tokenizer.json, or vocab.json and merges.txt"
+
+
+def import_hugging_face(folder: Path, out: Path, plugins: Plugins) -> list[str]:
+    """Write the bundle of an encoder in Hugging Face's or fairseq's format.
+
+    :returns: what the user should know.
+    :raises XLMError: what cannot be imported, and why; nothing is written then.
+    """
+    check_out(out)
+    is_fairseq = (folder / fairseq.MODEL_NAME).is_file() and not (folder / CONFIG_NAME).is_file()
+    if not is_fairseq and not (folder / CONFIG_NAME).is_file():
+        raise BundleError(
+            f"{folder} holds no model" if folder.is_dir() else f"there is no folder {folder}",
+            expected=f"a folder with {CONFIG_NAME}, or fairseq's with {fairseq.MODEL_NAME}",
+            remedy="a checkpoint of the XLM implementation: xlm import xlm CHECKPOINT.pth OUT",
+        )
+    encoder = (fairseq if is_fairseq else huggingface).read_encoder(folder)
+    component, tokenizer = _tokenizer(folder, tuple(encoder.languages), plugins)
+    if is_fairseq:
+        fairseq.check_dictionary(folder, tokenizer.tokens())
+    return write_encoder(encoder, component, tokenizer, out, plugins, str(folder))
+
+
+def _tokenizer(
+    folder: Path, languages: tuple[str, ...], plugins: Plugins
+) -> tuple[Component, Tokenizer]:
+    """The folder's tokenizer, and the component that reads it.
+
+    :raises BundleError: there is none that an installed plugin reads.
+    """
+    own = folder / OWN_TOKENIZER
+    if own.is_dir():
+        return saved_component(plugins, own), load_tokenizer(plugins, own)
+    if all((folder / name).is_file() for name in (VOCABULARY_NAME, CODES_NAME)):
+        path = folder / TOKENIZER_CONFIG_NAME
+        config = read_tree(path) if path.is_file() else {}
+        return read_tokenizer(folder, languages, config, plugins)
+    for component in plugins.registry.of("tokenizer"):
+        read = getattr(component.load(), "from_hugging_face", None)
+        tokenizer: Tokenizer | None = read(folder) if read else None
+        if tokenizer is not None:
+            return component, tokenizer
+    raise BundleError(
+        f"{folder} holds no tokenizer that can be read here",
+        expected=_TOKENIZER_FILES,
+        remedy="put the SentencePiece model that was published with it into the folder",
+    )

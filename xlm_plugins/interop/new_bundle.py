@@ -1,0 +1,121 @@
+"""Writing an imported model as a bundle: whole or not at all, one tensor at a time.
+
+The model itself is never built with weights, so that an import needs no more memory than what it
+reads from.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xlm_plugins.core.contracts import Tokenizer
+from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.registry import Component
+from xlm_plugins.core.tokenizers import save_tokenizer
+from xlm_plugins.model.bundle import write_description
+from xlm_plugins.model.description import ModelDescription
+from xlm_plugins.model.weights import WEIGHTS_NAME, named_weights
+
+_NAMES = {torch.float32: "F32", torch.int64: "I64"}
+
+
+def check_out(out: Path) -> None:
+    """Refuse to write where something is.
+
+    :raises BundleError: ``out`` exists and is not an empty folder.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise BundleError(
+            f"{out} is already there",
+            expected="a folder that does not exist yet",
+            remedy=f"choose another name, or remove it: rm -r {out}",
+        )
+
+
+def write_bundle(
+    out: Path,
+    description: ModelDescription,
+    component: Component,
+    tokenizer: Tokenizer,
+    weights: Mapping[str, Tensor],
+    origin: str,
+) -> None:
+    """Write a bundle under a temporary name and then give it its own.
+
+    :param component: the tokenizer's.
+    :param weights: by our names; kept as fp32, numbers of other kinds as whole numbers.
+    :param origin: what the error calls the weights.
+    :raises BundleError: the weights are not those of the description.
+    """
+    check_out(out)
+    check_weights(description, weights, origin)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
+        folder, saved = Path(work) / "bundle", Path(work) / "tokenizer"
+        folder.mkdir()
+        save_tokenizer(component, tokenizer, saved)
+        write_description(folder, description, saved)
+        write_tensors(folder / WEIGHTS_NAME, weights)
+        folder.rename(out)
+
+
+def check_weights(
+    description: ModelDescription, weights: Mapping[str, Tensor], origin: str
+) -> None:
+    """Hold weights to the names and shapes that the described model has.
+
+    :raises BundleError: they differ; the first few are named.
+    """
+    wanted = expected_shapes(description)
+    faults = [f"{name} is missing" for name in sorted(wanted.keys() - weights.keys())]
+    faults += [f"{name} is not in the model" for name in sorted(weights.keys() - wanted.keys())]
+    faults += [
+        f"{name} is {tuple(weights[name].shape)}, the model's is {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in weights and weights[name].shape != shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise BundleError(
+            f"the weights of {origin} are not those that its options call for: "
+            f"{'; '.join(faults[:3])}{more}"
+        )
+
+
+def expected_shapes(description: ModelDescription) -> dict[str, torch.Size]:
+    """The shape of every tensor that a bundle of the described model holds."""
+    # A plugin's layer may compute something when it is made, and needs a device that can.
+    with torch.device("cpu" if description.layers else "meta"):
+        model = description.build_model(description.build_objectives())
+    return {name: tensor.shape for name, tensor in named_weights(model).items()}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; a tensor is converted when its turn has come.
+
+    safetensors' own writer wants all tensors at hand in the type that they are written in.
+    """
+    kinds = {
+        name: torch.float32 if tensor.is_floating_point() else torch.int64
+        for name, tensor in tensors.items()
+    }
+    order = sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))  # keeps all aligned
+    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].numel() * kinds[name].itemsize
+        shape = list(tensors[name].shape)
+        table[name] = {"dtype": _NAMES[kinds[name]], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(table).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            values = tensors[name].detach().to(kinds[name]).contiguous()
+            file.write(values.view(-1).numpy().data.cast("B"))

@@ -1,0 +1,37 @@
+"""``xlm export safetensors``: any model's weights, and what they are, for whoever reads them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from xlm_plugins.core.files import write_json
+from xlm_plugins.interop.new_bundle import check_out, write_tensors
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.weights import WEIGHTS_NAME, named_weights
+
+DESCRIPTION_NAME = "description.json"
+
+
+def export_safetensors(bundle: Bundle, out: Path) -> None:
+    """Write ``model.safetensors`` and ``description.json`` into a new folder.
+
+    The description is that of a bundle, with the tokens in order of id and each tensor's shape.
+
+    :raises BundleError: ``out`` exists.
+    """
+    check_out(out)
+    weights = named_weights(bundle.model)
+    tensors = {name: {"shape": list(t.shape)} for name, t in sorted(weights.items())}
+    described = {
+        **bundle.description.to_json(),
+        "tokens": bundle.tokenizer.tokens(),
+        "tensors": tensors,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
+        folder = Path(work) / "weights"
+        folder.mkdir()
+        write_json(folder / DESCRIPTION_NAME, described)
+        write_tensors(folder / WEIGHTS_NAME, weights)
+        folder.rename(out)

@@ -1,0 +1,116 @@
+"""XLM's vocabulary: in a checkpoint, and in the file of ``token count`` lines beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xlm_plugins.core.errors import BundleError
+
+SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
+"""The words of the ids 0 to 13 (SEMANTICS 1)."""
+
+MOST_ODD_LINES = 0.01
+"""Share of lines that may be none; published files have a few whose token is white space."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A vocabulary in order of id, the special words first.
+
+    :param origin: where it comes from, for errors.
+    """
+
+    words: tuple[str, ...]
+    counts: tuple[int, ...]
+    origin: str
+
+
+def words_of(
+    content: Mapping[str, Any], params: Mapping[str, Any], checkpoint: Path, path: Path | None
+) -> Words:
+    """The vocabulary of a checkpoint, held to a file of it where one is given.
+
+    :param params: the checkpoint's options, which may cut the file's vocabulary.
+    :raises BundleError: there is none, or the file has another.
+    """
+    given = _read_vocabulary(path, params) if path else None
+    held = _held(content, checkpoint)
+    if held is None and given is None:
+        raise BundleError(
+            f"{checkpoint} holds no vocabulary (dico_id2word)",
+            remedy="--vocab VOCAB, the file of `token count` lines that belongs to it",
+        )
+    if held is None or given is None:
+        return held or given  # type: ignore[return-value]
+    if len(given.words) != len(held.words):
+        raise BundleError(
+            f"{path} has {_size(given)}, and the vocabulary of {checkpoint} has {_size(held)}",
+            expected="the vocabulary that the model was trained with",
+        )
+    for number, (theirs, own) in enumerate(zip(given.words, held.words, strict=True)):
+        if theirs != own:
+            raise BundleError(
+                f"{path} has {theirs!r} as id {number}, and {checkpoint} has {own!r}",
+                expected="the vocabulary that the model was trained with",
+            )
+    return held
+
+
+def _size(words: Words) -> str:
+    n_ids = len(words.words)
+    return f"{n_ids - len(SPECIALS)} words ({n_ids} ids with the special ones)"
+
+
+def _held(content: Mapping[str, Any], checkpoint: Path) -> Words | None:
+    by_id = content.get("dico_id2word")
+    if by_id is None:
+        return None
+    if not isinstance(by_id, Mapping) or sorted(by_id) != list(range(len(by_id))):
+        raise BundleError(f"the vocabulary of {checkpoint} does not number its words from 0 on")
+    words = tuple(str(by_id[number]) for number in range(len(by_id)))
+    if words[: len(SPECIALS)] != SPECIALS:
+        raise BundleError(
+            f"the vocabulary of {checkpoint} begins with {' '.join(words[:6])} ...",
+            expected=f"{' '.join(SPECIALS[:6])} ..., the 14 special words of XLM",
+        )
+    counts = content.get("dico_counts") or {}
+    return Words(words, tuple(int(counts.get(word, 0)) for word in words), str(checkpoint))
+
+
+def _read_vocabulary(path: Path, params: Mapping[str, Any]) -> Words:
+    """Read ``token count`` lines, of which a run may take the first or the frequent ones only.
+
+    XLM passes over a line that is no token and count, or names a token again.
+    """
+    counts = dict.fromkeys(SPECIALS, 0)
+    lines = [line.split() for line in _text(path).removesuffix("\n").split("\n")]
+    for fields in lines:
+        if len(fields) == 2 and fields[1].isdecimal():
+            counts.setdefault(fields[0], int(fields[1]))
+    if len(lines) - (len(counts) - len(SPECIALS)) > MOST_ODD_LINES * len(lines):
+        raise BundleError(
+            f"{path} is no vocabulary of XLM: {len(lines)} lines have "
+            f"{len(counts) - len(SPECIALS)} tokens with a count",
+            expected="lines such as `the 4711`",
+        )
+    kept = [word for word, n in counts.items() if n >= params["min_count"] or word in SPECIALS]
+    kept = kept[: params["max_vocab"]] if params["max_vocab"] > 0 else kept
+    return Words(tuple(kept), tuple(counts[word] for word in kept), str(path))
+
+
+def read_codes(path: Path) -> str:
+    """The text of a file of fastBPE codes.
+
+    :raises BundleError: there is no such file, or no text in it.
+    """
+    return _text(path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise BundleError(f"{path} cannot be read as text: {error}") from error
