@@ -50,7 +50,7 @@ class ModelOptions:
         if sorted({*cutoffs}) != list(cutoffs) or min(cutoffs, default=1) < 1:
             raise OptionError(
                 f"adaptive-cutoffs = {', '.join(map(str, cutoffs))}",
-                expected="rising token ids above 0: --adaptive-cutoffs 8000 --adaptive-cutoffs 20000",
+                expected="rising token ids above 0, each with a flag of its own",
             )
         if cutoffs and self.output_dense:
             raise OptionError(
