@@ -193,6 +193,9 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map packed states to packed states; rows do not see each other.
 
+        Gradients must reach the parameters in one order, however many rows there are: ZeRO 2 and 3
+        sum them over ranks as they come.
+
         :param x: shape (n_tokens, dim).
         :returns: shape (n_tokens, dim).
         """
@@ -270,6 +273,17 @@ class Tokenizer(ABC):
         By default itself; override it where rules differ by language.
         """
         return self
+
+    @classmethod
+    def from_hugging_face(cls, folder: Path) -> Tokenizer | None:
+        """The tokenizer in a folder of transformers, for `xlm import hf`; None if it is of another
+        kind."""
+        return None
+
+    def to_hugging_face(self) -> Any | None:
+        """The same as a `tokenizers.Tokenizer` without a frame, for `xlm export hf`; None if it has
+        no such form."""
+        return None
 
     @abstractmethod
     def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> Ragged:

@@ -58,8 +58,7 @@ def _tokenizer(
         config = read_tree(path) if path.is_file() else {}
         return read_tokenizer(folder, languages, config, plugins)
     for component in plugins.registry.of("tokenizer"):
-        read = getattr(component.load(), "from_hugging_face", None)
-        tokenizer: Tokenizer | None = read(folder) if read else None
+        tokenizer: Tokenizer | None = component.load().from_hugging_face(folder)
         if tokenizer is not None:
             return component, tokenizer
     raise BundleError(

@@ -50,12 +50,11 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> None:
 
 def _fast(bundle: Bundle) -> Any | None:
     """The tokenizer as a `tokenizers.Tokenizer` in our frame; None where it has no such form."""
-    build = getattr(bundle.tokenizer, "to_hugging_face", None)
-    if build is None:
+    fast = bundle.tokenizer.to_hugging_face()
+    if fast is None:
         return None
     from tokenizers import AddedToken, processors
 
-    fast = build()
     forms, frame = bundle.tokenizer.tokens(), bundle.description.vocabulary.frame
     special = dict.fromkeys(bundle.tokenizer.special(role) for role in bundle.tokenizer.ROLES)
     fast.add_special_tokens([AddedToken(forms[i], normalized=False) for i in special])
