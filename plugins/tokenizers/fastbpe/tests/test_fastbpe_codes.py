@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -50,8 +51,36 @@ def test_what_the_vocabulary_lacks_is_taken_apart() -> None:
     del ids["lo@@"]
     assert Codes(SOME, ids).split("lower") == ["l@@", "o@@", "wer"]
     assert Codes(SOME, ids).split("we") == ["w@@", "e"]  # neither is known, nor to be taken apart
-    rows = Codes(SOME, ids, unknown=77).ids_of(["low", "we", "lower", "w", "λw"])
-    assert [row.tolist() for row in rows.rows] == [[0, 1, 2], [77, 77], [0, 1, 3], [2], [77, 2]]
+    words = ["low", "we", "lower", "w", "λw", "wλ", "o", "rλe"]
+    wanted = [[0, 1, 2], [77, 77], [0, 1, 3], [2], [77, 2], [77, 77], [77], [77, 77, 77]]
+    codes = Codes(SOME, ids, unknown=77)
+    rows = codes.ids_of([word.encode() for word in words])
+    assert [row.tolist() for row in rows.rows] == wanted
+    assert [[ids.get(p, 77) for p in codes.split(word)] for word in words] == wanted
+    assert codes.ids_of([]).n_rows == 0
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_words_do_not_know_what_stands_beside_them(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    merges, tokens = learn(some_words(2000), 60)
+    ids = {token: number for number, token in enumerate(tokens)}
+    codes = Codes(merges, ids, unknown=len(ids))
+    words = [*some_words(40, seed=1), "λ", "aλ", "λa", "aλλ", "a\u00a0b", "\U000f0000"]
+    monkeypatch.setattr("xlm_fastbpe.codes.WORDS_AT_ONCE", at_once)
+    rows = codes.ids_of([word.encode() for word in words])
+    alone = [[ids.get(piece, len(ids)) for piece in codes.split(word)] for word in words]
+    assert [row.tolist() for row in rows.rows] == alone
+
+
+def test_the_libraries_threads_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in ("true", None):
+        monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+        if before:
+            monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
+        Codes(SOME, {"l@@": 0}).ids_of([b"low"])
+        assert os.environ.get("TOKENIZERS_PARALLELISM") == before
 
 
 @pytest.mark.parametrize("n_tokens", [20, 60, 300])

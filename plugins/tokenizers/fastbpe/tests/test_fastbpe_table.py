@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -23,9 +23,10 @@ class Cutter:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, words: Sequence[str]) -> Ragged:
-        self.asked += words
-        return Ragged.of([self.ids(word) for word in words])
+    def __call__(self, words: Sequence[bytes]) -> Ragged:
+        spelt = [word.decode() for word in words]
+        self.asked += spelt
+        return Ragged.of([self.ids(word) for word in spelt])
 
     @staticmethod
     def ids(word: str) -> list[int]:
@@ -48,9 +49,13 @@ def some_lines(n: int) -> list[str]:
     return [" ".join(rng.choices(words, k=rng.randint(0, 9))) for _ in range(n)]
 
 
-@pytest.mark.parametrize("bits", [18, 3])  # with 8 places, most words are not at theirs
-def test_words_have_their_ids(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
-    monkeypatch.setattr(word_table, "_BITS", bits)
+def one_place(keys: np.ndarray) -> np.ndarray:
+    return np.full(keys.shape[1], 5)
+
+
+@pytest.mark.parametrize("mixed", [word_table._mixed, one_place])  # where all words meet at a place
+def test_words_have_their_ids(monkeypatch: pytest.MonkeyPatch, mixed: Callable) -> None:
+    monkeypatch.setattr(word_table, "_mixed", mixed)
     cutter = Cutter()
     table = WordTable(cutter)
     lines = some_lines(500)
@@ -59,32 +64,52 @@ def test_words_have_their_ids(monkeypatch: pytest.MonkeyPatch, bits: int) -> Non
     assert len(cutter.asked) == len(set(cutter.asked))  # each word is cut once
 
 
-@pytest.mark.parametrize("at_once", [1, 7])
+@pytest.mark.parametrize("at_once", [1, 30, 1000])
 def test_lines_do_not_know_what_stands_beside_them(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(word_table, "LINES_AT_ONCE", at_once)
+    monkeypatch.setattr(word_table, "CHARACTERS_AT_ONCE", at_once)
     lines = some_lines(100)
     assert rows_of(WordTable(Cutter()), lines) == expected(lines)
 
 
 def test_spaces_are_no_words() -> None:
-    lines = ["", " ", "a", "  a   b ", "a\tb\n\nc", "\0a\0", ""]
+    lines = ["", " ", "a", "  a   b ", "a\tb  c", "\0a\0", ""]
     wanted = expected(["", "", "a", "a b", "a b c", "a", ""])
     assert rows_of(WordTable(Cutter()), lines) == wanted
     assert rows_of(WordTable(Cutter()), [""]) == [[]]
     assert WordTable(Cutter()).encode([]).n_rows == 0
 
 
-def test_a_full_table_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_table, "MOST_WORDS", 50)
-    monkeypatch.setattr(word_table, "LINES_AT_ONCE", 10)
+def test_a_full_table_begins_again_and_one_that_is_too_small_grows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(word_table, "FEWEST_PLACES", 64)
+    monkeypatch.setattr(word_table, "CHARACTERS_AT_ONCE", 50)
     cutter = Cutter()
     table = WordTable(cutter)
     lines = some_lines(300)
     assert rows_of(table, lines) == expected(lines)
     assert len(cutter.asked) > len(set(cutter.asked))
-    assert len(table._row_of) < 50 + 10 * 9
+    assert len(table._row_at) == 64
+    long = [" ".join(lines)]
+    assert rows_of(table, long) == expected(long)
+    assert len(table._row_at) > 64
+
+
+def test_what_is_interrupted_leaves_nothing_behind() -> None:
+    cutter = Cutter()
+
+    def cut(words: Sequence[bytes]) -> Ragged:
+        if b"stop" in words:
+            raise KeyboardInterrupt
+        return cutter(words)
+
+    table = WordTable(cut)
+    assert rows_of(table, ["a b"]) == expected(["a b"])
+    with pytest.raises(KeyboardInterrupt):
+        table.encode(["c stop d"])
+    assert rows_of(table, ["d c b a"]) == expected(["d c b a"])
 
 
 def test_ids_are_64_bit_whatever_the_words() -> None:

@@ -7,17 +7,24 @@ version 0.2 mean the same, without counts.)
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from tokenizers import models
+from tokenizers import Tokenizer, models
 
 from xlm_plugins import DataError, Ragged
 
 END = "</w>"
 MARK = "@@"
-_UNKNOWN = "not known"  # has a space, as no symbol has
+WORDS_AT_ONCE = 200
+"""Words that the library gets as one text: it queues all pairs of a text."""
+# For the library a text is one long word, and the space behind each of our words is what ends it:
+# the first merges of all join a letter and a space, and none has a space on its left.
+_SPACE = " "
+_UNKNOWN = "not known"  # has a space inside, as no symbol has
 Pair = tuple[str, str]
 
 
@@ -39,46 +46,40 @@ class Codes:
     ) -> None:
         self.merges = dict(merges)
         self._known = known
+        pairs = [(_symbol(left), _symbol(right)) for left, right in self.merges]
         # A symbol that several pairs give was most likely given by the first.
-        self._parts = {left + right: (left, right) for left, right in reversed(self.merges)}
-        symbols = dict.fromkeys(part for pair in self.merges for part in (*pair, "".join(pair)))
-        ids = {_symbol(form): number for form, number in (known or {}).items()}
-        symbols |= dict.fromkeys(symbol for symbol in ids if len(symbol.removesuffix(END)) == 1)
-        # The model's own numbers are the ids, and above them stands what has none.
-        self._first_other = 1 + max(ids.values(), default=-1)
-        others = itertools.count(self._first_other)
-        numbers = {symbol: ids[symbol] if symbol in ids else next(others) for symbol in symbols}
-        numbers[_UNKNOWN] = next(others)
-        self._instead = {
-            number: [ids.get(part, unknown) for part in self._taken_apart(symbol)]
-            for symbol, number in numbers.items()
-            if number >= self._first_other
-        }
+        self._parts = {left + right: (left, right) for left, right in reversed(pairs)}
+        ids = {_read(form): number for form, number in (known or {}).items()}
+        forms = [part for pair in pairs for part in pair] + list(ids)
+        letters = {form[0] for form in forms if len(form.removesuffix(_SPACE)) == 1}
+        ends = [(letter, _SPACE) for letter in sorted(letters)]
+        symbols = dict.fromkeys(part for pair in ends + pairs for part in (*pair, "".join(pair)))
+        numbers = {symbol: number for number, symbol in enumerate([*symbols, _UNKNOWN])}
+        self._ids = _ragged(self._ids_of_symbol(symbol, ids, unknown) for symbol in numbers)
+        self._ends_word = np.array([symbol.endswith(_SPACE) for symbol in numbers])
         self._model = models.BPE(
             vocab=numbers,
-            merges=list(self.merges),
+            merges=ends + pairs,
             unk_token=_UNKNOWN,
-            end_of_word_suffix=END,
             cache_capacity=0,  # `WordTable` is one
         )
+        self._tokenizer = Tokenizer(self._model)
 
-    def ids_of(self, words: Sequence[str]) -> Ragged:
+    def ids_of(self, words: Sequence[bytes]) -> Ragged:
         """The ids of the pieces of words, a row each.
 
-        :param words: none is empty or has spaces.
+        :param words: in UTF-8; none is empty or has spaces.
         """
-        cut = list(map(self._model.tokenize, words))
-        ids = np.array([token.id for tokens in cut for token in tokens], np.int64)
-        rows = Ragged(ids, np.cumsum([0, *map(len, cut)]))
-        others = np.flatnonzero(ids >= self._first_other)
-        if not len(others):
-            return rows
-        mended = [[token.id for token in tokens] for tokens in cut]
-        for place in set((np.searchsorted(rows.offsets, others, side="right") - 1).tolist()):
-            parts = [self._instead.get(number, [number]) for number in mended[place]]
-            mended[place] = list(itertools.chain.from_iterable(parts))
-        values = np.fromiter(itertools.chain.from_iterable(mended), np.int64)
-        return Ragged(values, np.cumsum([0, *map(len, mended)]))
+        texts = [
+            b" ".join([*words[begin : begin + WORDS_AT_ONCE], b""]).decode()
+            for begin in range(0, len(words), WORDS_AT_ONCE)
+        ]
+        with _one_thread():
+            cut = self._tokenizer.encode_batch_fast(texts)
+        numbers = np.concatenate([np.empty(0, np.int64), *(text.ids for text in cut)])
+        pieces = self._ids.take(numbers)
+        behind = np.flatnonzero(self._ends_word[numbers]) + 1
+        return Ragged(pieces.values, pieces.offsets[np.append(0, behind)])
 
     def split(self, word: str) -> list[str]:
         """The pieces of a word, all but the last with ``@@`` behind them.
@@ -87,23 +88,23 @@ class Codes:
 
         :param word: not empty, without spaces.
         """
-        tokens = self._model.tokenize(word)
-        symbols = [token.value for token in tokens]
-        if _UNKNOWN in symbols:  # which characters those were is to be seen from their place
-            spelt = word.encode()
-            for place, token in enumerate(tokens):
-                if token.value == _UNKNOWN:
-                    symbols[place] = spelt[slice(*token.offsets)].decode()
-            symbols[-1] = symbols[-1].removesuffix(END) + END
-        pieces = [_written(symbol) for symbol in symbols]
-        if self._known is None or self._known.keys() >= set(pieces):
-            return pieces
+        spelt = (word + _SPACE).encode()
+        tokens = self._model.tokenize(word + _SPACE)
+        symbols = [spelt[slice(*token.offsets)].decode() for token in tokens]
+        if symbols[-1] == _SPACE:  # behind a character that is not known
+            symbols[-2:] = [symbols[-2] + _SPACE]
         return [_written(part) for symbol in symbols for part in self._taken_apart(symbol)]
 
     def symbols(self) -> list[str]:
         """The written forms of all symbols that merges join or give, each once."""
         symbols = (part for pair in self.merges for part in (*pair, "".join(pair)))
-        return [_written(symbol) for symbol in dict.fromkeys(symbols)]
+        return [_written(_symbol(symbol)) for symbol in dict.fromkeys(symbols)]
+
+    def _ids_of_symbol(self, symbol: str, ids: Mapping[str, int], unknown: int) -> list[int]:
+        """What stands for a symbol of the library's."""
+        if symbol == _SPACE:  # behind a character that is not known
+            return []
+        return [ids.get(part, unknown) for part in self._taken_apart(symbol)]
 
     def _taken_apart(self, symbol: str) -> list[str]:
         """The known symbols that a symbol was merged from, or that cannot be taken apart."""
@@ -113,12 +114,39 @@ class Codes:
         return [small for part in self._parts[symbol] for small in self._taken_apart(part)]
 
 
-def _symbol(written: str) -> str:
-    return written.removesuffix(MARK) if written.endswith(MARK) else written + END
+def _ragged(rows: Iterable[Sequence[int]]) -> Ragged:
+    listed = list(rows)
+    values = np.fromiter(itertools.chain.from_iterable(listed), np.int64)
+    return Ragged(values, np.cumsum([0, *map(len, listed)]))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Without threads of the library's own, about which it warns in processes forked later; who
+    has much text splits it over processes."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _symbol(part: str) -> str:
+    """A part of a merge, as a codes file writes it."""
+    return part.removesuffix(END) + _SPACE if part.endswith(END) else part
+
+
+def _read(form: str) -> str:
+    return form.removesuffix(MARK) if form.endswith(MARK) else form + _SPACE
 
 
 def _written(symbol: str) -> str:
-    return symbol.removesuffix(END) if symbol.endswith(END) else symbol + MARK
+    return symbol.removesuffix(_SPACE) if symbol.endswith(_SPACE) else symbol + MARK
 
 
 def read_codes(text: str, origin: str) -> dict[Pair, int]:

@@ -53,7 +53,7 @@ class FastBPE(Tokenizer):
         self._language: str | None = None
         # Text that spells a special token out is unknown: specials are in no word's reach.
         ids = {word: number for number, word in enumerate(words) if number >= len(SPECIALS)}
-        cut: Callable[[Sequence[str]], Ragged] = functools.partial(_ids_of_tokens, ids)
+        cut: Callable[[Sequence[bytes]], Ragged] = functools.partial(_ids_of_tokens, ids)
         if merges is not None:
             cut = Codes(merges, ids, ROLES["unk"]).ids_of
         self._table = WordTable(cut)
@@ -206,7 +206,7 @@ class FastBPE(Tokenizer):
 
     def _words(self, text: str) -> str:
         if self._merges is None:
-            return text if text.isascii() else " ".join(text.split())
+            return " ".join(text.split())
         return self._pretokenizer.words(text, self._language)
 
     def _text(self, words: list[str]) -> str:
@@ -229,9 +229,9 @@ class FastBPE(Tokenizer):
         return " ".join(tokens).replace(f"{MARK} ", "").removesuffix(MARK).split()
 
 
-def _ids_of_tokens(ids: Mapping[str, int], tokens: Sequence[str]) -> Ragged:
+def _ids_of_tokens(ids: Mapping[str, int], tokens: Sequence[bytes]) -> Ragged:
     """The ids of text that is cut into tokens already."""
-    values = [ids.get(token, ROLES["unk"]) for token in tokens]
+    values = [ids.get(token.decode(), ROLES["unk"]) for token in tokens]
     return Ragged(np.array(values, np.int64), np.arange(len(tokens) + 1))
 
 
