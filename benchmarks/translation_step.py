@@ -5,7 +5,8 @@
 A step is whole: batch making, generation where there is one, forward, backward, clipping, fused
 AdamW.  The model is that of PERFORMANCE: dim 256, 4 layers a stack, 8 heads, vocabulary 7,965,
 dropout 0.1, none on attention weights, fp32.  Sentences are random, 5 to 100 tokens long (36 on
-average); a batch has about 2,000 tokens:
+average); a batch has about 2,000 tokens, and where sentences are translated, sentences of like
+length, as training gives them to an objective that generates:
 
     mt                     pairs, tokens of both sides
     bt, cut                true sentences; the model never ends a translation, so that each is cut
@@ -30,8 +31,10 @@ Training takes 3 times that; generation takes it once more, with the translation
 memory layer of a run counts as the FFN that it stands for.
 
 Hugging Face's Marian of the same size trains on the same sentences where transformers can be
-imported (`translate.py` tells how to have it).  It pads, so its batches are of equal lengths; the
-padding is not counted.
+imported (`translate.py` tells how to have it).  It pads, so its batches are of like lengths, too;
+the padding is not counted.
+
+Batches of like length take unlike times; 16 of them, ``--steps 16``, have about all lengths.
 
 Prints a markdown table: median, in brackets the quartiles.
 """
@@ -52,7 +55,9 @@ from train_step import LANGUAGES, MATRIX_SIZES, ROLES, VOCABULARY, Product, mach
 
 from xlm_plugins import Batch, Model, Objective, Ragged, Samples, Step
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.ragged import stack
 from xlm_plugins.data.embedded import embedded_sentences
+from xlm_plugins.data.pools import cut
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.host import tune_host
@@ -208,7 +213,7 @@ def _never_ending(plugins: Plugins) -> Training:
     model = _new_model()
     with torch.no_grad():
         model.stack("decoder").output.bias[ROLES["eos"]] = -100.0
-    return Training(model, objective, Step(("en", "fr", "en")), _random_samples(1))
+    return Training(model, objective, Step(("en", "fr", "en")), _by_length(_random_samples(1)))
 
 
 def _trained(plugins: Plugins, reference: str, loop: Step) -> Training:
@@ -222,7 +227,7 @@ def _trained(plugins: Plugins, reference: str, loop: Step) -> Training:
     objective = component.load()(component.options(), description.vocabulary, description.languages)
     texts = embedded_sentences("train", loop.languages[0])
     rows = [row for row in bundle.tokenizer.encode_batch(texts).rows if 0 < len(row) <= 100]
-    return Training(model, objective, loop, _in_batches(rows))
+    return Training(model, objective, loop, _by_length(_in_batches(rows)))
 
 
 def _random_samples(n_sides: int) -> Iterator[Samples]:
@@ -252,6 +257,19 @@ def _in_batches(rows: Sequence[np.ndarray]) -> Iterator[Samples]:
                 batch = []
 
 
+def _by_length(samples: Iterator[Samples], n_batches: int = 16) -> Iterator[Samples]:
+    """The samples of some batches, sorted by length and cut in batches again, in random order."""
+    rng = np.random.default_rng(3)
+    while True:
+        sides = zip(*(next(samples).sides for _ in range(n_batches)), strict=True)
+        stacked = tuple(map(stack, sides))
+        order = np.lexsort([side.lengths for side in stacked])
+        bounds = cut(sum(side.lengths + 2 for side in stacked)[order], n_batches)
+        for number in rng.permutation(n_batches):
+            rows = order[bounds[number] : bounds[number + 1]]
+            yield Samples(rows, tuple(side.take(rows) for side in stacked))
+
+
 def _hugging_face() -> list[Case]:
     """A Marian model's training, or nothing where transformers is not installed."""
     try:
@@ -269,10 +287,10 @@ def _hugging_face() -> list[Case]:
         activation_dropout=0.0, **sides,
     )  # fmt: skip
     model = MarianMTModel(config).train()
-    optimizer, batches = _optimizer(model), _of_equal_lengths()
+    optimizer, batches = _optimizer(model), _by_length(_random_samples(2))
 
     def run_step() -> Done:
-        source, target = next(batches)
+        source, target = (side.rows for side in next(batches).sides)
         read = _padded([[ROLES["eos"], *row, ROLES["eos"]] for row in source], ROLES["pad"])
         written = _padded([[ROLES["eos"], *row] for row in target], ROLES["pad"])
         labels = _padded([[*row, ROLES["eos"]] for row in target], -100)
@@ -283,22 +301,6 @@ def _hugging_face() -> list[Case]:
         return Done(sum(map(len, source)) + sum(map(len, target)) + 3 * len(source), 0.0)
 
     return [Case("mt, Hugging Face", run_step)]
-
-
-def _of_equal_lengths(n_batches: int = 16) -> Iterator[tuple[list[np.ndarray], ...]]:
-    """The pairs of some batches, sorted by length and cut in batches again."""
-    rng, samples = np.random.default_rng(3), _random_samples(2)
-    while True:
-        pool = [next(samples).sides for _ in range(n_batches)]
-        pairs = [
-            pair for sides in pool for pair in zip(*(side.rows for side in sides), strict=True)
-        ]
-        pairs.sort(key=lambda pair: (len(pair[1]), len(pair[0])))
-        ends = np.cumsum([len(first) + len(second) + 4 for first, second in pairs])
-        numbers = np.minimum(ends * n_batches // ends[-1], n_batches - 1)
-        for number in rng.permutation(n_batches):
-            chosen = [pairs[i] for i in np.flatnonzero(numbers == number)]
-            yield tuple(map(list, zip(*chosen, strict=True)))
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

@@ -229,24 +229,36 @@ def toy_run(toy_command: Callable[..., list[str]], tiny_run: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def random_bundle() -> Callable[..., Bundle]:
-    """Make a model of the words a to l, trained in name only; its answers are far from alike.
+    """Make a model, trained in name only, whose answers are far from alike.
 
-    ``random_bundle("clm", "mt", positions=32)``: the objectives that it names, and options.
+    ``random_bundle("clm", "mt", languages=("en",), max_positions=64)``: the objectives that it
+    names, and options.  It reads the words a to l, or by a saved tokenizer: ``tokenizer=FOLDER``;
+    ``spread``: how far its weights lie from a fresh model's.
     """
     import torch
 
     from xlm_plugins.core.plugins import Plugins
+    from xlm_plugins.core.tokenizers import load_tokenizer
     from xlm_plugins.model.bundle import Bundle
     from xlm_plugins.model.config import ModelOptions
     from xlm_plugins.model.description import ChosenObjective, ModelDescription
     from xlm_plugins.testing.words import WordTokenizer
 
-    def bundle(*objectives: str, positions: int = 32, languages: tuple[str, ...] = ("en", "fr")):
-        registry, tokenizer = Plugins.discover(), WordTokenizer("abcdefghijkl")
+    shape = {"dim": 16, "n_layers": 3, "n_heads": 4, "max_positions": 32}
+
+    def bundle(
+        *objectives: str,
+        languages: tuple[str, ...] = ("en", "fr"),
+        tokenizer: Path | None = None,
+        spread: float = 0.5,
+        **options: Any,
+    ) -> Bundle:
+        registry = Plugins.discover()
+        reader = load_tokenizer(registry, tokenizer) if tokenizer else WordTokenizer("abcdefghijkl")
         components = [registry.get("objective", name) for name in objectives]
         description = ModelDescription(
-            ModelOptions(dim=16, n_layers=3, n_heads=4, max_positions=positions),
-            tokenizer.vocabulary(),
+            ModelOptions(**(shape | options)),
+            reader.vocabulary(),
             {language: number for number, language in enumerate(languages)},
             ("encoder", "decoder") if "mt" in objectives else ("encoder",),
             objectives=tuple(ChosenObjective(c, c.options()) for c in components),
@@ -256,8 +268,8 @@ def random_bundle() -> Callable[..., Bundle]:
         model = description.build_model(built).eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter += 0.5 * torch.randn_like(parameter)
-        return Bundle(Path("my-run"), description, model, tokenizer, built)
+                parameter += spread * torch.randn_like(parameter)
+        return Bundle(Path("my-run"), description, model, reader, built)
 
     return bundle
 

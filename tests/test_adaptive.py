@@ -43,6 +43,17 @@ def test_value_gradient_and_choices(layer: AdaptiveOutput, most: int) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_the_precision_is_about_the_same(layer: AdaptiveOutput, kind: torch.dtype) -> None:
+    """DeepSpeed's fp16 halves the weights; autocast's bf16 only what comes to the layer."""
+    rows, targets = states(60), torch.arange(60) % SIZE
+    expected = layer(rows, targets).loss
+    assert layer(rows.to(kind), targets).loss.dtype == torch.float32
+    halved = layer.to(kind)(rows.to(kind), targets).loss
+    assert halved.dtype == torch.float32
+    torch.testing.assert_close(halved, expected, rtol=0.01, atol=0)
+
+
 @pytest.mark.parametrize("n_rows", [0, 3])
 def test_every_cluster_gets_a_gradient(layer: AdaptiveOutput, n_rows: int) -> None:
     layer(states(n_rows), torch.zeros(n_rows, dtype=torch.long)).loss.backward()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.training import agreement
-from xlm_plugins.training.config import OptimizerOptions, RunOptions
+from xlm_plugins.training.config import OptimizerOptions, RunOptions, TrainOptions
 
 OPTIONS = RunOptions(seed=1)
 
@@ -23,8 +23,9 @@ def test_equal_ranks_agree() -> None:
 
 
 def test_paths_and_speed_may_differ() -> None:
-    own = replace(OPTIONS, out="/elsewhere", workers=3, threads=2)
-    assert agreement.differences([facts(), facts(own)]) == []
+    own = {"out": "/elsewhere", "workers": 3, "threads": 2, "data": "/d", "data_cache": "/c"}
+    mine, other = TrainOptions(seed=1), TrainOptions(seed=1, data_cache_gb=1.5, **own)
+    assert agreement.differences([facts(mine), facts(other)]) == []
 
 
 def test_each_difference_names_its_rank() -> None:

@@ -47,6 +47,7 @@ LIGHT = (
     "testing/checks.py",
     "testing/fixtures.py",
     "testing/promises.py",
+    "training/origins.py",
     "training/settings.py",
 )
 """Modules that must not import torch or numpy when they are imported."""

@@ -1,5 +1,8 @@
+"""Checkpoints are whole or absent, and of several the right ones stay."""
+
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -149,6 +152,21 @@ def test_what_was_passed_over_does_not_count_as_new(tmp_path):
     steps(tmp_path, 6, 8, 10, 12)
     prune(tmp_path, 10, keep=2)
     assert sorted(os.listdir(tmp_path)) == ["step-10", "step-8"]
+
+
+def test_an_old_one_that_cannot_be_deleted_ends_no_run(tmp_path, monkeypatch):
+    """On NFS a folder stays while anybody reads a file of it."""
+
+    def busy(*_, **__):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    steps(tmp_path, 1, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", busy)
+        prune(tmp_path, 2, keep=1)
+    assert sorted(os.listdir(tmp_path)) == [".step-1.gone", "step-2"]
+    steps(tmp_path, 3)
+    assert sorted(os.listdir(tmp_path)) == ["step-2", "step-3"]
 
 
 def test_a_training_state_comes_back_as_it_was(tmp_path):

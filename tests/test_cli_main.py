@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +33,10 @@ def xlm_commands(cli):
             raise OptionError("nobody is there", expected="a name", remedy="xlm greet you")
         if what == "interrupt":
             raise KeyboardInterrupt
+        if what == "print":
+            return print("hello")
+        if what == "exit":
+            raise SystemExit(5)
         if what == "file":
             open("/no/such/file")
         if what == "bug":
@@ -50,6 +57,22 @@ def test_the_table_of_commands_tells_the_truth(name: str) -> None:
     command = getattr(importlib.import_module(f"xlm_plugins.cli.{module}"), attribute)
     assert isinstance(command, click.Command)
     assert command.name == name
+
+
+@pytest.mark.parametrize("command", [["plugins"], ["plugins", "--json"], ["tokenizer", "encode"]])
+def test_a_reader_that_goes_ends_the_program_quietly(command: list[str], tiny_data: Path) -> None:
+    """As in `xlm plugins | head -1`: lines of rich's, of click's, and many from a stream."""
+    if command[0] == "tokenizer":
+        command = [*command, str(tiny_data)]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "xlm_plugins", *command],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert program.stdout is not None
+    program.stdout.close()
+    _, told = program.communicate(b"a line\n" * 10_000, timeout=60)
+    assert told == b""
+    assert program.returncode == 141
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +98,16 @@ def test_an_unknown_command_is_answered_with_the_nearest(
 def test_clicks_own_usage_errors_have_the_same_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plugins", "--jsn"]) == 2
     assert "--json" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("greet")
+def test_what_a_command_leaves_in_its_buffer_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NobodyReads(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", NobodyReads())
+    assert cli.main(["greet", "print"]) == 141
 
 
 @pytest.mark.usefixtures("greet")
@@ -118,6 +151,8 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_fault_of_the_program_is_not_dressed_up() -> None:
     with pytest.raises(ZeroDivisionError):
         cli.main(["greet", "bug"])
+    with pytest.raises(SystemExit, match="5"):
+        cli.main(["greet", "exit"])
 
 
 @pytest.mark.parametrize(

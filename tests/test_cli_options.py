@@ -88,6 +88,7 @@ def test_only_what_was_written_counts(plugins: Plugins) -> None:
         (["--width", "3"], {"width": 3}),
         (["--width", ""], {"width": None}),
         (["--names", "a,b", "--names", "c"], {"names": ("a,b", "c")}),
+        (["--names", ""], {"names": ()}),
         (["--kind", "product"], {"kind": "product"}),
     ],
 )

@@ -69,6 +69,37 @@ def test_the_curves_are_those_of_the_metrics() -> None:
     }
 
 
+def test_a_task_has_its_own_measures_and_no_empty_panel(toy_run: Path) -> None:
+    measured = {
+        "valid_en_classify_acc": 80.0,
+        "valid_classify_acc": 70.0,
+        "valid_classify_macro_f1": 0.5,
+    }
+    run = _run(
+        "run",
+        {"kind": "train", "step": 1, "objective": "classify", "loss": 1.0},
+        {"kind": "evaluation", "step": 4, **measured},
+    )
+    assert _panels(run) == {
+        "training loss": {"classify": [(1, 1.0)]},
+        "validation accuracy": {"en_classify": [(4, 80.0)], "classify": [(4, 70.0)]},
+        "validation macro f1": {"classify": [(4, 0.5)]},
+    }
+    assert main(["plot", str(toy_run), "--out", "toy.svg"]) == 0
+    # matplotlib writes the text into the file as a comment beside each drawn text.
+    drawn = Path("toy.svg").read_text()
+    assert "<!-- validation accuracy -->" in drawn
+    assert "perplexity" not in drawn
+
+
+def test_of_translations_the_score_is_drawn() -> None:
+    line = {"valid_en-fr_mt_ppl": 9.0, "valid_en-fr_mt_bleu": 20.0, "valid_en-fr_mt_copies": 1.0}
+    assert _panels(_run("run", {"kind": "evaluation", "step": 4, **line})) == {
+        "validation perplexity": {"en-fr_mt": [(4, 9.0)]},
+        "validation BLEU": {"en-fr_mt": [(4, 20.0)]},
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -43,6 +44,27 @@ def test_standard_output_has_the_run_and_standard_error_the_rest(
     assert 10_000 < n_parameters < 100_000
     assert re.search(r"step 3/3 .* tokens/s  lr \S+  .* left  loss (mlm|tlm):", err)
     assert re.search(r"evaluation at step 3: perplexity valid_en_mlm \d", err)
+
+
+def test_a_finished_run_is_one_though_its_curves_cannot_be_drawn(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from matplotlib.figure import Figure
+
+    def savefig(figure: Figure, path: Path, **options: Any) -> None:
+        path.write_bytes(b"half a")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    command = ["train", "--objective", "clm:en", *SHORT, "--data", str(tiny_data), "--out", "run"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert out == "run\n"
+    assert "could not be drawn: [Errno 28] No space left on device; " in err
+    assert "once it is mended: xlm plot run\n" in err
+    assert list(Path("run", "plots").iterdir()) == []
+    assert main(["plot", "run"]) == 2
+    assert "No space left" in capsys.readouterr().err
 
 
 def test_every_run_gets_a_name_of_its_own(

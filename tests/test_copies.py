@@ -2,93 +2,33 @@
 
 from __future__ import annotations
 
-import http.server
 import json
+import runpy
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import pytest
 
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.ragged import Ragged
-from xlm_plugins.data import copies, fetching, patience
+from xlm_plugins.data import fetching, patience
 from xlm_plugins.data.copies import Copy, local_copy
 from xlm_plugins.data.data_set import open_data_set
 from xlm_plugins.data.manifest import Manifest, StoredFile, Stream, TokenizerRecord
 from xlm_plugins.data.shards import ShardReader, ShardWriter, damages
 from xlm_plugins.data.skipping import SkippingReader
 
-
-class Faults(Protocol):
-    """The fixture that counts them."""
-
-    def inject(self, name: str) -> None: ...
-    def survive(self, name: str, lost: str = "nothing") -> None: ...
-
-
 RECORD = TokenizerRecord("words", "tests", "1", "abc", 100, {"unk": 3}, [])
 N_SHARDS = 6
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder on this machine; for each path it may do something else, so many times.
-
-    ``actions["0.tar"] = ["503", "drop"]``: the first two requests, and then it serves.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        self.actions: dict[str, list[str]] = {}
-        self.requests: Counter[str] = Counter()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gives up is no news."""
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        name = self.path.partition("?")[0].rpartition("/")[2]
-        self.server.requests[name] += 1
-        actions = self.server.actions.get(name, [])
-        action = actions.pop(0) if actions else "serve"
-        if action.isdigit():
-            self.send_error(int(action))
-        elif action == "serve":
-            super().do_GET()
-        else:
-            self.half(Path(self.directory) / name, action)
-
-    def half(self, path: Path, action: str) -> None:
-        content = path.read_bytes()
-        if action == "garble":
-            content = content[:600] + bytes([content[600] ^ 1]) + content[601:]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content if action == "garble" else content[: len(content) // 2])
-        self.wfile.flush()
-        if action == "stall":
-            time.sleep(1)
-        if action == "drop":
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, *arguments: object) -> None:
-        """Not on the tests' output."""
+_SERVER = runpy.run_path(str(Path(__file__).with_name("data_server.py")))
+Server, serving = _SERVER["Server"], _SERVER["serving"]
 
 
 def make_data_set(folder: Path) -> Manifest:
@@ -116,15 +56,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("WDS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02, 0.04))
-    monkeypatch.setattr(copies, "PAUSES", (0.01, 0.02, 0.04))
-    monkeypatch.setattr(fetching, "STALL_SECONDS", 0.2)
     make_data_set(tmp_path / "data")
-    with Server(tmp_path / "data") as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(tmp_path / "data") as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def opened(server: Server) -> tuple[Path, Manifest, ShardReader]:
@@ -183,10 +117,17 @@ FAULTS = {
 }
 
 
+@pytest.fixture(params=FAULTS)
+def action(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a server does wrong; it is not waited for long."""
+    if request.param == "stall":
+        monkeypatch.setattr(fetching, "STALL_SECONDS", 0.5)
+    return request.param
+
+
 @pytest.mark.faults
-@pytest.mark.parametrize("action", FAULTS)
 def test_a_failing_server_is_asked_again(
-    served: Server, action: str, faults: Faults, caplog: pytest.LogCaptureFixture
+    served: Server, action: str, faults: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, manifest, reader = opened(served)
     faults.inject(FAULTS[action])
@@ -200,9 +141,8 @@ def test_a_failing_server_is_asked_again(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("action", FAULTS)
 def test_a_server_that_goes_on_failing_is_told_with_the_shard(
-    served: Server, action: str, faults: Faults
+    served: Server, action: str, faults: Any
 ) -> None:
     folder, manifest, reader = opened(served)
     name = f"{FAULTS[action]}, for good"
@@ -222,6 +162,24 @@ def test_503_is_asked_again_and_404_is_not(served: Server) -> None:
         read_all(manifest, reader)
     assert served.requests["1.tar"] == 2
     assert served.requests["2.tar"] == 1
+
+
+def test_a_manifest_that_ends_too_early_is_asked_for_again(served: Server) -> None:
+    served.actions["manifest.json"] = ["half", "drop"]
+    _, manifest, reader = opened(served)
+    assert read_all(manifest, reader) == [7, 8, 9, 10, 11, 12]
+    assert served.requests["manifest.json"] == 3
+
+
+def test_a_cache_that_cannot_be_written_is_told(served: Server, tmp_path: Path) -> None:
+    folder, manifest, reader = opened(served)
+    (folder / ".locks").touch()  # where a folder is to be
+    with pytest.raises(DataError, match=f"{folder} cannot be written") as caught:
+        read_all(manifest, reader)
+    assert "--data-cache DIR" in caught.value.remedy
+    assert f"{folder} cannot be written" in damages(folder, manifest)[0]
+    with pytest.raises(DataError, match="cannot be written"):
+        local_copy(served.url, tmp_path / "data" / "0.tar")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
@@ -313,7 +271,7 @@ print([int(reader.read(block)[0].values[0]) for block in manifest.streams[0].blo
 
 
 @pytest.mark.faults
-def test_processes_share_a_copy(served: Server, faults: Faults) -> None:
+def test_processes_share_a_copy(served: Server, faults: Any) -> None:
     faults.inject("four processes that fetch the same shards at once")
     command = [sys.executable, "-c", READ_EVERYTHING, served.url]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]

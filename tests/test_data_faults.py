@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import http.server
 import json
+import runpy
 import shlex
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.batch import Batch
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data import copies, patience, prepare
+from xlm_plugins.data import patience, prepare
 from xlm_plugins.data.loader import TrainingBatches
 from xlm_plugins.data.manifest import Manifest
 from xlm_plugins.data.sources import Sources
+from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training.settings import resolve
 from xlm_plugins.training.setup import make_plan
 
 pytestmark = pytest.mark.faults
 
-
-class Faults(Protocol):
-    """The fixture that counts them."""
-
-    def inject(self, name: str) -> None: ...
-    def survive(self, name: str, lost: str = "nothing") -> None: ...
+_SERVER = runpy.run_path(str(Path(__file__).with_name("data_server.py")))
+Server, serving = _SERVER["Server"], _SERVER["serving"]
 
 
 TRAIN = shlex.split(
@@ -87,15 +82,9 @@ def losing(
     return lose_at
 
 
-def metrics_of(run: Path) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    timed = ("time", "tokens_per_second")
-    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
-
-
 def test_a_run_whose_shard_vanishes_tells_it_and_goes_on_when_it_is_back(
     losing: Callable[[int], Path], many_shards: Path, whole: Path, tmp_path: Path,
-    faults: Faults, capsys: pytest.CaptureFixture[str],
+    faults: Any, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run, data = tmp_path / "run", losing(15)
     faults.inject("a shard that vanishes during training")
@@ -112,53 +101,23 @@ def test_a_run_whose_shard_vanishes_tells_it_and_goes_on_when_it_is_back(
 
 
 def test_a_run_leaves_a_vanished_shard_out_and_counts_it(
-    losing: Callable[[int], Path], tmp_path: Path, faults: Faults
+    losing: Callable[[int], Path], tmp_path: Path, faults: Any
 ) -> None:
     run = tmp_path / "run"
     faults.inject("a shard that vanishes, --skip-bad-shards")
     flags = [f"--data={losing(15)}", "--skip-bad-shards", f"--out={run}"]
     assert main(["train", *TRAIN, *flags, "--steps=60"]) == 0
-    counts = [line["blocks_left_out"] for line in metrics_of(run) if line["kind"] == "train"]
+    counts = [line["blocks_left_out"] for line in metrics_of(run, "train")]
     assert counts[0] == 0
     assert counts == sorted(counts)
     assert 0 < counts[-1] <= 8
-    assert (
-        main(["train", f"--resume={run}", "--steps=70"]) == 0
-    )  # though it is missing from the start
+    # The shard is missing from the start now.
+    assert main(["train", f"--resume={run}", "--steps=70"]) == 0
     assert metrics_of(run)[-1]["step"] == 70
     faults.survive("a shard that vanishes, --skip-bad-shards", "the sentences of the shard")
 
 
 # Over HTTP
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder on this machine; can be made to serve no shard any more."""
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.n_shards = 0
-        self.fails_after = 10**9
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gives up is no news."""
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.n_shards += self.path.endswith(".tar")
-        if self.server.n_shards > self.server.fails_after:
-            self.send_error(503)
-        else:
-            super().do_GET()
-
-    def log_message(self, *arguments: object) -> None:
-        """Not on the tests' output."""
 
 
 @pytest.fixture
@@ -167,13 +126,8 @@ def server(many_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WDS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(patience, "PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(copies, "PAUSES", (0.01, 0.01))
-    with Server(many_shards) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(many_shards) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_run_from_a_url_is_that_from_the_folder(
@@ -193,20 +147,20 @@ def test_a_run_from_a_url_is_that_from_the_folder(
 
 
 def test_a_run_whose_server_dies_goes_on_when_it_is_back(
-    server: Server, whole: Path, many_shards: Path, tmp_path: Path, faults: Faults,
+    server: Server, whole: Path, many_shards: Path, tmp_path: Path, faults: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run, cache = tmp_path / "run", tmp_path / "small"
     n_bytes = sum(shard.n_bytes for shard in Manifest.load(many_shards).shards)
     flags = [f"--data={server.url}", f"--data-cache={cache}", f"--data-cache-gb={n_bytes / 4e9}"]
     faults.inject("a server that dies during training")
-    server.fails_after = 150
+    server.shards_left = 150
     assert main(["train", *TRAIN, *flags, "--steps=60", f"--out={run}"]) == 2
     told = capsys.readouterr().err
     assert "Traceback" not in told
     assert "cannot be had: HTTP 503" in told
     assert 0 < len(metrics_of(run)) < len(metrics_of(whole))
-    server.fails_after = 10**9
+    server.shards_left = 10**9
     assert main(["train", f"--resume={run}"]) == 0
     assert metrics_of(run) == metrics_of(whole)
     assert sum(path.stat().st_size for path in cache.rglob("*.tar")) <= n_bytes / 4
@@ -217,7 +171,7 @@ def test_a_run_whose_server_dies_goes_on_when_it_is_back(
 
 
 def test_a_rank_left_with_nothing_keeps_up_with_the_others(
-    many_shards: Path, tmp_path: Path, as_ranks: Callable[..., list[int]], faults: Faults
+    many_shards: Path, tmp_path: Path, as_ranks: Callable[..., list[int]], faults: Any
 ) -> None:
     """Two processes with a few sentences left make the same updates as one."""
     data = Path(shutil.copytree(many_shards, tmp_path / "data"))
@@ -241,7 +195,7 @@ def test_a_rank_left_with_nothing_keeps_up_with_the_others(
         arguments = [script, "train", *TRAIN, *exact, f"--out={run}"]
         assert as_ranks(arguments, n_ranks, log, 400) == [0] * n_ranks, log.read_text()
         assert "going on without this shard" in log.read_text()
-        lines = [line for line in metrics_of(run) if line["kind"] == "train"]
+        lines = metrics_of(run, "train")
         assert lines[-1]["step"] == 20
         assert lines[-1]["blocks_left_out"] > 50
         losses.append([line["loss"] for line in lines])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,19 +22,10 @@ from xlm_plugins.training.deepspeed_engine import DeepSpeedEngine, configuration
 from xlm_plugins.training.launch import World
 
 WORKER = Path(__file__).with_name("engine_worker.py")
-SECONDS = 120
+worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
+SECONDS = 300
 QUICK = ("history", "one_batch", "resume", "skip", "train_only", "buffers", "agree", "json")
 QUICK += ("from_torch", "touched", "every")
-
-
-def _worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("engine_worker", WORKER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-worker = _worker()
 
 
 Launch = Callable[..., dict[str, Any]]

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training.pretraining import train
 from xlm_plugins.training.settings import Settings
 
@@ -55,13 +56,6 @@ def one_process(command: list[str], tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
-def lines(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what the clock decides."""
-    found = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    clock = ("time", "tokens_per_second")
-    return [{k: v for k, v in line.items() if k not in clock} for line in found]
-
-
 def words(line: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if isinstance(value, str)}
 
@@ -82,7 +76,7 @@ def test_two_processes_are_as_one(
     arguments = ["-m", "xlm_plugins", *command, f"--out={out}", "--zero-stage", stage]
     assert as_ranks(arguments, 2, log, SECONDS) == [0, 0], log.read_text()
     for name in ("seed-1", "seed-2"):
-        found, expected = lines(out / name), lines(one_process / name)
+        found, expected = metrics_of(out / name), metrics_of(one_process / name)
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
             assert words(one) == words(other)

@@ -20,7 +20,7 @@ TEXTS = ["a b c", "f", "c c c c c", "", "e d", "l k j i h g f e d c b a", "?!", 
 
 @pytest.fixture(scope="module")
 def bundle(random_bundle: Callable[..., Bundle]) -> Bundle:
-    return random_bundle("mlm", positions=128)
+    return random_bundle("mlm", max_positions=128)
 
 
 def states_of(bundle: Bundle, text: str, language: int, **options: Any) -> list[torch.Tensor]:
@@ -72,7 +72,7 @@ def test_layers_behind_the_one_that_is_wanted_do_not_run(
 
 
 def test_long_texts_are_cut_and_no_texts_are_none(random_bundle: Callable[..., Bundle]) -> None:
-    bundle = random_bundle("mlm", positions=8)
+    bundle = random_bundle("mlm", max_positions=8)
     assert embed(bundle, [], "en").shape == (0, 16)
     vectors = embed(bundle, ["a b c d e f", "a b c d e f a a a"], "en")
     np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-6)

@@ -1,10 +1,12 @@
+"""The torch engine: gradients, updates, state, and what it refuses."""
+
 from __future__ import annotations
 
-import importlib.util
 import math
+import runpy
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,16 +18,7 @@ from xlm_plugins.training.config import OptimizerOptions, TrainOptions
 from xlm_plugins.training.engine import TorchEngine, choose_precision, create_engine
 from xlm_plugins.training.launch import World
 
-
-def _worker() -> ModuleType:
-    path = Path(__file__).with_name("engine_worker.py")
-    spec = importlib.util.spec_from_file_location("engine_worker", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-worker = _worker()
+worker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("engine_worker.py"))))
 KINDS = (worker.Words, worker.Classes)
 
 

@@ -17,20 +17,19 @@ from xlm_plugins.cli.main import main
 from xlm_plugins.core.errors import BundleError, OptionError, PluginError, RunError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import Position
-from xlm_plugins.core.tokenizers import load_tokenizer, mark_tokenizer
+from xlm_plugins.core.tokenizers import mark_tokenizer
 from xlm_plugins.interop import export
 from xlm_plugins.interop.reload import compare
 from xlm_plugins.loading import load
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
+from xlm_plugins.model.description import PlacedLayer
 
 if TYPE_CHECKING:
     from xlm_plugins.training.settings import Settings
 
 transformers = pytest.importorskip("transformers")
 
-SMALL = {"dim": 16, "n_layers": 2, "n_heads": 2, "max_positions": 64}
+SMALL = {"n_layers": 2, "max_positions": 64}
 TEXT = "In the beginning was the word, and the word was short."
 """Of the samples that every export compares."""
 
@@ -70,7 +69,7 @@ Build = Callable[..., Bundle]
 
 
 @pytest.fixture
-def build(tmp_path: Path, plugins: Plugins, tokenizers: dict[str, Path]) -> Build:
+def build(tmp_path: Path, tokenizers: dict[str, Path], random_bundle: Build) -> Build:
     """Make a bundle of random weights and save it.
 
     ``build("xlm", languages=("en",), tied_output=False)``: the tokenizer's layout or folder, and
@@ -84,25 +83,11 @@ def build(tmp_path: Path, plugins: Plugins, tokenizers: dict[str, Path]) -> Buil
         **options: Any,
     ) -> Bundle:
         folder = layout if isinstance(layout, Path) else tokenizers[layout]
-        tokenizer = load_tokenizer(plugins, folder)
-        chosen = (plugins.get("objective", name) for name in objectives)
-        description = ModelDescription(
-            ModelOptions(**(SMALL | options)),
-            tokenizer.vocabulary(),
-            {name: number for number, name in enumerate(languages)},
-            ("encoder",),
-            objectives=tuple(ChosenObjective(c, c.options()) for c in chosen),
-        )
-        torch.manual_seed(5)
-        built = description.build_objectives()
-        model = description.build_model(built).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += 0.2 * torch.randn_like(parameter)
-        source = Bundle(tmp_path / "source", description, model, tokenizer, built)
-        shutil.copytree(folder, source.path / "tokenizer")
-        source.save(tmp_path / "bundle")
-        return replace(source, path=tmp_path / "bundle")
+        given = {"languages": languages, **SMALL, **options}
+        bundle = random_bundle(*objectives, tokenizer=folder, spread=0.2, **given)
+        shutil.copytree(folder, tmp_path / "source" / "tokenizer")
+        replace(bundle, path=tmp_path / "source").save(tmp_path / "bundle")
+        return replace(bundle, path=tmp_path / "bundle")
 
     return build
 
@@ -309,7 +294,7 @@ def test_an_existing_folder_is_refused(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     for form in ("hf", "safetensors"):
-        refused(["export", form, tiny_run, "out"], "out")
+        refused(["export", form, tiny_run, "out"], "out is already there", "rm -r out")
 
 
 def test_another_model_than_ours_is_not_kept(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xlm_plugins.core.batch import Batch
+from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import DataError, OptionError
 from xlm_plugins.loading import LoadedModel
 from xlm_plugins.model.bundle import Bundle
@@ -45,6 +46,22 @@ def test_a_text_is_framed_and_comes_back(model: LoadedModel) -> None:
     assert ids.dtype == torch.long
     assert model.decode(ids) == "a c b"
     assert model.encode("").tolist() == [roles["eos"]] * 2
+
+
+def test_text_is_read_by_the_rules_of_the_only_language(
+    random_bundle: Bundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = random_bundle("mlm", languages=("fr",))
+    asked: list[str] = []
+
+    def in_language(language: str) -> Tokenizer:
+        asked.append(language)
+        return bundle.tokenizer
+
+    monkeypatch.setattr(bundle.tokenizer, "in_language", in_language)
+    model = LoadedModel(bundle)
+    assert model.decode(model.encode("a c b")) == "a c b"
+    assert asked == ["fr", "fr"]
 
 
 def test_one_row_gives_every_layer_of_a_batch_of_one(model: LoadedModel) -> None:

@@ -14,28 +14,27 @@ from torch.nn import functional
 from xlm_plugins.core.batch import Batch
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.interop.xlm import import_xlm
-from xlm_plugins.interop.xlm_weights import renamed
+from xlm_plugins.interop.xlm_weights import stack_weights
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.root import Model
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
 
 Golden = dict[str, Any]
-ModelOf = Callable[[str], Model]
+BundleOf = Callable[[str], Bundle]
 
 
 @pytest.fixture(scope="module")
-def model_of(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelOf:
-    """The model of a checkpoint in the reference's own format."""
+def bundle_of(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> BundleOf:
+    """The bundle of a checkpoint in the reference's own format."""
     plugins, folder = Plugins.discover(), tmp_path_factory.mktemp("imported")
 
-    def model_of(name: str) -> Model:
+    def bundle_of(name: str) -> Bundle:
         out = folder / name
         if not out.exists():
             import_xlm(shared / "golden" / f"ckpt_{name}.pth", out, plugins)
-        return Bundle.load(out, plugins).model
+        return Bundle.load(out, plugins)
 
-    return model_of
+    return bundle_of
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +82,9 @@ WHICH = pytest.mark.parametrize("which", ["encoder", "encoder_pkm"])
 @WHICH
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_states_scores_and_loss(
-    name: str, which: str, model_of: ModelOf, golden_of: Callable[[str], Golden]
+    name: str, which: str, bundle_of: BundleOf, golden_of: Callable[[str], Golden]
 ) -> None:
-    model, case = model_of(which), golden_of(which)["cases"][name]
+    model, case = bundle_of(which).model, golden_of(which)["cases"][name]
     batch, real = packed(case)
     with torch.no_grad():
         states = model.encoder(batch, causal=name == "clm")
@@ -101,9 +100,9 @@ def test_states_scores_and_loss(
 @WHICH
 @pytest.mark.parametrize("name", ["reset", "noreset"])
 def test_states_of_pairs(
-    name: str, which: str, model_of: ModelOf, golden_of: Callable[[str], Golden]
+    name: str, which: str, bundle_of: BundleOf, golden_of: Callable[[str], Golden]
 ) -> None:
-    model, case = model_of(which), golden_of(which)["cases"]["tlm"][name]
+    model, case = bundle_of(which).model, golden_of(which)["cases"]["tlm"][name]
     batch, real = packed(case)
     with torch.no_grad():
         states = model.encoder(batch)
@@ -112,15 +111,15 @@ def test_states_of_pairs(
 
 @WHICH
 def test_gradients_of_mlm(
-    which: str, model_of: ModelOf, golden_of: Callable[[str], Golden]
+    which: str, bundle_of: BundleOf, golden_of: Callable[[str], Golden]
 ) -> None:
-    model, cases = model_of(which), golden_of(which)["cases"]
-    batch, _ = packed(cases["mlm"])
+    bundle, cases = bundle_of(which), golden_of(which)["cases"]
+    model, (batch, _) = bundle.model, packed(cases["mlm"])
     states = model.encoder(batch, at=batch.predicted)
     loss = model.encoder.loss(states, batch.targets)
     (loss.loss / loss.n_targets).backward()
-    expected = renamed(cases["grads_mlm"])
-    ours = {name: weight.grad for name, weight in model.encoder.named_parameters()}
+    expected = stack_weights(cases["grads_mlm"], bundle.description.options, 2, "encoder")
+    ours = {name: weight.grad for name, weight in model.named_parameters()}
     assert set(ours) == set(expected)
     for name, gradient in expected.items():
         torch.testing.assert_close(ours[name], gradient, **TOLERANCE, msg=name)

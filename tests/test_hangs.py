@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,11 +70,9 @@ def test_all_ranks_end(
     limit = "--hang-minutes=0.5" if name == "a rank that stands still" else "--hang-minutes=10"
     command = [*OPTIONS, "--data", tiny_data, "--out", run, limit]
     faults.inject(name)
-    began = time.monotonic()
     found = as_ranks(["-c", FAULTY.format(fault=fault), *command], 2, log, SECONDS)
     said = log.read_text()
     assert found == statuses, said
-    assert time.monotonic() - began < SECONDS
     for part in told:
         assert part in said
     assert "Traceback" not in said

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pytest
+
+from xlm_plugins.core.errors import DataError
+from xlm_plugins.data import patience
 from xlm_plugins.data.held_out import held_out_text
 from xlm_plugins.data.manifest import Manifest
 
@@ -31,3 +36,19 @@ def test_training_text_and_what_there_is_not_have_none(tiny_data: Path) -> None:
     assert held_out_text(tiny_data, manifest, "train", ("en",), 5) == ()
     assert held_out_text(tiny_data, manifest, "valid", ("de",), 5) == ()
     assert held_out_text(tiny_data, manifest, "nowhere", ("en",), 5) == ()
+
+
+def test_text_of_another_number_of_lines_is_told(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else sentences would be compared with translations of others."""
+    monkeypatch.setattr(patience, "PAUSES", ())
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    manifest = Manifest.load(data)
+    block = manifest.stream("valid", ("fr",)).blocks[0]
+    path, (offset, size) = data / manifest.shards[block.shard].path, block.members["fr.txt"]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = content[offset : offset + size].replace(b" ", b"\n", 1)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{path} is damaged: {block.key} does not have"):
+        held_out_text(data, manifest, "valid", ("fr",), 4)

@@ -1,9 +1,8 @@
 # ruff: noqa: RUF001 (text in several scripts)
-"""Encoders of transformers and fairseq as bundles, held to what transformers computes."""
+"""Encoders of transformers as bundles, held to what transformers computes."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -16,7 +15,6 @@ import pytest
 import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.data.embedded import embedded_sentences
@@ -139,6 +137,25 @@ def test_pieces_are_shifted_as_xlm_r_shifts_them(plain: Path, pieces: bytes) -> 
     assert len(filled[0]) == 3
 
 
+def test_perplexity_is_measured_on_text_of_any_language(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for language in ("en", "fr"):
+        lines = embedded_sentences("valid", language)[:40]
+        (tmp_path / f"valid.{language}.txt").write_text("\n".join(lines) + "\n")
+        (tmp_path / f"train.{language}.txt").write_text("\n".join(lines) + "\n")
+    bundle, data = str(tmp_path / "bundle"), str(tmp_path / "data")
+    assert main(["import", "hf", str(plain), bundle]) == 0
+    assert main(["prepare", str(tmp_path), data, "--tokenizer-from", bundle]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", bundle, "--data", data]) == 2
+    assert "no text in 'test' to measure mlm on" in capsys.readouterr().err
+    assert main(["evaluate", bundle, "--data", data, "--split", "valid", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["valid_mlm_ppl"] > 100  # it is random, and has about 300 tokens
+    assert {"valid_en_mlm_ppl", "valid_fr_mlm_ppl", "valid_en_mlm_acc"} <= metrics.keys()
+
+
 @pytest.mark.parametrize("form", ["pickle", "sharded", "half"])
 def test_weights_in_other_files_are_the_same(plain: Path, tmp_path: Path, form: str) -> None:
     folder = copied(plain, tmp_path, "model.safetensors")
@@ -170,78 +187,6 @@ def test_a_fast_tokenizer_alone_gives_the_same_ids(plain: Path, tmp_path: Path) 
         assert model.encode(text).tolist() == tokenizer(text)["input_ids"]
 
 
-def as_fairseq(theirs: dict[str, Tensor], *, old: bool) -> dict[str, Tensor]:
-    """transformers' weights under fairseq's names, of today or of old."""
-    names = {
-        "roberta.embeddings.word_embeddings.": "encoder.sentence_encoder.embed_tokens.",
-        "roberta.embeddings.position_embeddings.": "encoder.sentence_encoder.embed_positions.",
-        "roberta.embeddings.LayerNorm.": "encoder.sentence_encoder.layernorm_embedding.",
-        "roberta.encoder.layer.": "encoder.sentence_encoder.layers.",
-        "attention.self.query.": "self_attn.q_proj.",
-        "attention.self.key.": "self_attn.k_proj.",
-        "attention.self.value.": "self_attn.v_proj.",
-        "attention.output.dense.": "self_attn.out_proj.",
-        "attention.output.LayerNorm.": "self_attn_layer_norm.",
-        "intermediate.dense.": "fc1.",
-        "output.dense.": "fc2.",
-        "output.LayerNorm.": "final_layer_norm.",
-        "lm_head.": "encoder.lm_head.",
-    }
-    renamed = {}
-    for name, tensor in theirs.items():
-        for pattern, replacement in names.items():
-            name = name.replace(pattern, replacement)
-        renamed[name] = tensor.clone()
-    renamed["encoder.lm_head.weight"] = renamed["encoder.sentence_encoder.embed_tokens.weight"]
-    if old:
-        for name in [name for name in renamed if ".q_proj." in name]:
-            parts = [renamed.pop(name.replace(".q_proj.", f".{p}_proj.")) for p in "qkv"]
-            renamed[name.replace("q_proj.", "in_proj_")] = torch.cat(parts)
-        renamed = {n.replace("encoder.", "decoder.", 1): t for n, t in renamed.items()}
-        renamed = {
-            n.replace("layernorm_embedding", "emb_layer_norm"): t for n, t in renamed.items()
-        }
-    return renamed
-
-
-@pytest.mark.parametrize("old", [False, True])
-def test_fairseq_files_give_the_same_model(
-    plain: Path, pieces: bytes, tmp_path: Path, old: bool
-) -> None:
-    theirs = load_file(plain / "model.safetensors")
-    theirs["roberta.embeddings.token_type_embeddings.weight"].zero_()
-    other = copied(plain, tmp_path, "model.safetensors")
-    save_file(theirs, other / "model.safetensors")
-    del theirs["roberta.embeddings.token_type_embeddings.weight"]
-    folder = fairseq_folder(tmp_path / "fairseq", pieces, as_fairseq(theirs, old=old))
-    found, wanted = imported(folder).bundle, imported(other).bundle
-    assert found.description.options == wanted.description.options
-    for name, tensor in wanted.model.state_dict().items():
-        torch.testing.assert_close(found.model.state_dict()[name], tensor, rtol=0, atol=0)
-
-
-def fairseq_folder(folder: Path, pieces: bytes, weights: dict[str, Tensor]) -> Path:
-    folder.mkdir()
-    arguments = argparse.Namespace(encoder_attention_heads=4, activation_fn="gelu")
-    torch.save({"args": arguments, "model": weights}, folder / "model.pt")
-    processor = sentencepiece.SentencePieceProcessor(model_proto=pieces)
-    lines = [f"{processor.id_to_piece(i)} 1\n" for i in range(3, len(processor))]
-    (folder / "dict.txt").write_text("".join(lines))
-    (folder / "sentencepiece.bpe.model").write_bytes(pieces)
-    return folder
-
-
-def test_a_dictionary_of_another_model_is_refused(
-    plain: Path, pieces: bytes, tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    theirs = load_file(plain / "model.safetensors")
-    del theirs["roberta.embeddings.token_type_embeddings.weight"]
-    folder = fairseq_folder(tmp_path / "fairseq", pieces, as_fairseq(theirs, old=False))
-    path = folder / "dict.txt"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-5]))
-    refused(["import", "hf", folder, "out"], "dict.txt", "292", "297")
-
-
 @pytest.mark.skipif(REAL_MODEL not in os.environ, reason=f"{REAL_MODEL} names no file")
 @pytest.mark.parametrize(
     ("text", "ids"),
@@ -265,13 +210,13 @@ def test_xlm_rs_own_model_gives_the_published_ids(
     assert tokenizer.decode_batch([ids]) == [text if text != "你好，世界" else "你好,世界"]
 
 
-def test_a_byte_level_tokenizer_is_told(
+def test_tokens_of_another_kind_are_refused(
     plain: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     folder = copied(plain, tmp_path, "sentencepiece.bpe.model")
-    (folder / "vocab.json").write_text(json.dumps({"<s>": 0, "\u0120the": 1}))
+    (folder / "vocab.json").write_text(json.dumps({"<s>": 0, "the": 1}))
     (folder / "merges.txt").write_text("t h\n")
-    refused(["import", "hf", folder, "out"], "byte-level", "SentencePiece")
+    refused(["import", "hf", folder, "out"], "XLM's tokenizer")
 
 
 def changed_config(folder: Path, **values: Any) -> None:
@@ -287,6 +232,10 @@ def changed_config(folder: Path, **values: Any) -> None:
         (
             {"architectures": ["XLMRobertaForSequenceClassification"]},
             ("XLMRobertaForSequenceClassification", "XLMRobertaForMaskedLM", "XLMWithLMHeadModel"),
+        ),
+        (
+            {"model_type": "camembert", "architectures": ["CamembertForMaskedLM"]},
+            ("camembert", "CamembertForMaskedLM", "RobertaForMaskedLM"),
         ),
         ({"is_decoder": True}, ("decoder",)),
         ({"position_embedding_type": "relative_key"}, ("relative_key", "absolute")),
@@ -362,4 +311,4 @@ def test_no_model_and_no_room_are_told(
     refused(["import", "hf", "empty", "out"], "config.json", "model.pt")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "something").touch()
-    refused(["import", "hf", plain, "out"], "out")
+    refused(["import", "hf", plain, "out"], "out is already there")

@@ -21,12 +21,8 @@ from xlm_plugins.model.transformer import Stack
 from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
 from xlm_plugins.testing import WORDS
 from xlm_plugins.testing.words import WordTokenizer
-from xlm_plugins.training.initialise import (
-    InitReport,
-    initialise,
-    initialise_embeddings,
-    split_stack,
-)
+from xlm_plugins.training.initialise import InitReport, initialise, initialise_embeddings
+from xlm_plugins.training.origins import split_stack
 
 N_SPECIAL = 6
 EN_FR = {"en": 0, "fr": 1}
@@ -207,19 +203,6 @@ def test_a_stack_that_there_is_not_cannot_start(
     description, tokenizer, new = _build("abc", EN_FR, {})
     with pytest.raises(OptionError, match=r"no decoder\n.*one of encoder, or the run alone"):
         initialise(new, description, tokenizer, tmp_path / "mlm", xlm_bare_plugins, "decoder")
-
-
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        ("runs/a", ("", "runs/a")),
-        ("encoder=runs/a@last", ("encoder", "runs/a@last")),
-        ("run=3", ("", "run=3")),
-        ("decoder=", ("", "decoder=")),
-    ],
-)
-def test_one_init_is_read(text: str, read: tuple[str, str]) -> None:
-    assert split_stack(text) == read
 
 
 def test_the_report_reads_well() -> None:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,25 +248,11 @@ def test_a_run_goes_on_with_more_processes(one_process: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_what_one_process_cannot_have_ends_them_all(
-    one_process: Path, tiny_data: Path, tmp_path: Path
+    one_process: Path, tiny_data: Path, tmp_path: Path, as_ranks: Callable[..., list[int]]
 ) -> None:
     """The run folder is taken, which rank 0 alone finds out; the other does not wait for it."""
-    command = ["train", "--data", str(tiny_data), "--out", str(one_process), *OPTIONS]
-    ranks = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "xlm_plugins", *command],
-            env={**os.environ, **ranks, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        told = [process.communicate(timeout=SECONDS)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [2, 2]
-    assert "already holds a run" in told[0]
-    assert "another process of the run could not start" in told[1]
+    log = tmp_path / "log"
+    command = ["-m", "xlm_plugins", "train", "--data", tiny_data, "--out", one_process, *OPTIONS]
+    assert as_ranks(command, 2, log, SECONDS) == [2, 2]
+    for told in ("already holds a run", "another process of the run could not start"):
+        assert log.read_text().count(told) == 1

@@ -51,6 +51,13 @@ class Noisy(Objective):
         raise NotImplementedError
 
 
+class Writing(Noisy):
+    """Completes its batches with the model, as one that generates does."""
+
+    def prepare(self, model: object, batch: Batch, step: Step) -> Batch:
+        raise NotImplementedError
+
+
 def objective(name: str = "noisy", cls: type[Objective] = Noisy) -> Objective:
     made = cls(NoOptions(), VOCABULARY, {"en": 0, "fr": 1})
     made.name = name
@@ -121,12 +128,13 @@ def test_batches_hold_what_the_shards_hold(data: tuple[Path, Manifest]) -> None:
     assert batch.tokens.tolist() in [rows.values.tolist() for rows in orders]
 
 
+@pytest.mark.parametrize("cls", [Noisy, Writing])
 @pytest.mark.parametrize(("world_size", "accumulation"), [(2, 1), (1, 2), (4, 1), (2, 2), (8, 1)])
 def test_the_global_batch_is_the_same_for_any_split(
-    data: tuple[Path, Manifest], world_size: int, accumulation: int
+    data: tuple[Path, Manifest], world_size: int, accumulation: int, cls: type[Objective]
 ) -> None:
-    alone = batches_of(data)
-    ranks = [batches_of(data, rank, world_size, accumulation) for rank in range(world_size)]
+    alone = batches_of(data, cls=cls)
+    ranks = [batches_of(data, rank, world_size, accumulation, cls) for rank in range(world_size)]
     for index in range(30):
         parts = [part for rank in ranks for part in rank[index]]
         assert len(parts) == world_size * accumulation
@@ -140,6 +148,15 @@ def test_updates_follow_the_schedule_and_never_repeat_a_batch_at_once(
     seen = [content(batches[index][0]) for index in range(12)]
     assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
     assert {len(row) for row in np.split(*windows_of(batches[0][0]))} == {16}
+
+
+def test_only_what_generates_has_samples_of_like_length(data: tuple[Path, Manifest]) -> None:
+    spread = {}
+    for cls in (Noisy, Writing):
+        batches = batches_of(data, cls=cls)
+        lengths = [batches[index][0].offsets.diff().numpy() for index in range(60)]
+        spread[cls] = np.mean([row.std() for row in lengths])
+    assert spread[Writing] < spread[Noisy] / 2
 
 
 def windows_of(batch: Batch) -> tuple[np.ndarray, np.ndarray]:

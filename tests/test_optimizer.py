@@ -1,3 +1,5 @@
+"""Parameter groups, their rates, and one update."""
+
 from __future__ import annotations
 
 import math

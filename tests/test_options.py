@@ -109,7 +109,10 @@ def test_paths_become_absolute_and_nothing_else(
         name: str = option("x", "no path")
 
     monkeypatch.chdir(tmp_path)
-    found = with_absolute_paths(Files("a", ("en=b/c.tsv", "d"), "e"))
-    assert found == Files(f"{tmp_path}/a", (f"en={tmp_path}/b/c.tsv", f"{tmp_path}/d"), "e")
+    files = ("en=b/c.tsv", "d", "en=../x=1/f", "../x=1/f")
+    absolute = (f"en={tmp_path}/b/c.tsv", f"{tmp_path}/d")
+    beside = f"{tmp_path.parent}/x=1/f"
+    found = with_absolute_paths(Files("a", files, "e"))
+    assert found == Files(f"{tmp_path}/a", (*absolute, f"en={beside}", beside), "e")
     assert with_absolute_paths(Files()) == Files()
     assert with_absolute_paths(found) == found

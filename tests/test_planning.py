@@ -64,8 +64,10 @@ def make_plan(
     sizes: BatchSizes = SIZES,
     step: str = "en",
     seed: int = 1,
+    by_length: bool = False,
 ) -> StreamPlan:
     cutting = sizes.cutting(layout, text.stream, Step.parse(step), EOS)
+    cutting = dataclasses.replace(cutting, by_length=by_length)
     return StreamPlan(text.stream, cutting, sizes.lanes, (seed, "test", step))
 
 
@@ -89,10 +91,13 @@ def same(one: Samples, two: Samples) -> bool:
 # Sentences and pairs
 
 
+@pytest.mark.parametrize("by_length", [False, True])
 @pytest.mark.parametrize("n_blocks", [4, 9, 70])
-def test_the_lanes_of_an_epoch_hold_every_short_sentence_once(n_blocks: int) -> None:
+def test_the_lanes_of_an_epoch_hold_every_short_sentence_once(
+    n_blocks: int, by_length: bool
+) -> None:
     text = Text(n_blocks)
-    plan = make_plan(text)
+    plan = make_plan(text, by_length=by_length)
     for epoch in (0, 1):
         batches = [b for lane in range(4) for b in epoch_of(plan, text, lane, epoch)]
         ids = np.concatenate([batch.ids for batch in batches])
@@ -136,6 +141,53 @@ def test_no_batch_is_empty_however_small_a_lanes_share_is() -> None:
     plan = make_plan(text, PAIR, sizes, "de-en")
     n_samples = [len(plan.samples(text, lane, n).ids) for lane in range(8) for n in range(60)]
     assert set(n_samples) == {1}
+
+
+# Batches of like length
+
+
+def framed(batches: list[Samples]) -> np.ndarray:
+    """Tokens of every sample, with its frame."""
+    return np.concatenate([sum(side.lengths + 2 for side in batch.sides) for batch in batches])
+
+
+@pytest.mark.parametrize(("layout", "step"), [(SENTENCE, "en"), (PAIR, "de-en")])
+def test_lanes_have_samples_of_like_length_at_each_update(layout: Layout, step: str) -> None:
+    text = Text(70, ("de", "en") if layout is PAIR else ("en",))
+    spread = {}
+    for by_length in (False, True):
+        plan = make_plan(text, layout, step=step, by_length=by_length)
+        updates = [framed([plan.samples(text, lane, n) for lane in range(4)]) for n in range(80)]
+        spread[by_length] = np.mean([lengths.std() for lengths in updates])
+    assert spread[True] < spread[False] / 3
+
+
+def test_batches_of_like_length_come_in_an_order_that_is_not_of_length() -> None:
+    text = Text(70)
+    plan = make_plan(text, by_length=True)
+    for epoch in (0, 1):
+        means = [framed([batch]).mean() for batch in epoch_of(plan, text, 1, epoch)]
+        assert max(means) > 2 * min(means)
+        assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.25  # 3 deviations
+        assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.25
+
+
+def test_batches_of_like_length_are_as_many_and_as_large_as_others() -> None:
+    text = Text(70)
+    usual, alike = (epoch_of(make_plan(text, by_length=b), text, 2, 0) for b in (False, True))
+    assert len(usual) == len(alike) > 50
+    sizes = np.array([framed([batch]).sum() for batch in alike])
+    assert np.abs(sizes - SIZES.batch_tokens / 4).max() <= SIZES.max_length + 2
+
+
+def test_equally_long_samples_meet_others_in_the_next_epoch() -> None:
+    text = Text(4, longest=5, rows=100)  # a block for each lane, in every epoch
+    plan = make_plan(text, by_length=True)
+    first, second = (
+        {frozenset(b.ids.tolist()) for lane in range(4) for b in epoch_of(plan, text, lane, epoch)}
+        for epoch in (0, 1)
+    )
+    assert len(first & second) < len(first) / 2
 
 
 # Streams
@@ -202,13 +254,16 @@ def test_a_text_shorter_than_a_window_is_one_window() -> None:
 # The sequence
 
 
-@pytest.mark.parametrize("layout", [STREAM, SENTENCE])
-def test_any_batch_is_found_alone(layout: Layout) -> None:
+@pytest.mark.parametrize(
+    ("layout", "by_length"), [(STREAM, False), (SENTENCE, False), (SENTENCE, True)]
+)
+def test_any_batch_is_found_alone(layout: Layout, by_length: bool) -> None:
     text = Text(20)
-    walked = make_plan(text, layout)
+    walked = make_plan(text, layout, by_length=by_length)
     batches = [walked.samples(text, 3, n) for n in range(200)]
     for n in (199, 0, 57, 58, 120):
-        assert same(make_plan(text, layout).samples(text, 3, n), batches[n])
+        alone = make_plan(text, layout, by_length=by_length)
+        assert same(alone.samples(text, 3, n), batches[n])
         assert same(walked.samples(text, 3, n), batches[n])
 
 

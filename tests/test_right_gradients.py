@@ -7,10 +7,10 @@ number of targets, one norm to clip by, and AdamW, with a missing gradient count
 from __future__ import annotations
 
 import functools
-import importlib.util
+import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,20 +24,11 @@ from xlm_plugins.training.settings import Settings
 from xlm_plugins.training.setup import make_plan
 
 WORKER = Path(__file__).with_name("gradient_worker.py")
+worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
 NEAR = 1e-5
 CASES = ("clm", "mlm", "tlm", "ae", "mt", "bt", "pc", "mlm+tlm+clm", "mlm+ae+bt", "mt+pc")
 ACCUMULATIONS = (1, 2, 4)
 STAGES = (0, 1, 2, 3)
-
-
-def _worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gradient_worker", WORKER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-worker = _worker()
 
 
 def adamw(parameters: Sequence[nn.Parameter], moments: list[list[Tensor]], n: int) -> None:

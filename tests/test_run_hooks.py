@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training.pretraining import train
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import RunFolder
@@ -65,13 +65,6 @@ def recorder(install: Install) -> Any:
     """A plugin that writes down what it is told, as a module."""
     install("xlm-recorder", RECORDER)
     return importlib.import_module("xlm_recorder")
-
-
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what the clock decides."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    clock = ("time", "tokens_per_second")
-    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
 def as_told(line: dict[str, Any]) -> dict[str, float]:

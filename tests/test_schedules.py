@@ -1,3 +1,5 @@
+"""Learning rates over a run."""
+
 from __future__ import annotations
 
 import pytest

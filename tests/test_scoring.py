@@ -72,7 +72,7 @@ def test_a_causal_score_is_the_negative_loss_of_clm(
 def test_batches_and_chunks_change_nothing(
     random_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    bundle = random_bundle("clm", "tlm", positions=128)
+    bundle = random_bundle("clm", "tlm", max_positions=128)
     expected = [found.score for found in scored(bundle, TEXTS, kind=kind)]
     monkeypatch.setattr("xlm_plugins.model.scoring.rows_per_chunk", lambda *_: 3)
     for batch_tokens in (1, 60):
@@ -102,7 +102,7 @@ def test_the_kind_is_what_the_model_was_trained_for(random_bundle: Callable[...,
 
 @pytest.mark.parametrize("kind", ["causal", "pseudo"])
 def test_long_sentences_are_cut(random_bundle: Callable[..., Bundle], kind: str) -> None:
-    bundle = random_bundle("clm", "mlm", positions=8)
+    bundle = random_bundle("clm", "mlm", max_positions=8)
     whole, cut = scored(bundle, ["a b c d e f", "a b c d e f g h"], kind=kind)
     assert cut.tokens == whole.tokens
     assert cut.score == pytest.approx(whole.score, rel=1e-5)

@@ -28,7 +28,9 @@ def test_the_language_must_be_one_that_the_model_knows(
 
 
 def test_sentences_stand_between_two_eos_and_are_cut(random_bundle: Callable[..., Bundle]) -> None:
-    batch = sentence_batch(random_bundle("mlm", positions=5), Ragged.of([[7, 8], [], [9] * 4]), 1)
+    batch = sentence_batch(
+        random_bundle("mlm", max_positions=5), Ragged.of([[7, 8], [], [9] * 4]), 1
+    )
     assert batch.tokens.tolist() == [EOS, 7, 8, EOS, EOS, EOS, EOS, 9, 9, 9, EOS]
     assert batch.offsets.tolist() == [0, 4, 6, 11]
     assert batch.positions.tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,13 +33,6 @@ LANGUAGES = {"mono": ("en",), "pairs": ("en", "fr")}
 N_UPDATES = 120
 
 
-class Faults(Protocol):
-    """The fixture that counts them."""
-
-    def inject(self, name: str) -> None: ...
-    def survive(self, name: str, lost: str = "nothing") -> None: ...
-
-
 class Plain(Objective):
     """The samples as they are, every token predicted."""
 
@@ -50,13 +44,9 @@ class Plain(Objective):
         return Layout.STREAM if len(step.languages) == 1 else Layout.PAIR
 
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
-        rows = samples.sides[0]
-        for side in samples.sides[1:]:
-            rows = rows.joined(side)
-        everywhere = np.arange(len(rows.values))
-        return pack(
-            rows, rows.positions(), rows.filled(0), everywhere, rows.values, samples.ids
-        )  # fmt: skip
+        rows = functools.reduce(Ragged.joined, samples.sides)
+        all_of_them, languages = np.arange(len(rows.values)), rows.filled(0)
+        return pack(rows, rows.positions(), languages, all_of_them, rows.values, samples.ids)
 
     def loss(self, model: object, batch: Batch) -> LossOutput:
         raise NotImplementedError
@@ -136,7 +126,7 @@ DAMAGES = {
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", DAMAGES)
 def test_a_bad_shard_is_tried_again_and_then_told_with_the_rank(
-    data: tuple[Path, Manifest], fault: str, faults: Faults, caplog: pytest.LogCaptureFixture
+    data: tuple[Path, Manifest], fault: str, faults: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     rank = batches_of(data, 1, 2)
     faults.inject(fault)
@@ -243,6 +233,22 @@ def test_any_number_of_ranks_leaves_out_the_same(
     found = set().union(*(rank.take_left_out() for rank in ranks))
     assert found == alone.take_left_out() != set()
     assert alone.take_left_out() == set()
+
+
+@pytest.mark.parametrize("start", [17, 70])
+def test_a_resume_leaves_out_what_the_run_did(data: tuple[Path, Manifest], start: int) -> None:
+    """In the middle of pools, whose bad blocks were told of before."""
+    lose(data, "en-04", "en-fr-36")
+
+    def run(start: int, stop: int, left_out: set[str]) -> list[dict[int, list[int]]]:
+        made = load(batches_of(data, skip=True), start, stop, 0, left_out)
+        return [rows_of(batch) for (batch,) in made]
+
+    uninterrupted: set[str] = set()
+    whole = run(0, N_UPDATES, uninterrupted)
+    left_out: set[str] = set()
+    assert run(0, start, left_out) + run(start, N_UPDATES, left_out) == whole
+    assert left_out == uninterrupted != set()
 
 
 def test_a_rank_with_nothing_left_predicts_nothing(data: tuple[Path, Manifest]) -> None:

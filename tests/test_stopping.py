@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from xlm_plugins.cli.main import main
+from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training import start
 from xlm_plugins.training.engine import Engine
 from xlm_plugins.training.run import RunFolder
@@ -42,21 +42,13 @@ def after(
     monkeypatch.setattr(where, name, signalled)
 
 
-def lines(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what the clock decides."""
-    found = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [
-        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in found
-    ]
-
-
 def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
 def assert_goes_on(command: list[str], run: Path, whole: Path) -> None:
     assert main(command) == 0
-    assert lines(run) == lines(whole)
+    assert metrics_of(run) == metrics_of(whole)
 
 
 @pytest.mark.parametrize(
@@ -93,37 +85,22 @@ def test_it_ends_within_one_update_wherever_it_is(
     assert_goes_on(command, run, tiny_run)
 
 
-def test_an_evaluation_in_the_middle_is_left_and_made_up_for(
-    command: list[str], tiny_run: Path, tmp_path: Path
+@pytest.mark.parametrize(("update", "before"), [(8, [0, 4]), (12, [0, 4, 8])])
+def test_an_evaluation_in_the_middle_or_at_the_end_is_left_and_made_up_for(
+    command: list[str], tiny_run: Path, tmp_path: Path, update: int, before: list[int]
 ) -> None:
     run, evaluate = tmp_path / "run", Trainer._evaluate
     with pytest.MonkeyPatch.context() as patched:
 
         def signalled(self: Trainer) -> None:
-            if self.state.update == 8:
+            if self.state.update == update:
                 os.kill(os.getpid(), signal.SIGTERM)
             evaluate(self)
 
         patched.setattr(Trainer, "_evaluate", signalled)
         assert main(command) == STOPPED
-    measured = [line["step"] for line in lines(run) if line["kind"] == "evaluation"]
-    assert measured == [0, 4]
-    assert_goes_on(command, run, tiny_run)
-
-
-def test_the_last_evaluation_is_made_up_for_too(
-    command: list[str], tiny_run: Path, tmp_path: Path
-) -> None:
-    run, evaluate = tmp_path / "run", Trainer._evaluate
-    with pytest.MonkeyPatch.context() as patched:
-
-        def signalled(self: Trainer) -> None:
-            if self.state.update == 12:
-                os.kill(os.getpid(), signal.SIGTERM)
-            evaluate(self)
-
-        patched.setattr(Trainer, "_evaluate", signalled)
-        assert main(command) == STOPPED
+    measured = [line["step"] for line in metrics_of(run, "evaluation")]
+    assert measured == before
     assert_goes_on(command, run, tiny_run)
 
 
@@ -132,16 +109,11 @@ def test_translating_held_out_text_is_left_too(
 ) -> None:
     run = tmp_path / "run"
     after(monkeypatch, TranslationPlan, "_translate", signal.SIGTERM)
-    command = [
-        "train",
-        "--objective=mt:en-fr",
-        f"--data={tiny_data}",
-        f"--out={run}",
-        "--threads=1",
-    ]
+    command = ["train", "--objective=mt:en-fr", f"--data={tiny_data}", f"--out={run}"]
     sizes = ["--dim=16", "--n-layers=1", "--n-heads=2", "--batch-tokens=256", "--max-length=20"]
-    assert main([*command, *sizes, "--steps=2", "--translate-sentences=3"]) == STOPPED
-    assert lines(run) == []
+    steps = ["--steps=2", "--translate-sentences=3", "--threads=1"]
+    assert main([*command, *sizes, *steps]) == STOPPED
+    assert metrics_of(run) == []
     assert checkpoints(run) == ["step-0"]
 
 

@@ -207,6 +207,35 @@ class HeadOnly(Sound):
         return LossOutput(loss, torch.tensor(batch.n_targets), n_correct)
 
 
+class SkipsTheModel(Sound):
+    """Saves the work where there is nothing to predict, and with it the gradients."""
+
+    def loss(self, model, batch):
+        if not batch.n_targets:
+            nothing = model.stack("encoder").embeddings.tokens.weight.sum() * 0
+            return LossOutput(nothing, torch.tensor(0), torch.tensor(0))
+        return super().loss(model, batch)
+
+
+class TwoWays(Sound):
+    """Goes through its head before or after the model, as the batch is large or small."""
+
+    def modules(self, options):
+        return {"head": nn.Embedding(self.vocabulary.size, 1)}
+
+    def loss(self, model, batch):
+        if batch.n_tokens > 30:
+            output = super().loss(model, batch)
+            return output._replace(loss=output.loss + self.own(model, batch))
+        own = self.own(model, batch)
+        output = super().loss(model, batch)
+        return output._replace(loss=output.loss + own)
+
+    def own(self, model, batch):
+        scores = model.head(self.name, "head")(batch.tokens[batch.predicted])
+        return 1e-3 * (scores - 1).square().sum()
+
+
 class CannotLearn(Sound):
     def loss(self, model, batch):
         output = super().loss(model, batch)
@@ -241,6 +270,8 @@ BROKEN = [
     (WritesIntoBatch, "leaves_its_batch_alone", "sample_ids is another one"),
     (UnusedHead, "sends_gradient", "heads.broken.head.bias"),
     (HeadOnly, "sends_gradient", "no parameter of the encoder"),
+    (SkipsTheModel, "sends_gradients_in_one_order", "with nothing to predict"),
+    (TwoWays, "sends_gradients_in_one_order", "with 4 samples"),
     (CannotLearn, "learns_a_batch_by_heart", "not to a third"),
 ]
 

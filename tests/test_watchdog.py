@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,17 +59,25 @@ def test_it_ends_with_the_resumable_status(capfd: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("kind", ["told", "forward"])
-def test_what_moves_is_left_alone(kind: str) -> None:
+@pytest.mark.parametrize(("every", "status"), [(19, None), (25, 75)])
+def test_what_moves_within_the_limit_is_left_alone(
+    kind: str, every: int, status: int | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The limit is 20 looks, here without any time between them."""
     ends, model = Ends(), nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
-    with Watchdog(World(), 20 * MINUTES, ends) as watch:
-        watch.follow(model)
-        looks_end = time.monotonic() + 1.2
-        seen = watch._n_beats
-        while time.monotonic() < looks_end:
+    watch, looks = Watchdog(World(), 10.0, ends), itertools.count()
+    watch.follow(model)
+
+    def wait(seconds: float) -> bool:
+        assert seconds == 30
+        look = next(looks)
+        if look % every == 0:
             model(torch.zeros(1, 3)) if kind == "forward" else watch.at("an update")
-            time.sleep(0.01)
-        assert watch._n_beats > seen + 10
-    assert ends.status is None
+        return look == 200
+
+    watch._over = SimpleNamespace(wait=wait)
+    watch._watch()
+    assert ends.status == status
 
 
 def test_it_goes_with_its_block() -> None:

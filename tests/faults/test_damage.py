@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from xlm_plugins.testing.runs import metrics_of
 
 
 def flip(path: Path) -> None:
@@ -49,7 +50,7 @@ def test_a_damaged_checkpoint_is_passed_over(
         assert "passing over the damaged checkpoint step-12" in told
         assert name.name in told
         assert "after 11 steps" in told
-        assert _lines(run) == _lines(tiny_run)
+        assert metrics_of(run) == metrics_of(tiny_run)
         faults.survive(fault)
         shutil.rmtree(run)
 
@@ -71,10 +72,3 @@ def test_where_every_checkpoint_is_damaged_the_run_does_not_start_over(
     assert "Traceback" not in told
     assert (run / "metrics.jsonl").read_bytes() == before
     faults.survive(fault, "the checkpoints; the metrics and the best models stay")
-
-
-def _lines(run: Path) -> list[dict[str, Any]]:
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [
-        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in lines
-    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from xlm_plugins.testing.runs import metrics_of
 
 SCRIPT = Path(__file__).with_name("full_disk.py")
 NOT_HERE = 77
@@ -48,12 +49,5 @@ def test_a_full_disk(
     assert "--resume" in told
     assert "Traceback" not in told
     assert "after 6 steps" in told
-    assert _lines(out) == _lines(tiny_run / "metrics.jsonl")
+    assert metrics_of(tmp_path) == metrics_of(tiny_run)
     faults.survive(fault, lost="the updates since the last checkpoint, trained again")
-
-
-def _lines(metrics: Path) -> list[dict[str, Any]]:
-    lines = map(json.loads, metrics.read_text().splitlines())
-    return [
-        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in lines
-    ]

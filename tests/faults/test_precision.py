@@ -13,6 +13,7 @@ import pytest
 
 from xlm_plugins import DivergenceError
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training.pretraining import train
 from xlm_plugins.training.trainer import MAX_SKIPPED_IN_A_ROW, Trainer
 
@@ -40,9 +41,7 @@ def trained(start: Callable[..., list[int]], tiny_run: Path, tmp_path: Path) -> 
             assert start(command, log, script=HALF, kill=kill) == [KILLED], log.read_text()
         assert start(command, log, script=HALF) == [0], log.read_text()
         assert "Traceback" not in log.read_text()
-        lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-        clock = ("time", "tokens_per_second")
-        return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+        return metrics_of(out)
 
     return trained
 

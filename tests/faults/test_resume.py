@@ -7,7 +7,6 @@ or a save.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import shlex
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from xlm_plugins.testing.runs import metrics_of
 
 N_STEPS = 40
 TINY = (
@@ -43,13 +44,6 @@ def kills(n: int, seed: int) -> list[Kill]:
     """Moments: an update and a number of calls in it or behind it, in order."""
     rng = random.Random(seed)
     return sorted((rng.randrange(N_STEPS - 4), rng.randrange(1, 12_000)) for _ in range(n))
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl, without what the clock decides."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clock = ("time", "tokens_per_second")
-    return [{k: v for k, v in line.items() if k not in clock} for line in found]
 
 
 def checkpoints(run: Path) -> dict[str, bytes]:
@@ -97,8 +91,8 @@ def killed(start: Start, tiny_data: Path, tmp_path: Path, faults: Any) -> Run:
 
 def assert_bitwise(run: Path, reference: Path) -> None:
     """Every line that was written, every weight and moment; and nothing left of the kills."""
-    assert lines(run) == lines(reference)
-    assert len(lines(reference)) > N_STEPS / 4
+    assert metrics_of(run) == metrics_of(reference)
+    assert len(metrics_of(reference)) > N_STEPS / 4
     assert checkpoints(run) == checkpoints(reference)
     assert len(checkpoints(reference)) == 4  # weights and moments of the newest two
     hidden = [path.name for path in run.glob("*/.*")]
@@ -151,7 +145,7 @@ def near(line: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def parted(run: Path, reference: Path) -> int | None:
     """The step at which other sentences were generated, of which the tokens tell."""
-    for line, other in zip(lines(run), lines(reference), strict=True):
+    for line, other in zip(metrics_of(run), metrics_of(reference), strict=True):
         if line.get("tokens") != other.get("tokens"):
             assert other["objective"] == "bt", (line, other)
             return other["step"]
@@ -168,7 +162,7 @@ def test_another_number_of_ranks_changes_only_rounding(
     options = f"{TINY}{MEMORY}{ACROSS}{NO_BATCHNORM}--zero-stage {stage}"
     fault = "SIGKILL, gone on with by 1 process instead of 2, or 2 instead of 1"
     run = killed(options, kills(5, seed=stage), ranks, fault)
-    for line, other in zip(lines(run), lines(whole(options)), strict=True):
+    for line, other in zip(metrics_of(run), metrics_of(whole(options)), strict=True):
         assert near(line, other), (line, other)
     for _ in range(5):
         faults.survive(fault)
@@ -181,7 +175,7 @@ def test_another_number_of_ranks_translates_alike(whole: Run, killed: Run, fault
     fault = "SIGKILL in back-translation, gone on with by another number of processes"
     run, reference = killed(options, kills(5, seed=3), (1, 2), fault), whole(options)
     step = parted(run, reference)
-    for line, other in zip(lines(run), lines(reference), strict=True):
+    for line, other in zip(metrics_of(run), metrics_of(reference), strict=True):
         if step is None or other["step"] < step:
             assert near(line, other), (line, other)
     assert step is None or step > N_STEPS / 2, f"other sentences were generated at step {step}"

@@ -16,12 +16,11 @@ PARAMS = {
     "gelu_activation": True,
     "attention_dropout": 0.1,
 }
-N_POSITIONS = 24
 
 
 @pytest.fixture(scope="session")
 def xlm_checkpoint() -> Callable[..., dict[str, Any]]:
-    """Make the content of a checkpoint, with random weights of a seed.
+    """Make the content of a checkpoint, with random weights that are always the same.
 
     ``xlm_checkpoint(languages=("en",), n_words=40, decoder=True, asm=True)``: the languages, the
     size of the vocabulary, whether there is a decoder, and params of the run.
@@ -32,16 +31,19 @@ def xlm_checkpoint() -> Callable[..., dict[str, Any]]:
         *,
         languages: tuple[str, ...] = ("en", "fr"),
         n_words: int = 60,
+        n_positions: int = 24,
         decoder: bool = False,
-        seed: int = 3,
         **params: Any,
     ) -> dict[str, Any]:
-        torch.manual_seed(seed)
+        torch.manual_seed(3)
         params = {**PARAMS, **params, "lang2id": {code: n for n, code in enumerate(languages)}}
         stacks = ("encoder", "decoder") if decoder else ("model",)
         words = [*SPECIALS, *(f"w{n}" + "@@" * (n % 3 == 0) for n in range(14, n_words))]
         return {
-            **{stack: stack_of(params, n_words, stack == "decoder") for stack in stacks},
+            **{
+                stack: stack_of(params, n_words, n_positions, stack == "decoder")
+                for stack in stacks
+            },
             "params": params,
             "dico_id2word": dict(enumerate(words)),
             "dico_word2id": {word: n for n, word in enumerate(words)},
@@ -53,7 +55,9 @@ def xlm_checkpoint() -> Callable[..., dict[str, Any]]:
     return checkpoint
 
 
-def stack_of(params: dict[str, Any], n_words: int, decoder: bool) -> dict[str, Any]:
+def stack_of(
+    params: dict[str, Any], n_words: int, n_positions: int, decoder: bool
+) -> dict[str, Any]:
     """The weights of one stack; they are far from what a model starts with."""
     import torch
     from torch import nn
@@ -61,7 +65,7 @@ def stack_of(params: dict[str, Any], n_words: int, decoder: bool) -> dict[str, A
     dim, n_layers, n_languages = params["emb_dim"], params["n_layers"], len(params["lang2id"])
     modules = nn.ModuleDict(
         {
-            "position_embeddings": nn.Embedding(N_POSITIONS, dim),
+            "position_embeddings": nn.Embedding(n_positions, dim),
             "embeddings": nn.Embedding(n_words, dim),
             "layer_norm_emb": nn.LayerNorm(dim),
             "attentions": layers(n_layers, attention, dim),
@@ -80,7 +84,7 @@ def stack_of(params: dict[str, Any], n_words: int, decoder: bool) -> dict[str, A
     for tensor in weights.values():
         tensor += 0.1 * torch.randn_like(tensor)
     if params.get("sinusoidal_embeddings"):
-        weights["position_embeddings.weight"] = sinusoids(dim)
+        weights["position_embeddings.weight"] = sinusoids(n_positions, dim)
     if params.get("share_inout_emb", True) and not params.get("asm"):
         weights["pred_layer.proj.weight"] = weights["embeddings.weight"]
     return weights
@@ -115,7 +119,7 @@ def output(params: dict[str, Any], n_words: int) -> Any:
     )
 
 
-def sinusoids(dim: int) -> Any:
+def sinusoids(n_positions: int, dim: int) -> Any:
     """Sines at even places, cosines at odd ones (arXiv 1706.03762, 3.5)."""
     import math
 
@@ -123,7 +127,7 @@ def sinusoids(dim: int) -> Any:
 
     rows = [
         [(math.cos if i % 2 else math.sin)(at / 10000 ** (2 * (i // 2) / dim)) for i in range(dim)]
-        for at in range(N_POSITIONS)
+        for at in range(n_positions)
     ]
     return torch.tensor(rows)
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.interop.xlm import Imported, import_xlm
+from xlm_plugins.loading import load
 from xlm_plugins.model.bundle import Bundle
 
 Checkpoint = dict[str, Any]
@@ -106,6 +108,13 @@ def test_parallel_classification_is_left_out_and_told(
     assert any(note.startswith("pc is left out") for note in found.notes)
 
 
+GOING_ON = [
+    "--objective=mlm", "--steps=1", "--dim=16", "--n-layers=2", "--n-heads=4",
+    "--max-positions=256", "--adaptive-cutoffs=20", "--adaptive-cutoffs=40",
+    "--adaptive-div-value=2", "--threads=1",
+]  # fmt: skip
+
+
 MEMORY = {
     "use_memory": True,
     "mem_heads": 2,
@@ -116,18 +125,19 @@ MEMORY = {
 }
 
 
-def with_memories(content: Checkpoint, stack: str, *places: str, shared: bool = False) -> None:
+def with_memories(
+    content: Checkpoint, stack: str, *places: str, shared: bool = False, batchnorm: bool = False
+) -> None:
     """Put memories of MEMORY, with a hidden layer before the queries, into a checkpoint."""
     weights, values = content[stack], torch.randn(16, 16)
     for place in places:
         index, _, where = place.partition("_")
+        parts = [nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 16)]
+        parts = [*parts, nn.BatchNorm1d(16)] if batchnorm else [parts[0], *parts[2:]]
         own = {
             "keys": torch.randn(2, 2, 4, 4),
             "values.weight": values if shared else torch.randn(16, 16),
-            "query_proj.query_mlps.0.0.weight": torch.randn(12, 16),
-            "query_proj.query_mlps.0.0.bias": torch.randn(12),
-            "query_proj.query_mlps.0.2.weight": torch.randn(16, 12),
-            "query_proj.query_mlps.0.2.bias": torch.randn(16),
+            **nn.Sequential(*parts).state_dict(prefix="query_proj.query_mlps.0."),
         }
         weights.update({f"memories.{place}.{name}": tensor for name, tensor in own.items()})
         if where == "in":
@@ -152,6 +162,22 @@ def test_memories(imported: Import, xlm_checkpoint: Make) -> None:
     assert torch.equal(weights["decoder.layers.1.feed_forward.values"], theirs)
     theirs = content["encoder"]["memories.1_after.query_proj.query_mlps.0.2.weight"]
     assert torch.equal(weights["encoder.layers.1.after.query.weight"], theirs)
+
+
+def test_memories_with_batchnorm_between(imported: Import, xlm_checkpoint: Make) -> None:
+    written = {"mem_query_layer_sizes": "0,12,0", "mem_query_batchnorm": True}
+    content = xlm_checkpoint(**MEMORY, **written)
+    with_memories(content, "model", "0_in", "1_after", batchnorm=True)
+    theirs = content["model"]
+    prefix = "memories.0_in.query_proj.query_mlps.0"
+    theirs[f"{prefix}.1.running_mean"].copy_(torch.arange(12))
+    theirs[f"{prefix}.4.num_batches_tracked"].fill_(7)
+    memory = Bundle.load(imported(content).out, Plugins.discover()).model.encoder.layers[0]
+    ours = memory.feed_forward.state_dict()
+    for number, name in enumerate(("query_hidden.0", "query_hidden.1", "", "query", "query_norm")):
+        for kind in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            if f"{prefix}.{number}.{kind}" in theirs:
+                assert torch.equal(ours[f"{name}.{kind}"], theirs[f"{prefix}.{number}.{kind}"])
 
 
 def test_memories_that_share_their_values(imported: Import, xlm_checkpoint: Make) -> None:
@@ -254,6 +280,32 @@ def test_commands_take_the_bundle(
         status, shown, err = piped(command, out, "--language=fr", content=text)
         assert status == 0, err
         assert shown
+
+
+def test_training_goes_on_from_the_bundle(
+    imported: Import, xlm_checkpoint: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def xlm(*arguments: object) -> str:
+        assert main([str(argument) for argument in arguments]) == 0
+        return capsys.readouterr().out
+
+    params = {"asm": True, "asm_cutoffs": [20, 40], "asm_div_value": 2, "languages": ("en",)}
+    bundle = imported(xlm_checkpoint(n_positions=256, mlm_steps="en", **params)).out
+    text, data, run, tuned = (tmp_path / name for name in ("text", "data", "run", "tuned"))
+    text.mkdir()
+    for split in ("train", "valid", "test"):
+        lines = [f"w{14 + n} w{20 + n} w16\n" for n in range(30)]
+        (text / f"{split}.en.txt").write_text("".join(lines))
+        rows = [f"{'ab'[n % 2]}\t{line}" for n, line in enumerate(lines)]
+        (text / f"{split}.en.tsv").write_text("label\ttext\n" + "".join(rows))
+    xlm("prepare", text, data, f"--tokenizer-from={bundle}")
+    metrics = json.loads(xlm("evaluate", bundle, f"--data={data}", "--split=valid", "--json"))
+    xlm("train", f"--data={data}", f"--out={run}", f"--init={bundle}", *GOING_ON)
+    first = json.loads((run / "metrics.jsonl").read_text().partition("\n")[0])
+    assert first["valid_en_mlm_ppl"] == pytest.approx(metrics["valid_en_mlm_ppl"], rel=1e-5)
+    files = [f"--classify.{split}={text}/{split}.en.tsv" for split in ("train", "valid", "test")]
+    xlm("finetune", "classify", f"--from={bundle}", f"--out={tuned}", *files, "--epochs=1")
+    assert load(tuned).bundle.classifier is not None
 
 
 def test_translations_are_the_references(

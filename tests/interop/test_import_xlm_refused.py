@@ -21,12 +21,13 @@ def test_not_a_checkpoint(refused: Refused, tmp_path: Path) -> None:
     path.write_text("hello\n")
     refused(["import", "xlm", path, "out"], path, "cannot be read as a torch checkpoint")
     refused(["import", "xlm", "none.pth", "out"], "there is no file none.pth")
+    refused(["import", "xlm", tmp_path, "out"], "is a folder", "xlm import hf")
 
 
 def test_a_checkpoint_of_something_else(refused: Refused, saved: Saved) -> None:
     path = saved({"args": None, "model": {}})
     refused(["import", "xlm", path, "out"], "no checkpoint of XLM", "args, model", "xlm import hf")
-    refused(["import", "xlm", saved([1, 2]), "out"], "no checkpoint of XLM", "list")
+    refused(["import", "xlm", saved([1, 2]), "out"], "no checkpoint of XLM", "a list")
 
 
 def test_a_truncated_file(refused: Refused, saved: Saved, xlm_checkpoint: Make) -> None:
@@ -136,11 +137,13 @@ def test_weights_that_the_options_do_not_call_for(
 ) -> None:
     content = xlm_checkpoint()
     content["params"]["n_layers"] = 3
-    refused(["import", "xlm", saved(content), "out"], "encoder.layers.2.attention", "is missing")
+    refused(["import", "xlm", saved(content), "out"], "lacks the weight 'attentions.2")
+    content["params"]["n_layers"] = 1
+    refused(["import", "xlm", saved(content), "out"], "has a weight 'attentions.1", "no place")
     content["params"] |= {"n_layers": 2, "emb_dim": 32}
     refused(["import", "xlm", saved(content), "out"], "is (60, 16), the model's is (60, 32)")
     del content["model"]["attentions.1.k_lin.bias"]
-    refused(["import", "xlm", saved(content), "out"], "no k_lin beside layers.1.attention.qkv.bias")
+    refused(["import", "xlm", saved(content), "out"], "'attentions.1.k_lin.bias'")
 
 
 def test_an_output_layer_that_is_said_to_be_tied(
@@ -168,24 +171,30 @@ def test_options_out_of_range(refused: Refused, saved: Saved, xlm_checkpoint: Ma
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("params", [1, 2]), ("dico_id2word", {"<s>": 0, 1: "</s>"}), ("model", [torch.ones(1)])],
+    ("name", "value", "fact"),
+    [
+        ("params", [1, 2], "XLM does not write"),
+        ("dico_id2word", {"<s>": 0, 1: "</s>"}, "XLM does not write"),
+        ("dico_id2word", {1: "<s>", 2: "</s>"}, "does not number its words from 0"),
+        ("model", [torch.ones(1)], "'model' is no table of weights"),
+    ],
 )
 def test_content_of_other_kinds(
-    refused: Refused, saved: Saved, xlm_checkpoint: Make, name: str, value: Any
+    refused: Refused, saved: Saved, xlm_checkpoint: Make, name: str, value: Any, fact: str
 ) -> None:
     path = saved({**xlm_checkpoint(), name: value})
-    refused(["import", "xlm", path, "out"])
+    refused(["import", "xlm", path, "out"], fact)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("mlm_steps", [7]), ("asm_cutoffs", "a,b"), ("lang2id", 7)]
+    ("name", "value"),
+    [("mlm_steps", [7]), ("asm_cutoffs", "a,b"), ("lang2id", 7), ("mem_enc_positions", ["in"])],
 )
 def test_params_that_cannot_be_read(
     refused: Refused, saved: Saved, xlm_checkpoint: Make, name: str, value: Any
 ) -> None:
     content = xlm_checkpoint()
-    content["params"] |= {"asm": True, "asm_cutoffs": [20], name: value}
+    content["params"] |= {"asm": True, "asm_cutoffs": [20], "use_memory": True, name: value}
     refused(["import", "xlm", saved(content), "out"], "XLM does not write")
 
 

@@ -34,9 +34,10 @@ def export() -> None:
 def hf(context: click.Context, run: str, out: Path, language: str | None, licence: str) -> None:
     """Write RUN as a model of transformers into OUT, and compare it with what it was.
 
-    The encoder becomes an XLMWithLMHeadModel or an XLMRobertaForMaskedLM, with configuration,
-    safetensors, a fast tokenizer and a model card.  It is then opened in a process of its own,
-    and hidden states, scores and token ids of sample text are compared.
+    The encoder becomes an XLMWithLMHeadModel, an XLMRobertaForMaskedLM or, with RoBERTa's
+    tokenizer, a RobertaForMaskedLM, with configuration, safetensors, a fast tokenizer and a
+    model card.  It is then opened in a process of its own, and hidden states, scores and token
+    ids of sample text are compared.
     """
     from xlm_plugins.interop.export import Export
 

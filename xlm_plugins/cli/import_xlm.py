@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from xlm_plugins.interop.xlm import Imported
-
-SHOWN_LANGUAGES = 20
+from xlm_plugins.cli.import_ import tell
 
 
 @click.command("xlm")
@@ -32,22 +28,4 @@ def import_xlm(
     from xlm_plugins.interop.xlm import import_xlm
 
     found = import_xlm(checkpoint, out, context.obj.plugins, codes=codes, vocabulary=vocab)
-    for line in _summary(found):
-        click.echo(line, err=True)
-
-
-def _summary(found: Imported) -> list[str]:
-    description = found.description
-    options = description.options
-    codes = list(description.languages)
-    more = f" and {len(codes) - SHOWN_LANGUAGES} more" if len(codes) > SHOWN_LANGUAGES else ""
-    objectives = ", ".join(chosen.component.name for chosen in description.objectives)
-    layers = [f"{placed.component.name} at {placed.position}" for placed in description.layers]
-    return [
-        f"{found.out}: {' and '.join(description.stacks)}, {options.n_layers} layers of "
-        f"{options.dim}, {description.vocabulary.size:,} ids",
-        f"  languages: {', '.join(codes[:SHOWN_LANGUAGES])}{more}",
-        f"  objectives: {objectives}",
-        *([f"  layers: {', '.join(layers)}"] if layers else []),
-        *(f"  note: {note}" for note in found.notes),
-    ]
+    tell(found.out, found.description, found.notes)

@@ -16,6 +16,9 @@ from xlm_plugins.core.errors import XLMError
 from xlm_plugins.core.plugins import Plugins
 
 INTERRUPTED = 130
+READER_GONE = 141
+"""As a shell tells of a program that SIGPIPE ended, which ours would be, were it not Python."""
+
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 COMMANDS = {
@@ -51,10 +54,27 @@ class Session:
     debug: bool = False
 
 
+class Program(LazyGroup):
+    """All commands; in `xlm data DIR | head`, the end of the reader is the end of the writer."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and write what it has buffered, at which Python's end would complain."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except (BrokenPipeError, SystemExit) as error:
+            # rich makes a SystemExit of it; any other one is a plugin's own.
+            cause = error.__context__ if isinstance(error, SystemExit) else error
+            if not isinstance(cause, BrokenPipeError):
+                raise
+            raise click.exceptions.Exit(READER_GONE) from error
+        return result
+
+
 def build_group(plugins: Plugins) -> LazyGroup:
     """The command line, plugins' commands included; made anew for each call of `main`."""
 
-    @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings=_CONTEXT)
+    @click.group(cls=Program, lazy=COMMANDS, context_settings=_CONTEXT)
     @click.option("--debug", is_flag=True, help="Show tracebacks, and plugins that are broken.")
     @click.option(
         "--strict-plugins",
@@ -77,7 +97,7 @@ def build_group(plugins: Plugins) -> LazyGroup:
             for text in plugins.faults():
                 click.echo(f"note: {text}", err=True)
 
-    assert isinstance(xlm, LazyGroup)
+    assert isinstance(xlm, Program)
     for name, command in plugins.commands(taken=COMMANDS).items():
         xlm.add_command(command, name)
     return xlm
@@ -87,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     :param arguments: the command line without the program's name; ``sys.argv`` if None.
-    :returns: the exit status: 2 for what the user can mend, 130 when interrupted.
+    :returns: the exit status: 2 for what the user can mend, 130 when interrupted, 141 when nobody
+        reads the output any more.
     """
     session = Session(Plugins.discover())
     try:
@@ -103,9 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:
         click.echo("interrupted", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:  # `xlm data DIR | head`: the reader has enough
-        sys.stdout = None  # else Python would write what is left at its end, and complain
         return INTERRUPTED
     except (XLMError, OSError) as error:
         if session.debug:

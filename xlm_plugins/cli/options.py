@@ -158,7 +158,10 @@ class _Flag(click.Option):
 
     def _keep(self, ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         if ctx.get_parameter_source(str(self.name)) is ParameterSource.COMMANDLINE:
-            value = None if value == "" and self._field.optional else value
+            if self._field.many:
+                value = tuple(part for part in value if part != "")
+            elif value == "" and self._field.optional:
+                value = None
             given(ctx).setdefault(self._section.key, {})[self._field.name] = value
 
 
@@ -175,8 +178,8 @@ class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Turn the written value into a number where the option takes one."""
-        if value == "" and self._field.optional:
-            return value
+        if value == "" and (self._field.optional or self._field.many):
+            return value  # nothing: not even what a file says
         try:
             return self._field.kind(value)
         except ValueError:

@@ -13,7 +13,7 @@ import click
     "--out", default=Path("curves.png"), type=click.Path(path_type=Path), show_default=True
 )
 def plot(runs: tuple[Path, ...], out: Path) -> None:
-    """Draw the curves of one or several runs: training loss and validation perplexity."""
+    """Draw the curves of one or several runs: training loss, and what was measured meanwhile."""
     from xlm_plugins.training.plot import plot_runs
 
     plot_runs(runs, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,7 @@ from xlm_plugins.core.made_with import recorded_plugins
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.config import GenerationOptions, ModelOptions
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
+from xlm_plugins.training.origins import with_their_layers, with_their_model
 from xlm_plugins.training.settings import recorded_settings, resolve, selected_components
 
 CORE = (
@@ -27,12 +29,16 @@ CORE = (
 def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
     """The core's sections, and one for each component that flags or the TOML file select."""
     resume = last_given(arguments, "--resume")
+    flags: dict[str, Any] = {"resume": resume, "out": last_given(arguments, "--out")}
+    for key in ("objective", "layer", "init"):
+        if written := all_given(arguments, f"--{key}"):
+            flags[key] = [text for text in written if text]
     config = recorded_settings(last_given(arguments, "--config"), resume)
+    config = with_their_layers(config, {"train": flags}, plugins)
     selections = {}
     for key in ("objective", "layer"):
-        written = config.get("train", {}).get(key, [])
-        written = [written] if isinstance(written, str) else written
-        selections[f"{key}s"] = all_given(arguments, f"--{key}") or written
+        written = flags.get(key, config.get("train", {}).get(key, []))
+        selections[f"{key}s"] = [written] if isinstance(written, str) else written
     made_with = recorded_plugins(Path(resume)) if resume else {}
     selected = selected_components(**selections, plugins=plugins, made_with=made_with)
     return [*CORE, *(Section.of(component, name) for name, component in selected.items())]
@@ -57,6 +63,7 @@ def train(context: click.Context, config: Path | None) -> int:
     plugins, flags = context.obj.plugins, given(context)
     resume = flags.get("train", {}).get("resume")
     tree = recorded_settings(str(config) if config else None, resume)
+    tree = with_their_model(with_their_layers(tree, flags, plugins), flags)
     settings = resolve(tree, flags, plugins)
 
     from xlm_plugins.training.launch import World

@@ -58,7 +58,8 @@ class Trainable(ABC):
 
         What stands beside a sample, and where, must not matter: ranks and accumulation divide a
         global batch as they like.  In eval mode nothing is drawn.  The batch is left as it is.
-        No collectives and no I/O in here.
+        No collectives and no I/O in here.  Whatever a batch holds, gradients come in one order:
+        ranks add them up as they come, and one rank's batch may have nothing to predict.
         """
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -158,8 +159,9 @@ def with_absolute_paths(options: OptionsT) -> OptionsT:
 
 
 def _absolute(path: str) -> str:
-    name, mark, named = path.partition("=")
-    return f"{name}={Path(named).resolve()}" if mark else str(Path(path).resolve())
+    match = re.match(r"\w+=", path)  # a path may have an equals sign of its own
+    name = match[0] if match else ""
+    return f"{name}{Path(path.removeprefix(name)).resolve()}"
 
 
 def _resolve(hint: Any, where: str) -> tuple[type, bool, bool]:

@@ -15,15 +15,16 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.files import write_json, write_text
+from xlm_plugins.data import patience
 from xlm_plugins.data.cache import after_others, alone, cache_folder
 from xlm_plugins.data.fetching import fetch, fetch_text, shown, url_of
 from xlm_plugins.data.manifest import MANIFEST_NAME, Manifest, StoredFile
-from xlm_plugins.data.patience import PAUSES, patiently
 
 ORIGIN_NAME = "origin.json"
 DEFAULT_GB = 50.0
@@ -51,15 +52,15 @@ class Copy:
     def provide(self, shard: StoredFile) -> None:
         """Have a shard in the folder.
 
-        :raises DataError: it cannot be had.
+        :raises DataError: it cannot be had, or not be kept.
         """
         path = self.folder / shard.path
         if not path.is_file():
-            with after_others(self.folder / ".locks" / shard.path):
+            with _written(self.folder), after_others(self.folder / ".locks" / shard.path):
                 if not path.is_file():
                     self._make_room(shard.n_bytes)
                     fetch(url_of(self.url, shard.path), shard, path)
-        with contextlib.suppress(PermissionError):  # in a cache that another user keeps
+        with contextlib.suppress(OSError):  # it decides no more than what makes room first
             os.utime(path)  # read last: the system's own times of access are often switched off
 
     def discard(self, shard: StoredFile) -> None:
@@ -98,7 +99,8 @@ def local_copy(url: str, cache: Path | None = None, gigabytes: float | None = No
     default = float(os.environ.get("WDS_CACHE_SIZE") or 1e9 * DEFAULT_GB)
     most_bytes = int(default if gigabytes is None else 1e9 * gigabytes)
     try:
-        text = patiently(lambda: fetch_text(url_of(url, MANIFEST_NAME)), PAUSES)
+        manifest_url = url_of(url, MANIFEST_NAME)
+        text = patience.patiently(lambda: fetch_text(manifest_url), patience.PAUSES)
     except DataError as error:
         expected = "the URL of a folder that `xlm prepare` made"
         raise DataError(error.problem, expected=expected, remedy=error.remedy) from error
@@ -110,15 +112,25 @@ def local_copy(url: str, cache: Path | None = None, gigabytes: float | None = No
         )
     _warn_of_little_room(manifest, url, most_bytes)
     folder = root.resolve() / _name(url, text)
+    with _written(folder), alone(folder.with_name(f"{folder.name}.lock")):
+        _begin(Copy(folder, url, most_bytes), manifest, text)
+    return folder
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """While entered, something is written to a copy.
+
+    :raises DataError: the system refuses it.
+    """
     try:
-        with alone(folder.with_name(f"{folder.name}.lock")):
-            _begin(Copy(folder, url, most_bytes), manifest, text)
+        yield
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written: {error.strerror}",
-            remedy="name another folder: WDS_CACHE=DIR, or xlm train --data-cache DIR",
+            remedy="make room there, or name another folder: WDS_CACHE=DIR, or xlm train "
+            "--data-cache DIR",
         ) from error
-    return folder
 
 
 def _begin(copy: Copy, manifest: Manifest, text: str) -> None:
@@ -128,7 +140,8 @@ def _begin(copy: Copy, manifest: Manifest, text: str) -> None:
     for file in manifest.files:
         path = folder / file.path
         if not path.is_file():
-            patiently(functools.partial(fetch, url_of(copy.url, file.path), file, path), PAUSES)
+            get = functools.partial(fetch, url_of(copy.url, file.path), file, path)
+            patience.patiently(get, patience.PAUSES)
     origin = {name: value for name, value in asdict(copy).items() if name != "folder"}
     write_json(folder / ORIGIN_NAME, origin)
     write_text(folder / MANIFEST_NAME, text)

@@ -64,11 +64,12 @@ def fetch(url: str, file: StoredFile, path: Path) -> None:
     :param file: its size and its checksum.
     :param path: where it is whole, or absent.
     :raises DataError: it cannot be had, or is not what it should be.
+    :raises OSError: it cannot be written.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     digest, n_bytes = hashlib.sha256(), 0
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as target:
             for chunk in _chunks(url):
                 digest.update(chunk)
@@ -76,12 +77,6 @@ def fetch(url: str, file: StoredFile, path: Path) -> None:
         if (n_bytes, digest.hexdigest()) != (file.n_bytes, file.sha256):
             raise _unlike(url, file, n_bytes)
         part.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{shown(url)} cannot be kept as {path}: {error.strerror}",
-            remedy="make room there, or name another folder: WDS_CACHE=DIR, or xlm train "
-            "--data-cache DIR",
-        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -114,6 +109,8 @@ def _chunks(url: str) -> Iterator[bytes]:
         with _opened_by_python(url) if scheme in ("http", "https") else gopen(url) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
+            if missing := getattr(stream, "length", None):  # of HTTP; Python itself is silent
+                raise http.client.IncompleteRead(b"", missing)
     except HTTPError as error:
         error.close()
         permanent = error.code < 500 and error.code not in _MAY_PASS

@@ -6,9 +6,15 @@ it is the same for any number of ranks, micro-batches and workers.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,24 +167,39 @@ class _Answers(Dataset[_Answer | XLMError]):
         return _Answer(made, set())
 
 
-def _answers(answers: _Answers, indices: range, workers: int) -> Iterable[_Answer | XLMError]:
+def _answers(answers: _Answers, indices: range, workers: int) -> Iterator[_Answer | XLMError]:
     if workers == 0:
-        return map(answers.__getitem__, indices)
-    return DataLoader(
-        answers,
-        batch_size=None,
-        sampler=indices,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_the_trainer,
-        multiprocessing_context="spawn",
-    )
+        yield from map(answers.__getitem__, indices)
+        return
+    trainer, ours = multiprocessing.Pipe(duplex=False)
+    with trainer, ours:
+        loader = DataLoader(
+            answers,
+            batch_size=None,
+            sampler=indices,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=partial(_begin_loader_process, trainer),
+            multiprocessing_context="spawn",
+        )
+        found = iter(loader)  # by name, so that the pipe closes before torch waits for processes
+        yield from found
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and a scheduler's signals reach loader processes too; the trainer saves first."""
+def _begin_loader_process(trainer: Connection, worker: int) -> None:
+    """Leave signals to the trainer, which saves first, and end with it or when it asks no more.
+
+    Torch waits for what a process is at, be it a server that does not answer.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
+
+
+def _end_with(trainer: Connection) -> None:
+    with suppress(EOFError):
+        trainer.recv_bytes()  # nothing ever comes but the end
+    os._exit(0)
 
 
 def _as_it_is(answer: Any) -> Any:
@@ -207,4 +228,7 @@ def _plan(
     layout = objective.layout(step)
     stream = manifest.stream("train", stream_languages(layout, step))
     cutting = sizes.cutting(layout, stream, step, manifest.tokenizer.roles["eos"])
+    # Generation takes as many steps as the longest sample of a batch wants.
+    generates = type(objective).prepare is not Objective.prepare
+    cutting = replace(cutting, by_length=generates)
     return StreamPlan(stream, cutting, sizes.lanes, (seed, objective.name, str(step)))

@@ -7,6 +7,9 @@ its own epochs, one pool after another, so all lanes give a batch at every updat
 hold.  As batches are counted from the manifest, the place of a lane's n-th batch is found by
 summing counts: the sequence is a pure function of (manifest, sizes, seed), whatever the number
 of ranks and loader workers.
+
+A pool that is cut by length gives its batches in a random order all the same, and all lanes have
+short ones, or long ones, at the same updates.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from xlm_plugins.data.randomness import generator
 POOL_BLOCKS = 8
 _DEALT_AT_ONCE = 2**14
 _DEALS_KEPT = 2
+_DRAWN_AT_ONCE = 2**12
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,26 @@ class StreamPlan:
         deal = self._deal(number)
         epochs = deal.n_batches[:, lane].sum(axis=-1)
         epoch, rest = _find(epochs, n - int(self._n_before[number][lane]))
-        pool, batch = _find(deal.n_batches[epoch, lane], rest)
+        pool, turn = _find(deal.n_batches[epoch, lane], rest)
+        n_batches = int(deal.n_batches[epoch, lane, pool])
+        batch = self._batch_at(turn, n - turn, n_batches) if self.table.cutting.by_length else turn
         blocks = deal.blocks[epoch, lane, pool]
         present = blocks[blocks < len(self.table.stream.blocks)]
         return Place(number * self._epochs_at_once + epoch, pool, present, batch)
+
+    def _batch_at(self, turn: int, first: int, n_batches: int) -> int:
+        """Which batch has its turn, of a pool that is cut by length.
+
+        A number is drawn for every n, the same for all lanes.  The n with the least number of those
+        that a pool has gets its first batch, that of the shortest samples, and so on: so each batch
+        comes once, and where one lane has short samples, the others have, too.
+
+        :param first: the n that the pool begins with.
+        """
+        chunks = range(first // _DRAWN_AT_ONCE, (first + n_batches - 1) // _DRAWN_AT_ONCE + 1)
+        drawn = [generator(*self._key, "length", chunk).random(_DRAWN_AT_ONCE) for chunk in chunks]
+        of_pool = np.concatenate(drawn)[first % _DRAWN_AT_ONCE :][:n_batches]
+        return int(np.count_nonzero(of_pool < of_pool[turn]))
 
     def _deal_with(self, lane: int, n: int) -> int:
         """The deal that a lane's n-th batch lies in; sums up deals once, then remembers."""

@@ -43,6 +43,8 @@ class Cutting:
 
     :param sides: for each side of a sample, the index of its language in the stream.
     :param whole: keep the stream's last, shorter window; training drops it, evaluation does not.
+    :param by_length: lay a pool's samples end to end from the shortest to the longest, so that
+        those of a batch are about equally long.
     """
 
     layout: Layout
@@ -52,6 +54,7 @@ class Cutting:
     window: int
     batch_tokens: float
     whole: bool = False
+    by_length: bool = False
 
     def count(self, block: Block) -> tuple[int, int]:
         """Sentences kept of a block, and their tokens with those that are added to them."""
@@ -218,6 +221,9 @@ class BlockTable:
         lengths: IntArray,
         lost: npt.NDArray[np.bool_],
     ) -> Pool:
+        if self.cutting.by_length:
+            rising = np.argsort(lengths, kind="stable")  # equally long ones stay shuffled
+            order, lengths = order[rising], lengths[rising]
         n_batches = int(self.n_batches(np.asarray(blocks)))
         return Pool(ids, sides, order, cut(lengths, n_batches), lost)
 

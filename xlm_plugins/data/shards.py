@@ -167,6 +167,8 @@ class ShardReader:
                 if member.endswith(".txt"):
                     shard.seek(offset)
                     found.append(shard.read(size).decode("utf-8", "replace").split("\n"))
+            if any(len(lines) != block.n_sentences for lines in found):
+                raise self._damaged(block, f"{block.key} does not have {block.n_sentences} lines")
             return tuple(found)
 
         return self._patiently(block, texts)
@@ -207,12 +209,16 @@ class ShardReader:
             np.lib.format.read_magic(header)
             shape, _, dtype = np.lib.format.read_array_header_1_0(header)
             return np.frombuffer(content, dtype, shape[0], header.tell())
-        except ValueError as error:
+        except Exception as error:  # what numpy raises follows from the damage
             raise self._damaged(block, f"no array where {block.key}.{member} should be") from error
 
     def _check(self, block: Block, sides: tuple[Ragged, ...]) -> None:
         """Hold rows to what the manifest says of them, and ids to the vocabulary."""
-        if any(side.offsets[0] or side.offsets[-1] != len(side.values) for side in sides):
+        if any(
+            side.n_rows != block.n_sentences
+            or side.offsets[[0, -1]].tolist() != [0, len(side.values)]
+            for side in sides
+        ):
             raise self._damaged(block, f"the sentences of {block.key} do not fill it")
         if not np.array_equal(length_table(sides), block.lengths):
             raise self._damaged(

@@ -25,7 +25,7 @@ from xlm_plugins.interop.huggingface_import import OWN_TOKENIZER
 from xlm_plugins.interop.huggingface_tokenizer import has_form, write_tokenizer
 from xlm_plugins.interop.model_card import model_card
 from xlm_plugins.interop.naming import LANGUAGES, POSITIONS
-from xlm_plugins.interop.new_bundle import check_out
+from xlm_plugins.interop.new_bundle import check_out, new_folder
 from xlm_plugins.interop.reload import SAMPLE_NAME, TEXTS_NAME
 from xlm_plugins.model.bundle import TOKENIZER_NAME, Bundle
 from xlm_plugins.model.features import extract_features
@@ -109,15 +109,11 @@ class Export:
 
         :raises RunError: what was opened is not the model; nothing stays.
         """
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.out.parent, prefix=f".{self.out.name}.") as work:
-            folder = Path(work) / "model"
-            folder.mkdir()
+        with new_folder(self.out) as folder, tempfile.TemporaryDirectory() as sample:
             self._fill(folder)
-            found = self._compare(folder, Path(work) / "sample")
+            found = self._compare(folder, Path(sample))
             card = model_card(self.bundle, self.notes, self.licence, found, self.out.name)
             write_text(folder / "README.md", card)
-            folder.rename(self.out)
         return found
 
     def _fill(self, folder: Path) -> None:
@@ -128,7 +124,6 @@ class Export:
         shutil.copytree(self.bundle.path / TOKENIZER_NAME, folder / OWN_TOKENIZER)
 
     def _compare(self, folder: Path, sample: Path) -> Differences:
-        sample.mkdir()
         self._write_sample(sample)
         tree = _reloaded(folder, sample)
         texts = tree.get("texts_differ") if tree["tokenizer"] else None

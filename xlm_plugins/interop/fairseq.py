@@ -1,4 +1,8 @@
-"""XLM-R and RoBERTa as fairseq saved them: ``model.pt``, ``dict.txt``, a SentencePiece model."""
+"""XLM-R and RoBERTa as fairseq saved them: ``model.pt``, ``dict.txt``, and a tokenizer's files.
+
+XLM-R has a SentencePiece model, whose pieces the dictionary has; RoBERTa has GPT-2's merges, and
+its dictionary has GPT-2's ids.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,13 @@ from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.options import build
 from xlm_plugins.interop.foreign import ForeignEncoder
 from xlm_plugins.interop.huggingface import ACTIVATIONS, positions_from_pad
-from xlm_plugins.interop.naming import POSITIONS, fairseq_names, left_over, theirs_as_ours
+from xlm_plugins.interop.naming import POSITIONS, fairseq_names, theirs_as_ours
 from xlm_plugins.interop.pickles import read_checkpoint
 from xlm_plugins.model.config import ModelOptions
 
 MODEL_NAME = "model.pt"
 DICTIONARY_NAME = "dict.txt"
+SUPPORTED = "XLM-R or RoBERTa with its head"
 PAD = 1
 """fairseq's own id of ``<pad>``, behind ``<s>``."""
 
@@ -39,11 +44,17 @@ def read_encoder(folder: Path) -> ForeignEncoder:
     _split_projections(theirs)
     try:
         return _encoder(_arguments(content), theirs)
-    except KeyError as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
         raise BundleError(
-            f"{path} is no encoder of RoBERTa's family: it has no {error.args[0]!r}",
-            expected="XLM-R or RoBERTa with its head",
+            f"{path} is no encoder of RoBERTa's family: {type(error).__name__}: {error}",
+            expected=SUPPORTED,
         ) from error
+
+
+def is_byte_level(folder: Path) -> bool:
+    """Whether ``dict.txt`` has GPT-2's ids for words, as RoBERTa's: then it is the vocabulary."""
+    words = _dictionary(folder)[:10] if (folder / DICTIONARY_NAME).is_file() else []
+    return bool(words) and all(word.isdecimal() for word in words)
 
 
 def check_dictionary(folder: Path, tokens: list[str]) -> None:
@@ -53,12 +64,7 @@ def check_dictionary(folder: Path, tokens: list[str]) -> None:
     :raises BundleError: they differ, or the file is missing.
     """
     path = folder / DICTIONARY_NAME
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
-    found = [line.rpartition(" ")[0] for line in lines if line]
-    wanted = tokens[4:-1]
+    found, wanted = _dictionary(folder), tokens[4:-1]
     if len(found) != len(wanted):
         raise BundleError(
             f"{path} has {len(found)} pieces, and the SentencePiece model beside it {len(wanted)}",
@@ -72,6 +78,19 @@ def check_dictionary(folder: Path, tokens: list[str]) -> None:
             )
 
 
+def _dictionary(folder: Path) -> list[str]:
+    """The words of ``dict.txt``, in order.
+
+    :raises BundleError: it is missing or damaged.
+    """
+    path = folder / DICTIONARY_NAME
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    return [line.rpartition(" ")[0] for line in lines if line]
+
+
 def _encoder(arguments: Mapping[str, Any], theirs: dict[str, Tensor]) -> ForeignEncoder:
     if f"{_BASE}layer_norm.weight" in theirs:
         raise BundleError(
@@ -80,11 +99,10 @@ def _encoder(arguments: Mapping[str, Any], theirs: dict[str, Tensor]) -> Foreign
         )
     options = build(ModelOptions, _options(arguments, theirs), "model.pt")
     norm = next((n for n in _NORMS if f"{_BASE}{n}.weight" in theirs), _NORMS[0])
-    names = fairseq_names(options, _BASE, norm)
-    lost = [name for name in left_over(names, theirs) if not _is_no_weight(name)]
-    if lost:
-        raise BundleError(f"model.pt has a weight {lost[0]!r}, which has no place here")
-    ours = theirs_as_ours(names, theirs)
+    if options.tied_output:
+        del theirs["encoder.lm_head.weight"]
+    kept = {name: tensor for name, tensor in theirs.items() if not _is_no_weight(name)}
+    ours = theirs_as_ours(fairseq_names(options, _BASE, norm), kept, MODEL_NAME, SUPPORTED)
     ours[POSITIONS] = positions_from_pad(ours[POSITIONS], PAD)
     heads = sorted(name for name in theirs if name.startswith("classification_heads."))
     note = f"its classification heads are left out: {', '.join(heads)}"
@@ -92,7 +110,7 @@ def _encoder(arguments: Mapping[str, Any], theirs: dict[str, Tensor]) -> Foreign
 
 
 def _is_no_weight(name: str) -> bool:
-    ignored = ("encoder.lm_head.weight", f"{_BASE}version", f"{_BASE}embed_positions._float_tensor")
+    ignored = (f"{_BASE}version", f"{_BASE}embed_positions._float_tensor")
     return name in ignored or name.startswith("classification_heads.")
 
 

@@ -12,6 +12,7 @@ from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import BundleError, PluginError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
+from xlm_plugins.interop.naming import TOKENS
 from xlm_plugins.interop.new_bundle import write_bundle
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
@@ -38,7 +39,7 @@ class ForeignEncoder:
     @property
     def vocabulary_size(self) -> int:
         """Rows of the table of tokens."""
-        return len(self.weights["encoder.embeddings.tokens.weight"])
+        return len(self.weights[TOKENS])
 
 
 def write_encoder(

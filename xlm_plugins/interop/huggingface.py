@@ -6,7 +6,7 @@ transformers itself is not needed: the files say all that there is to know.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from xlm_plugins.interop.huggingface_files import read_config, read_weights
 from xlm_plugins.interop.naming import (
     OUTPUT_BIAS,
     POSITIONS,
-    left_over,
+    TOKENS,
     roberta_names,
     theirs_as_ours,
 )
@@ -50,20 +50,23 @@ def read_encoder(folder: Path) -> ForeignEncoder:
     """
     config = read_config(folder)
     kind = config["model_type"]
-    named = config.get("architectures") or [SUPPORTED.get(kind, ("",))[0]]
-    if kind not in SUPPORTED or named[0] not in SUPPORTED[kind]:
+    classes = SUPPORTED.get(kind, ())
+    named = config.get("architectures") or classes[:1] or [kind]
+    name = named[0] if isinstance(named, Sequence) else named
+    if name not in classes:
         raise BundleError(
-            f"{folder} holds a {named[0] or kind}, of the type {kind}: not supported",
-            expected=", ".join(name for names in SUPPORTED.values() for name in names),
+            f"{folder} holds a {name}, of the type {kind}: not supported",
+            expected=", ".join(known for names in SUPPORTED.values() for known in names),
         )
     read: Callable[[dict[str, Any], dict[str, Tensor]], ForeignEncoder]
     read = _read_xlm if kind == "xlm" else _read_roberta
     weights = read_weights(folder)
     try:
         return read(config, weights)
-    except (KeyError, TypeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
         raise BundleError(
-            f"{folder} is no whole {named[0]}: {error.args[0]!r} is missing or of the wrong kind"
+            f"{folder} is no {name} as transformers saves it: {type(error).__name__}: {error}",
+            expected="every entry of config.json that the model's class has, and all its weights",
         ) from error
 
 
@@ -74,20 +77,15 @@ def _read_xlm(config: dict[str, Any], theirs: dict[str, Tensor]) -> ForeignEncod
     plain = {name: tensor for name, tensor in plain.items() if not _NO_WEIGHT.fullmatch(name)}
     tied = config.get("tie_word_embeddings", True) and not config.get("asm", False)
     options = build(ModelOptions, _xlm_options(config, tied or bare), "config.json")
-    ours = stack_weights(plain, options, "encoder")
+    languages = _languages(config)
     if bare:
-        ours[OUTPUT_BIAS] = torch.zeros(len(ours["encoder.embeddings.tokens.weight"]))
-    causal = "clm" if config.get("causal") else "mlm"
+        plain["pred_layer.proj.bias"] = torch.zeros(len(plain["embeddings.weight"]))
+    ours = stack_weights(plain, options, len(languages), "encoder")
     special = _special(config, {"pad": "pad_index"})
     special |= _special(config, {"pad": "pad_token_id", "mask": "mask_index"})
-    return ForeignEncoder(
-        options,
-        ours,
-        _languages(config),
-        special,
-        None if bare else causal,
-        _notes(bare, pooler=False),
-    )
+    objective = "clm" if config.get("causal") else "mlm"
+    notes = _notes(bare, pooler=False)
+    return ForeignEncoder(options, ours, languages, special, None if bare else objective, notes)
 
 
 def _xlm_options(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
@@ -131,16 +129,19 @@ def _read_roberta(config: dict[str, Any], theirs: dict[str, Tensor]) -> ForeignE
     if "lm_head.decoder.bias" in theirs and (not tied or "lm_head.bias" not in theirs):
         theirs["lm_head.bias"] = theirs["lm_head.decoder.bias"]
     options = build(ModelOptions, _roberta_options(config, tied, bare), "config.json")
-    names = roberta_names(options, base)
-    _check_nothing_left(left_over(names, theirs), tied)
-    ours = theirs_as_ours(names, theirs)
+    if tied:
+        theirs.pop("lm_head.decoder.weight", None)
+    pooler = {name for name in theirs if _POOLER.fullmatch(name)}
+    kept = {n: t for n, t in theirs.items() if n not in pooler and not _NO_WEIGHT.fullmatch(n)}
+    supported = "an encoder with learned positions and RoBERTa's head"
+    ours = theirs_as_ours(roberta_names(options, base), kept, "the model", supported)
     types = theirs.get(f"{base}embeddings.token_type_embeddings.weight")
     ours[POSITIONS] = positions_from_pad(ours[POSITIONS], config["pad_token_id"], types)
     if bare:
-        ours[OUTPUT_BIAS] = torch.zeros(len(ours["encoder.embeddings.tokens.weight"]))
+        ours[OUTPUT_BIAS] = torch.zeros(len(ours[TOKENS]))
     special = _special(config, {"pad": "pad_token_id", "eos": "eos_token_id"})
-    pooler = any(_POOLER.fullmatch(name) for name in theirs)
-    return ForeignEncoder(options, ours, {}, special, None if bare else "mlm", _notes(bare, pooler))
+    notes = _notes(bare, bool(pooler))
+    return ForeignEncoder(options, ours, {}, special, None if bare else "mlm", notes)
 
 
 def positions_from_pad(table: Tensor, pad: int, types: Tensor | None = None) -> Tensor:
@@ -182,22 +183,6 @@ def _roberta_options(config: Mapping[str, Any], tied: bool, bare: bool) -> dict[
         "output_dense": not bare,
         "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
     }
-
-
-def _check_nothing_left(names: list[str], tied: bool) -> None:
-    """Refuse weights that would be lost.
-
-    :raises BundleError: the first of them, by name.
-    """
-    ignored = [name for name in names if _NO_WEIGHT.fullmatch(name) or _POOLER.fullmatch(name)]
-    if tied and "lm_head.decoder.weight" in names:
-        ignored.append("lm_head.decoder.weight")
-    if lost := sorted(set(names) - set(ignored)):
-        raise BundleError(
-            f"the model has a weight {lost[0]!r}, which has no place here"
-            + (f", and {len(lost) - 1} more" if len(lost) > 1 else ""),
-            expected="an encoder with learned positions and RoBERTa's head",
-        )
 
 
 def _special(config: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, int]:

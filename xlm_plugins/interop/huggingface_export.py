@@ -1,7 +1,8 @@
 """Our encoder as a model of transformers: its class, its configuration, its weights.
 
-RoBERTa's class has the dense layer before the output, and no languages; XLM's has languages and
-no dense layer.  What neither has cannot be exported, and is told.
+RoBERTa's class, and XLM-R's, which differs by its tokenizer alone, has the dense layer before the
+output, and no languages; XLM's has languages and no dense layer.  What none of them has cannot be
+exported, and is told.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor
 
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.interop.naming import POSITIONS, Names, ours_as_theirs, roberta_names, xlm_names
+from xlm_plugins.interop.huggingface_tokenizer import is_byte_level
+from xlm_plugins.interop.naming import POSITIONS, ours_as_theirs, roberta_names, xlm_names
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.embeddings import SinusoidalPositions
 from xlm_plugins.model.features import looks_back
 from xlm_plugins.model.weights import named_weights
 
-XLM_CLASS, ROBERTA_CLASS = "XLMWithLMHeadModel", "XLMRobertaForMaskedLM"
+XLM_CLASS = "XLMWithLMHeadModel"
+XLM_R_CLASS, ROBERTA_CLASS = "XLMRobertaForMaskedLM", "RobertaForMaskedLM"
+_MODEL_TYPES = {XLM_CLASS: "xlm", XLM_R_CLASS: "xlm-roberta", ROBERTA_CLASS: "roberta"}
 
 
 def class_of(bundle: Bundle) -> str:
@@ -31,15 +35,22 @@ def class_of(bundle: Bundle) -> str:
     if reasons:
         raise BundleError(
             f"transformers has no class for this model: {'; '.join(reasons)}",
-            expected=f"an encoder as {XLM_CLASS} or {ROBERTA_CLASS} has it",
+            expected=f"an encoder as {XLM_CLASS}, {XLM_R_CLASS} or {ROBERTA_CLASS} has it",
             remedy="xlm export safetensors RUN OUT writes the weights of any model",
         )
-    return ROBERTA_CLASS if bundle.description.options.output_dense else XLM_CLASS
+    if not bundle.description.options.output_dense:
+        return XLM_CLASS
+    return ROBERTA_CLASS if is_byte_level(bundle) else XLM_R_CLASS
 
 
 def notes_on(bundle: Bundle) -> list[str]:
     """What a user of the exported model must know, for it is not in its class."""
     notes = []
+    if class_of(bundle) == XLM_CLASS and is_byte_level(bundle):
+        notes.append(
+            f"it becomes an {XLM_CLASS} with RoBERTa's tokenizer: {ROBERTA_CLASS} is what a model "
+            "becomes that was trained with --output-dense and without language embeddings"
+        )
     if "tlm" in bundle.objectives:
         notes.append(
             "tlm counted positions anew in the second sentence of a pair; transformers counts on, "
@@ -62,6 +73,7 @@ def config_of(bundle: Bundle) -> dict[str, Any]:
     roles = vocabulary.roles
     common = {
         "architectures": [name],
+        "model_type": _MODEL_TYPES[name],
         "vocab_size": vocabulary.size,
         "bos_token_id": vocabulary.frame[0],
         "eos_token_id": roles["eos"],
@@ -70,15 +82,15 @@ def config_of(bundle: Bundle) -> dict[str, Any]:
         "tie_word_embeddings": bundle.description.options.tied_output,
         "dtype": "float32",
     }
-    return common | (_roberta_config(bundle) if name == ROBERTA_CLASS else _xlm_config(bundle))
+    return common | (_xlm_config(bundle) if name == XLM_CLASS else _roberta_config(bundle))
 
 
 def weights_of(bundle: Bundle) -> dict[str, Tensor]:
     """All weights by the names that the class has for them."""
     description, ours = bundle.description, named_weights(bundle.model)
     options = description.options
-    if class_of(bundle) == ROBERTA_CLASS:
-        names: Names = roberta_names(options, "roberta.")
+    if options.output_dense:
+        names = roberta_names(options, "roberta.")
         theirs = ours_as_theirs(names, ours)
         table = names[POSITIONS][0]
         first = description.vocabulary.roles["pad"] + 1
@@ -88,8 +100,7 @@ def weights_of(bundle: Bundle) -> dict[str, Tensor]:
         if not options.tied_output:  # the bias goes by two names there
             theirs["lm_head.decoder.bias"] = theirs["lm_head.bias"].clone()
         return theirs
-    names = xlm_names(options, len(description.languages), "transformer.", "pred_layer.proj.")
-    theirs = ours_as_theirs(names, ours)
+    theirs = ours_as_theirs(xlm_names(options, len(description.languages), "transformer."), ours)
     if options.position_embeddings == "sinusoidal":
         sinusoids = SinusoidalPositions(options.max_positions, options.dim).table
         theirs["transformer.position_embeddings.weight"] = sinusoids
@@ -125,7 +136,6 @@ def _has_languages(bundle: Bundle) -> bool:
 def _roberta_config(bundle: Bundle) -> dict[str, Any]:
     options = bundle.description.options
     return {
-        "model_type": "xlm-roberta",
         "hidden_size": options.dim,
         "num_hidden_layers": options.n_layers,
         "num_attention_heads": options.n_heads,
@@ -144,7 +154,6 @@ def _xlm_config(bundle: Bundle) -> dict[str, Any]:
     options, roles = bundle.description.options, bundle.description.vocabulary.roles
     languages = bundle.description.languages
     return {
-        "model_type": "xlm",
         "emb_dim": options.dim,
         "n_layers": options.n_layers,
         "n_heads": options.n_heads,

@@ -1,7 +1,7 @@
 """Our tokenizer in the files that transformers reads.
 
-A SentencePiece model becomes a fast tokenizer, ``tokenizer.json``; XLM's own becomes an
-XLMTokenizer.
+A SentencePiece model and byte-level BPE become a fast tokenizer, ``tokenizer.json``; XLM's own
+becomes an XLMTokenizer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,16 @@ def has_form(bundle: Bundle) -> bool:
     :raises BundleError: it is of a kind that can, and has what theirs has not.
     """
     return _fast(bundle) is not None or xlm_tokenizer.has_form(bundle.path / TOKENIZER_NAME)
+
+
+def is_byte_level(bundle: Bundle) -> bool:
+    """Whether the tokenizer is RoBERTa's kind, BPE over bytes."""
+    fast = bundle.tokenizer.to_hugging_face()
+    if fast is None:
+        return False
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return isinstance(fast.pre_tokenizer, ByteLevel)
 
 
 def write_tokenizer(bundle: Bundle, folder: Path) -> None:
@@ -57,7 +67,11 @@ def _fast(bundle: Bundle) -> Any | None:
 
     forms, frame = bundle.tokenizer.tokens(), bundle.description.vocabulary.frame
     special = dict.fromkeys(bundle.tokenizer.special(role) for role in bundle.tokenizer.ROLES)
-    fast.add_special_tokens([AddedToken(forms[i], normalized=False) for i in special])
+    mask = bundle.tokenizer.special("mask")
+    # As RoBERTa's, a mask takes the space before it: the word that it stands for has that one.
+    fast.add_special_tokens(
+        [AddedToken(forms[i], normalized=False, lstrip=i == mask) for i in special]
+    )
     begin, end = (forms[i] for i in frame)
     between = [end] if begin == end else [end, end]
     fast.post_processor = processors.TemplateProcessing(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.features import looks_back
 
 if TYPE_CHECKING:
     from xlm_plugins.interop.export import Differences
@@ -26,7 +27,6 @@ def model_card(
     """
     run = _run_of(bundle.path)
     metrics = _metrics(run, bundle.path)
-    languages = list(bundle.description.languages)
     sections = {
         "Languages": _languages(bundle),
         "Data": _data(run),
@@ -36,7 +36,7 @@ def model_card(
         "What to know": "\n".join(f"- {note}" for note in notes) or "Nothing else.",
         "Compared": _compared(found),
     }
-    head = _front_matter(languages, licence, sorted(metrics), found.class_name)
+    head = _front_matter(bundle, licence, metrics, found.class_name)
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     objectives = ", ".join(bundle.objectives) or "nothing that is recorded"
     options = bundle.description.options
@@ -48,14 +48,14 @@ def model_card(
 
 
 def _front_matter(
-    languages: Sequence[str], licence: str, metrics: Sequence[str], class_name: str
+    bundle: Bundle, licence: str, metrics: Mapping[str, float], class_name: str
 ) -> str:
     """The card's fields, in YAML that is JSON as well, where a value needs quotes."""
     fields: dict[str, Any] = {
-        "language": list(languages) or ["multilingual"],
+        "language": list(bundle.description.languages) or ["multilingual"],
         "license": licence,
         "library_name": "transformers",
-        "pipeline_tag": "fill-mask",
+        "pipeline_tag": "text-generation" if looks_back(bundle) else "fill-mask",
         "tags": ["xlm-plugins", class_name],
         "metrics": ["perplexity"] if any(name.endswith("_ppl") for name in metrics) else [],
     }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from xlm_plugins.core.registry import Component
 from xlm_plugins.core.tokenizers import save_tokenizer
 from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ModelDescription
-from xlm_plugins.model.weights import WEIGHTS_NAME, named_weights
+from xlm_plugins.model.weights import WEIGHTS_NAME, misfits, named_weights
 
 _NAMES = {torch.float32: "F32", torch.int64: "I64"}
 
@@ -38,6 +39,21 @@ def check_out(out: Path) -> None:
         )
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into; it becomes ``out`` at the end, and goes if anything fails.
+
+    :raises BundleError: ``out`` exists.
+    """
+    check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
+        folder = Path(work) / "new"  # with the usual rights, which the one around it lacks
+        folder.mkdir()
+        yield folder
+        folder.rename(out)
+
+
 def write_bundle(
     out: Path,
     description: ModelDescription,
@@ -46,54 +62,28 @@ def write_bundle(
     weights: Mapping[str, Tensor],
     origin: str,
 ) -> None:
-    """Write a bundle under a temporary name and then give it its own.
+    """Write a bundle.
 
     :param component: the tokenizer's.
     :param weights: by our names; kept as fp32, numbers of other kinds as whole numbers.
     :param origin: what the error calls the weights.
-    :raises BundleError: the weights are not those of the description.
+    :raises BundleError: the weights are not those of the description, or ``out`` exists.
     """
-    check_out(out)
-    check_weights(description, weights, origin)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
-        folder, saved = Path(work) / "bundle", Path(work) / "tokenizer"
-        folder.mkdir()
-        save_tokenizer(component, tokenizer, saved)
-        write_description(folder, description, saved)
-        write_tensors(folder / WEIGHTS_NAME, weights)
-        folder.rename(out)
-
-
-def check_weights(
-    description: ModelDescription, weights: Mapping[str, Tensor], origin: str
-) -> None:
-    """Hold weights to the names and shapes that the described model has.
-
-    :raises BundleError: they differ; the first few are named.
-    """
-    wanted = expected_shapes(description)
-    faults = [f"{name} is missing" for name in sorted(wanted.keys() - weights.keys())]
-    faults += [f"{name} is not in the model" for name in sorted(weights.keys() - wanted.keys())]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)}, the model's is {tuple(shape)}"
-        for name, shape in wanted.items()
-        if name in weights and weights[name].shape != shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    if faults := misfits(_expected(description), weights):
         raise BundleError(
-            f"the weights of {origin} are not those that its options call for: "
-            f"{'; '.join(faults[:3])}{more}"
+            f"the weights of {origin} are not those that its options call for: {faults}"
         )
+    with new_folder(out) as folder, tempfile.TemporaryDirectory() as saved:
+        save_tokenizer(component, tokenizer, Path(saved))
+        write_description(folder, description, Path(saved))
+        write_tensors(folder / WEIGHTS_NAME, weights)
 
 
-def expected_shapes(description: ModelDescription) -> dict[str, torch.Size]:
-    """The shape of every tensor that a bundle of the described model holds."""
+def _expected(description: ModelDescription) -> dict[str, Tensor]:
+    """The tensors that a bundle of the described model holds; what counts is their shapes."""
     # A plugin's layer may compute something when it is made, and needs a device that can.
     with torch.device("cpu" if description.layers else "meta"):
-        model = description.build_model(description.build_objectives())
-    return {name: tensor.shape for name, tensor in named_weights(model).items()}
+        return named_weights(description.build_model(description.build_objectives()))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

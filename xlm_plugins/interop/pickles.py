@@ -73,10 +73,12 @@ def read_checkpoint(path: Path) -> Any:
 
     :raises BundleError: no checkpoint, a truncated one, or one that wants to run code.
     """
+    if path.is_dir():
+        remedy = "a folder of Hugging Face's or fairseq's: xlm import hf"
+        raise BundleError(f"{path} is a folder", expected="a file", remedy=remedy)
     if not path.is_file():
         raise BundleError(
-            f"{path} is a folder" if path.is_dir() else f"there is no file {path}",
-            expected="a checkpoint, such as mlm_xnli15_1024.pth",
+            f"there is no file {path}", expected="a checkpoint, such as mlm_xnli15_1024.pth"
         )
     with path.open("rb") as file:
         is_zip = file.read(len(_ZIP)) == _ZIP

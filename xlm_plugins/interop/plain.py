@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from xlm_plugins.core.files import write_json
-from xlm_plugins.interop.new_bundle import check_out, write_tensors
+from xlm_plugins.interop.new_bundle import new_folder, write_tensors
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.weights import WEIGHTS_NAME, named_weights
 
@@ -20,7 +19,6 @@ def export_safetensors(bundle: Bundle, out: Path) -> None:
 
     :raises BundleError: ``out`` exists.
     """
-    check_out(out)
     weights = named_weights(bundle.model)
     tensors = {name: {"shape": list(t.shape)} for name, t in sorted(weights.items())}
     described = {
@@ -28,10 +26,6 @@ def export_safetensors(bundle: Bundle, out: Path) -> None:
         "tokens": bundle.tokenizer.tokens(),
         "tensors": tensors,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
-        folder = Path(work) / "weights"
-        folder.mkdir()
+    with new_folder(out) as folder:
         write_json(folder / DESCRIPTION_NAME, described)
         write_tensors(folder / WEIGHTS_NAME, weights)
-        folder.rename(out)

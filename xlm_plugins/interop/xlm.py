@@ -21,16 +21,16 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
 from xlm_plugins.interop.new_bundle import check_out, write_bundle
 from xlm_plugins.interop.pickles import read_checkpoint
+from xlm_plugins.interop.xlm_memories import placed_memories, shared_copies
 from xlm_plugins.interop.xlm_options import (
     DEFAULTS,
+    SUPPORTED,
     chosen_objectives,
     languages_of,
     model_options,
-    placed_memories,
-    shared_copies,
 )
 from xlm_plugins.interop.xlm_vocabulary import Words, read_codes, words_of
-from xlm_plugins.interop.xlm_weights import SUPPORTED, stack_weights
+from xlm_plugins.interop.xlm_weights import stack_weights
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription
 
@@ -115,7 +115,7 @@ def _read(
     options = _options(params, parts)
     component, tokenizer, notes = _tokenizer(words, codes, params, plugins)
     description, left_out = _description(params, options, tokenizer, tuple(parts), plugins)
-    weights = _weights(parts, options, description)
+    weights = _weights(parts, description)
     return _Model(description, component, tokenizer, weights, (*notes, *left_out))
 
 
@@ -123,7 +123,8 @@ def _checked(content: Any, checkpoint: Path) -> dict[str, Any]:
     """The checkpoint, with ``params`` as a dictionary."""
     stacks = {"model", "encoder", "decoder"}
     if not isinstance(content, dict) or "params" not in content or not stacks & content.keys():
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content)
+        kind = type(content).__name__
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {kind}"
         raise BundleError(
             f"{checkpoint} is no checkpoint of XLM: it holds {found}",
             expected="params, and model or encoder and decoder",
@@ -198,13 +199,11 @@ def _description(
 
 
 def _weights(
-    parts: Mapping[StackName, Mapping[str, Tensor]],
-    options: ModelOptions,
-    description: ModelDescription,
+    parts: Mapping[StackName, Mapping[str, Tensor]], description: ModelDescription
 ) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for stack, given in parts.items():
-        weights |= stack_weights(given, options, stack)
+        weights |= stack_weights(given, description.options, len(description.languages), stack)
     for copy in shared_copies(description.layers):
         weights.pop(copy, None)
     return weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
@@ -11,10 +11,14 @@ from xlm_plugins.core.contracts import StackName
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.selection import Position, parse_positions
-from xlm_plugins.interop.xlm_weights import SUPPORTED
 from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.description import ChosenObjective, PlacedLayer
+from xlm_plugins.model.description import ChosenObjective
+
+SUPPORTED = (
+    "XLM's transformer: an encoder, or an encoder and a decoder; learned or sinusoidal positions; "
+    "GELU or ReLU; a tied, an untied or an adaptive output layer; product-key memories"
+)
+"""What can be imported, for errors."""
 
 DEFAULTS: Mapping[str, Any] = {
     "emb_dim": 512,
@@ -40,67 +44,11 @@ DEFAULTS: Mapping[str, Any] = {
     "min_count": 0,
     "lgs": "",
     "use_memory": False,
-    "mem_enc_positions": "",
-    "mem_dec_positions": "",
-    "mem_implementation": "pq_fast",
-    "mem_values_optimizer": "adam,lr=0.001",
-    "mem_sparse": False,
-    "mem_k_dim": 256,
-    "mem_heads": 4,
-    "mem_knn": 32,
-    "mem_share_values": False,
-    "mem_shuffle_indices": False,
-    "mem_modulo_size": -1,
-    "mem_keys_type": "uniform",
-    "mem_n_keys": 512,
-    "mem_use_different_keys": True,
-    "mem_query_layer_sizes": "0,0",
-    "mem_query_batchnorm": False,
-    "mem_normalize_query": False,
-    "mem_temperature": 1,
-    "mem_score_softmax": True,
-    "mem_score_subtract": "",
-    "mem_score_normalize": False,
-    "mem_input_dropout": 0,
-    "mem_query_dropout": 0,
-    "mem_value_dropout": 0,
 }
 """The reference's own: older checkpoints lack what was not there yet."""
 
-MEMORY_MUST_BE: Mapping[str, tuple[Any, ...]] = {
-    "mem_grouped_conv": (False,),
-    "mem_input2d": (False,),
-    "mem_v_dim": (-1,),
-    "mem_shuffle_query": (False,),
-    "mem_query_kernel_sizes": ("", None, []),
-    "mem_query_residual": (False,),
-    "mem_multi_query_net": (False,),
-    "mem_query_bias": (True,),
-}
-"""Variants of the memory that we do not have, by the values that mean without."""
-
-SAME_IN_MEMORIES = (
-    "heads",
-    "knn",
-    "n_keys",
-    "k_dim",
-    "share_values",
-    "query_batchnorm",
-    "normalize_query",
-    "input_dropout",
-    "query_dropout",
-    "value_dropout",
-)
-"""Options of memories that we call as XLM does, behind ``mem_``."""
-
-STEPS = {
-    "clm_steps": "clm",
-    "mlm_steps": "mlm",
-    "pc_steps": "pc",
-    "ae_steps": "ae",
-    "mt_steps": "mt",
-    "bt_steps": "bt",
-}
+OBJECTIVES = ("clm", "mlm", "pc", "ae", "mt", "bt")
+"""Each has its steps in ``clm_steps`` and so on."""
 
 
 def model_options(params: Mapping[str, Any], n_positions: int, ffn_dim: int | None) -> ModelOptions:
@@ -125,7 +73,7 @@ def model_options(params: Mapping[str, Any], n_positions: int, ffn_dim: int | No
         "tied_output": bool(params["share_inout_emb"]) and not params["asm"],
     }
     if params["asm"]:
-        values["adaptive_cutoffs"] = [int(cutoff) for cutoff in _listed(params["asm_cutoffs"])]
+        values["adaptive_cutoffs"] = [int(cutoff) for cutoff in listed(params["asm_cutoffs"])]
         values["adaptive_div_value"] = float(params["asm_div_value"])
     return build(ModelOptions, values, "the checkpoint")
 
@@ -143,85 +91,6 @@ def languages_of(params: Mapping[str, Any]) -> dict[str, int]:
             expected="lang2id, id2lang or lgs in its params",
         )
     return {str(code): ids[code] for code in sorted(ids, key=lambda code: ids[code])}
-
-
-def placed_memories(
-    params: Mapping[str, Any], stacks: tuple[StackName, ...], plugins: Plugins
-) -> tuple[PlacedLayer, ...]:
-    """The product-key memories, each where it stands.
-
-    :raises BundleError: a variant that is not supported.
-    """
-    if not params["use_memory"]:
-        return ()
-    for name, values in MEMORY_MUST_BE.items():
-        if params.get(name, values[0]) not in values:
-            raise BundleError(
-                f"the checkpoint's memories have {name} = {params[name]!r}: not supported",
-                expected=f"{name} = {values[0]!r}; {SUPPORTED}",
-            )
-    component = plugins.get("layer", "pkm")
-    options = component.options_from(_memory_options(params))
-    positions = [
-        position
-        for stack in stacks
-        for position in _positions(params[f"mem_{stack[:3]}_positions"], stack)
-    ]
-    return tuple(PlacedLayer(position, component, options) for position in positions)
-
-
-def shared_copies(layers: Sequence[PlacedLayer]) -> list[str]:
-    """Our names of tables of values that another memory's is: a bundle holds it once."""
-    if not any(placed.options.share_values for placed in layers):
-        return []
-    places = [placed.position for placed in layers]
-    _, *others = sorted(places, key=lambda at: (at.stack == "decoder", at.index, at.after))
-    part = {False: "feed_forward", True: "after"}
-    return [f"{at.stack}.layers.{at.index}.{part[at.after]}.values" for at in others]
-
-
-def _positions(written: Any, stack: str) -> Iterator[Position]:
-    """Read ``4,7+``, or the pairs that the reference makes of it: ``(4, 'in'), (7, 'after')``."""
-    if isinstance(written, str):
-        found = parse_positions(written) if written else ()
-        yield from (Position(stack, place.index, place.after) for place in found)
-    else:
-        yield from (Position(stack, index, where == "after") for index, where in written)
-
-
-def _memory_options(params: Mapping[str, Any]) -> dict[str, Any]:
-    implementation = params["mem_implementation"]
-    if implementation not in ("pq_fast", "pq_default", "flat"):
-        raise BundleError(
-            f"the checkpoint's memories have mem_implementation = {implementation!r}",
-            expected="pq_fast, pq_default or flat",
-        )
-    widths = [int(width) for width in _listed(params["mem_query_layer_sizes"])]
-    if len(widths) < 2:
-        raise BundleError(
-            "the checkpoint's memories have no query network (mem_query_layer_sizes is empty)",
-            expected="0,0 for one linear layer, or widths between the two",
-        )
-    weighting = "sum" if params["mem_score_normalize"] else "none"
-    return {name: params[f"mem_{name}"] for name in SAME_IN_MEMORIES} | {
-        "flat": implementation == "flat",
-        "share_keys": not params["mem_use_different_keys"],
-        "keys_init": params["mem_keys_type"],
-        "query_hidden": widths[1:-1],
-        "score_subtract": params["mem_score_subtract"] or None,
-        "score_norm": "softmax" if params["mem_score_softmax"] else weighting,
-        "temperature": float(params["mem_temperature"]),
-        "shuffle_slots": params["mem_shuffle_indices"],
-        "modulo_size": params["mem_modulo_size"] if params["mem_modulo_size"] > 0 else None,
-        "value_lr": _rate(params["mem_values_optimizer"]),
-        "sparse_update": params["mem_sparse"],
-    }
-
-
-def _rate(optimizer: str) -> float:
-    """The learning rate in ``adam,lr=0.001``."""
-    given = dict(part.split("=") for part in optimizer.split(",") if "=" in part)
-    return float(given.get("lr", 1e-3))
 
 
 def chosen_objectives(
@@ -251,8 +120,8 @@ def chosen_objectives(
 def _recorded_steps(params: Mapping[str, Any]) -> dict[str, list[Step]]:
     """By objective.  XLM's MLM on a pair is TLM."""
     found: dict[str, list[Step]] = {}
-    for flag, objective in STEPS.items():
-        for written in _listed(params.get(flag)):
+    for objective in OBJECTIVES:
+        for written in listed(params.get(f"{objective}_steps")):
             step = _step(written)
             name = "tlm" if objective == "mlm" and len(step.languages) == 2 else objective
             found.setdefault(name, []).append(step)
@@ -277,14 +146,14 @@ def _usual_steps(
 
 def _objective_options(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     if name in ("mlm", "tlm"):
-        _, keep, random = (float(share) for share in _listed(params["word_mask_keep_rand"]))
+        _, keep, random = (float(share) for share in listed(params["word_mask_keep_rand"]))
         shares = {"keep_share": keep, "random_share": random}
         return {"mask_prob": params["word_pred"], "sample_alpha": params["sample_alpha"], **shares}
     names = {"clm": ["context_size"], "ae": ["word_shuffle", "word_dropout", "word_blank"]}
     return {key: params[key] for key in names.get(name, [])}
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     """A list, or one that is written as ``a,b``."""
     if isinstance(value, str):
         return [part for part in value.split(",") if part]

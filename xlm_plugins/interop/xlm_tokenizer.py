@@ -33,14 +33,14 @@ def read_tokenizer(
 
     :param languages: those of the model.
     :param config: ``tokenizer_config.json``.
-    :raises BundleError: it is RoBERTa's, of bytes.
+    :raises BundleError: it is another one.
     """
     ids = read_tree(folder / VOCABULARY_NAME)
     tokens = sorted(ids, key=lambda token: ids[token])
     if not any(token.endswith(_END) for token in tokens):
         raise BundleError(
-            f"{folder} has a byte-level BPE tokenizer, as RoBERTa's: there is no plugin for it",
-            expected="XLM's tokenizer, or a SentencePiece model",
+            f"{folder / VOCABULARY_NAME} holds a tokenizer that no installed plugin reads",
+            expected="XLM's tokenizer, or RoBERTa's, which the plugin bytebpe reads",
         )
     words = [*tokens[: len(SPECIALS)], *map(_word, tokens[len(SPECIALS) :])]
     codes = (folder / CODES_NAME).read_text(encoding="utf-8")

@@ -37,26 +37,30 @@ def words_of(
     :raises BundleError: there is none, or the file has another.
     """
     given = _read_vocabulary(path, params) if path else None
-    held = _held(content, checkpoint)
-    if held is None and given is None:
+    held = _held(content, checkpoint) or given
+    if held is None:
         raise BundleError(
             f"{checkpoint} holds no vocabulary (dico_id2word)",
             remedy="--vocab VOCAB, the file of `token count` lines that belongs to it",
         )
-    if held is None or given is None:
-        return held or given  # type: ignore[return-value]
+    if given is not None:
+        _check_same(given, held)
+    return held
+
+
+def _check_same(given: Words, held: Words) -> None:
+    expected = "the vocabulary that the model was trained with"
     if len(given.words) != len(held.words):
         raise BundleError(
-            f"{path} has {_size(given)}, and the vocabulary of {checkpoint} has {_size(held)}",
-            expected="the vocabulary that the model was trained with",
+            f"{given.origin} has {_size(given)}, and {held.origin} has {_size(held)}",
+            expected=expected,
         )
     for number, (theirs, own) in enumerate(zip(given.words, held.words, strict=True)):
         if theirs != own:
             raise BundleError(
-                f"{path} has {theirs!r} as id {number}, and {checkpoint} has {own!r}",
-                expected="the vocabulary that the model was trained with",
+                f"{given.origin} has {theirs!r} as id {number}, and {held.origin} has {own!r}",
+                expected=expected,
             )
-    return held
 
 
 def _size(words: Words) -> str:

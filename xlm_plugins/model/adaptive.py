@@ -41,12 +41,13 @@ class AdaptiveOutput(nn.Module):
 
         :param states: shape (n, dim).
         :param targets: token ids.  Shape: (n,)
-        :returns: log-probabilities, shape (n, vocabulary_size), or the summed cross-entropy.
+        :returns: log-probabilities, shape (n, vocabulary_size), or the summed cross-entropy, in
+            fp32.
         """
         with torch.autocast(states.device.type, enabled=False):
-            states = states.float()
+            states = states.to(self.adaptive.head.weight.dtype)  # half in DeepSpeed's fp16
             if targets is None:
-                log_shares: Tensor = self.adaptive.log_prob(states)
+                log_shares: Tensor = self.adaptive.log_prob(states).float()
                 return log_shares
             with torch.no_grad():
                 n_correct = (self.adaptive.predict(states) == targets).sum()
@@ -71,4 +72,4 @@ class AdaptiveOutput(nn.Module):
 
 
 def _summed(scores: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(scores, targets, reduction="sum")
+    return nn.functional.cross_entropy(scores.float(), targets, reduction="sum")

@@ -12,10 +12,10 @@ from torch import Tensor
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.ragged import Ragged
 from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.features import looks_back
 from xlm_plugins.model.pooling import mean_inside
 from xlm_plugins.model.sentences import (
     BATCH_TOKENS,
-    CAUSAL,
     Advance,
     batches_by_length,
     device_of,
@@ -57,9 +57,7 @@ class Embedder:
         self._language = language_id(bundle, language)
         self._tokenizer = tokenizer_of(bundle, language)
         self._n_layers = _number_of(layer, bundle.description.options.n_layers)
-        # An encoder that has only ever looked back must not look ahead now.
-        objectives = bundle.objectives.keys()
-        self._causal = bundle.model.decoder is None and set() < objectives <= CAUSAL
+        self._causal = looks_back(bundle)
         if pool not in POOLS:
             raise OptionError(f"there is no pool {pool!r}", expected=" or ".join(POOLS))
         self._pool = pool

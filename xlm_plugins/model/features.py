@@ -8,13 +8,13 @@ from torch import Tensor
 from xlm_plugins.core.batch import Batch
 from xlm_plugins.core.errors import DataError, OptionError
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.sentences import CAUSAL, device_of
+from xlm_plugins.model.sentences import CAUSAL, device_of, tokenizer_of
 
 
 def encode(bundle: Bundle, text: str) -> Tensor:
     """The ids of a text in its frame, uncut.  Shape: (length,)"""
-    rows = bundle.tokenizer.encode_batch([text]).framed(*bundle.description.vocabulary.frame)
-    return torch.from_numpy(rows.values)
+    rows = tokenizer_of(bundle, None).encode_batch([text])
+    return torch.from_numpy(rows.framed(*bundle.description.vocabulary.frame).values)
 
 
 def decode(bundle: Bundle, ids: Tensor) -> str:
@@ -26,7 +26,7 @@ def decode(bundle: Bundle, ids: Tensor) -> str:
     row = torch.as_tensor(ids)
     if row.dim() != 1:
         raise DataError(f"ids of shape {tuple(row.shape)}", expected="(length,)")
-    return bundle.tokenizer.decode_batch([row.tolist()])[0]
+    return tokenizer_of(bundle, None).decode_batch([row.tolist()])[0]
 
 
 @torch.no_grad()
@@ -84,13 +84,11 @@ def looks_back(bundle: Bundle) -> bool:
 
 def _only_language(bundle: Bundle) -> int:
     """The id of every token's language where nobody says which."""
-    known = bundle.description.known_languages
-    if known is None or not known:
-        return 0
+    known = bundle.description.known_languages or {}
     if len(known) > 1:
         ids = ", ".join(f"{name} = {number}" for name, number in known.items())
         raise OptionError("the model tells languages apart", expected=f"languages, of {ids}")
-    return next(iter(known.values()))
+    return next(iter(known.values()), 0)
 
 
 def _grid(what: str, given: Tensor, like: Tensor | None, end: int) -> Tensor:

@@ -155,6 +155,8 @@ class Filler:
 def _around_masks(text: str) -> list[str]:
     """What stands before, between and behind the masks of a text.
 
+    The space before a mask is left out: the token that the mask stands for begins with it.
+
     :raises OptionError: there is no mask.
     """
     parts = text.split(MASK_MARK)
@@ -162,4 +164,4 @@ def _around_masks(text: str) -> list[str]:
         raise OptionError(
             f"the text has no {MASK_MARK}: {text!r}", expected=f"such as 'the {MASK_MARK} of God'"
         )
-    return parts
+    return [*(part.rstrip() for part in parts[:-1]), parts[-1]]

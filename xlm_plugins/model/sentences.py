@@ -35,9 +35,9 @@ def unwatched(n_sentences: int) -> None:
 
 def tokenizer_of(bundle: Bundle, language: str | None) -> Tokenizer:
     """The bundle's tokenizer, by the rules of a language if it is named, or the only one."""
-    known = bundle.description.known_languages or {}
-    if language is None and len(known) == 1:
-        (language,) = known
+    languages = bundle.description.languages
+    if language is None and len(languages) == 1:
+        (language,) = languages
     return bundle.tokenizer if language is None else bundle.tokenizer.in_language(language)
 
 

@@ -32,22 +32,30 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -
     :raises BundleError: names or shapes differ; the first few are named.
     """
     own = named_weights(model)
-    faults = [f"{name} is missing" for name in sorted(own.keys() - weights.keys())]
-    faults += [f"{name} is not in the model" for name in sorted(weights.keys() - own.keys())]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)}, the model's is {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    if faults := misfits(own, weights):
         raise BundleError(
-            f"{origin} does not fit the model: {'; '.join(faults[:3])}{more}",
+            f"{origin} does not fit the model: {faults}",
             remedy="a run goes on with the options that it was started with: RUN/config.toml",
         )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(weights[name])
+
+
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What keeps given weights out of a model, by name: the first three faults, or nothing.
+
+    :param own: the model's, on whatever device.
+    """
+    faults = [f"{name} is missing" for name in sorted(own.keys() - given.keys())]
+    faults += [f"{name} is not in the model" for name in sorted(given.keys() - own.keys())]
+    faults += [
+        f"{name} is {tuple(given[name].shape)}, the model's is {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return "; ".join(faults[:3]) + more
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

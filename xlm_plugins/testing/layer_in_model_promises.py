@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from xlm_plugins.core.selection import Position, parse_positions
 from xlm_plugins.model.root import Model
 from xlm_plugins.model.weights import load_tensors, load_weights, named_weights, save_tensors
 from xlm_plugins.testing.data import TINY
+from xlm_plugins.testing.gradients import demand_one_order, order_of_gradients
 from xlm_plugins.testing.layer_promises import DIM, LayerCase, apart, evaluated, rows
 from xlm_plugins.testing.promises import demand, promise
 
@@ -71,10 +70,7 @@ def sends_gradients_in_one_order(case: LayerCase) -> None:
     usual = _order_of_gradients(case, rows())
     for n in BATCHES:
         found = _order_of_gradients(case, rows(n, seed=n))
-        pairs = itertools.zip_longest(usual, found, fillvalue="none")
-        for place, (one, other) in enumerate(pairs, start=1):
-            differ = f"gradient {place} is {one} with {len(rows())} rows, {other} with {n}"
-            demand(one == other, differ)
+        demand_one_order(usual, found, (f"{len(rows())} rows", f"{n}"))
 
 
 @promise("all that decides its output is in parameters and kept buffers", "Layer")
@@ -166,20 +162,14 @@ def trains_after_inference(case: LayerCase) -> None:
 def _order_of_gradients(case: LayerCase, x: Tensor) -> list[str]:
     """The parameters of two layers, one behind the other, as their gradients become whole."""
     layers = nn.ModuleList(case.build(2)).train()
-    found: list[str] = []
-    for name, parameter in layers.named_parameters():
-        if parameter.requires_grad:
-            note = functools.partial(_note, found, name)
-            parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
-    states = x.requires_grad_()
-    for layer in layers:
-        states = states + layer(states)
-    torch.autograd.backward(states.square().sum())
-    return found
 
+    def loss() -> Tensor:
+        states = x.requires_grad_()
+        for layer in layers:
+            states = states + layer(states)
+        return states.square().sum()
 
-def _note(found: list[str], name: str, _: Tensor) -> None:
-    found.append(name)
+    return order_of_gradients(layers, loss)
 
 
 def _counters(layer: Layer) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from xlm_plugins.model.root import Model
 from xlm_plugins.testing.batch_promises import MAKERS, ObjectiveCase, for_training
 from xlm_plugins.testing.batches import by_sample, copied, difference, select
 from xlm_plugins.testing.data import TINY
+from xlm_plugins.testing.gradients import demand_one_order, order_of_gradients
 from xlm_plugins.testing.promises import demand, promise
 
 TOLERANCE = 1e-4
@@ -166,6 +167,40 @@ def sends_gradient(case: ObjectiveCase) -> None:
     demand(own <= reached, f"no gradient reaches {', '.join(sorted(own - reached))}")
 
 
+@promise("gradients come in one order, whatever the batch, as ZeRO 2 and 3 need", "Objective.loss")
+def sends_gradients_in_one_order(case: ObjectiveCase) -> None:
+    objective, model = build(case)
+    for step in case.steps:
+        (usual, all_samples), *others = _batches_of_ranks(case, objective, step)
+        order = _order(model, objective, all_samples, step)
+        for name, batch in others:
+            found = _order(model, objective, batch, step)
+            demand_one_order(order, found, (f"{usual} of {step}", name))
+
+
+def _batches_of_ranks(
+    case: ObjectiveCase, objective: Objective, step: Step
+) -> Iterator[tuple[str, Batch]]:
+    """What ranks may have as their parts of one global batch, the usual one first."""
+    samples, single = case.samples(step), _of_a_single_token(case, step)
+    for name, part in (
+        (f"{len(samples.ids)} samples", samples),
+        ("4 samples", _first(samples, 4)),
+        ("one sample", _first(samples, 1)),
+        ("a single token", single),
+    ):
+        yield name, objective.make_batch(part, step, np.random.default_rng(len(part.ids)))
+    # The part of a rank whose text is used up, as the loader makes it.
+    batch = objective.make_batch(single, step, np.random.default_rng(0))
+    nothing = dataclasses.replace(batch, predicted=batch.predicted[:0], targets=batch.targets[:0])
+    yield "nothing to predict", nothing
+
+
+def _order(model: Model, objective: Objective, batch: Batch, step: Step) -> list[str]:
+    batch = prepared(objective, model, batch, step)
+    return order_of_gradients(model, lambda: model(objective, batch).loss)
+
+
 @promise("one batch can be learnt by heart", "Objective.loss")
 def learns_a_batch_by_heart(case: ObjectiveCase) -> None:
     for step in case.steps:
@@ -241,5 +276,6 @@ PROMISES = (
     takes_samples_in_any_order,
     leaves_its_batch_alone,
     sends_gradient,
+    sends_gradients_in_one_order,
     learns_a_batch_by_heart,
 )

@@ -21,8 +21,10 @@ from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.training.config import OptimizerOptions, RunOptions
 
-_OWN = frozenset({"out", "resume", "data", "workers", "threads", "deepspeed_config"})
-"""Options that a rank may have otherwise: paths on its machine, and how fast it is."""
+_OWN = {
+    "out", "resume", "data", "data_cache", "data_cache_gb", "workers", "threads", "deepspeed_config"
+}  # fmt: skip
+"""Options that a rank may have otherwise: what lies where on its machine, and how fast it is."""
 
 _SHOWN = 3
 

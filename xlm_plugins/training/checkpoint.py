@@ -137,7 +137,8 @@ def prune(checkpoints: Path, update: int, keep: int) -> None:
     kept = [folder for number, folder in steps if number <= update][-keep:]
     for _, folder in steps:
         if folder not in kept:
-            shutil.rmtree(folder.rename(_hidden(folder, "gone")))
+            # What cannot go now, as others read it on NFS, is tried again at the next save.
+            shutil.rmtree(folder.rename(_hidden(folder, "gone")), ignore_errors=True)
 
 
 def save_training_state(folder: Path, state: TrainingState) -> None:

@@ -73,7 +73,7 @@ class TrainOptions(RunOptions):
     """Pretraining and translation: what is trained on what."""
 
     objective: tuple[str, ...] = option((), "NAME[:STEPS][@WEIGHT], repeatable: tlm:en-fr")
-    layer: tuple[str, ...] = option((), "NAME[:POSITIONS], repeatable: pkm:4,7+")
+    layer: tuple[str, ...] = option((), "NAME[:POSITIONS], repeatable: pkm:4,7+; '' for none")
     data: str | None = option(
         None, "prepared data set, a folder or its URL; the embedded corpus if unset"
     )
@@ -87,7 +87,9 @@ class TrainOptions(RunOptions):
         False, "leave out training text that cannot be read, and count it"
     )
     init: tuple[str, ...] = option(
-        (), "RUN, encoder=RUN or decoder=RUN, repeatable: whose weights to start from"
+        (),
+        "RUN, encoder=RUN or decoder=RUN, repeatable: whose weights to start from; what is not "
+        "said of the model, its layers and their options is as in RUN",
     )
     init_embeddings: str | None = option(
         None, "word vectors to start the token embeddings from: fastText .bin or .vec"

@@ -210,17 +210,16 @@ def evaluate_run(
     folder, manifest = open_data(str(data) if data else options.data, plugins)
     check_tokenizer(manifest, folder, bundle.tokenizer.fingerprint, str(bundle.path))
     check_shards(folder, manifest, training_too=False)
-    steps = {
-        chosen.component.name: [Step.parse(text) for text in chosen.steps]
-        for chosen in bundle.description.objectives
-    }
+    steps = _steps(bundle, manifest, split)
+    longest = bundle.description.options.max_positions
+    max_length, window = min(options.max_length, longest - 2), min(options.window, longest)
     most = sys.maxsize if n_sentences is None else n_sentences
     plan = EvaluationPlan(
         folder,
         manifest,
         bundle.objectives,
         steps,
-        BatchSizes(options.batch_tokens, options.lanes, options.max_length, options.window),
+        BatchSizes(options.batch_tokens, options.lanes, max_length, window),
         TranslationPlan(bundle, folder, manifest, steps, generation or GenerationOptions(), most),
     )
     engine = TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World())
@@ -230,11 +229,28 @@ def evaluate_run(
     return metrics
 
 
+def _steps(bundle: Bundle, manifest: Manifest, split: str) -> dict[str, Sequence[Step]]:
+    """The steps that a model was trained on; of one that was imported, and for which nobody wrote
+    them down, all that the split has text for and the model knows the languages of."""
+    description = bundle.description
+    found: dict[str, Sequence[Step]] = {}
+    for chosen in description.objectives:
+        name = chosen.component.name
+        objective = bundle.objectives[name]
+        if description.known_languages is None:  # any will do
+            objective.languages = dict.fromkeys(manifest.languages, 0) | objective.languages
+        offered = objective.steps(manifest.monolingual(split), manifest.pairs(split))
+        known = [step for step in offered if objective.languages.keys() >= {*step.languages}]
+        found[name] = [Step.parse(text) for text in chosen.steps] or known
+    return found
+
+
 def _nothing_to_measure(
     folder: Path, manifest: Manifest, split: str, steps: Mapping[str, Sequence[Step]]
 ) -> DataError:
     splits = sorted({stream.split for stream in manifest.streams})
-    trained = " and ".join(f"{name}:{','.join(map(str, found))}" for name, found in steps.items())
+    named = (":".join([name, ",".join(map(str, found))]) for name, found in steps.items())
+    trained = " and ".join(name.removesuffix(":") for name in named)
     have = ", ".join(stream.name for stream in manifest.streams if stream.split == split)
     return DataError(
         f"{folder} has no text in {split!r} to measure {trained} on"

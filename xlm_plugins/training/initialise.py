@@ -12,21 +12,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.core.contracts import StackName, Tokenizer
+from xlm_plugins.core.contracts import Tokenizer
 from xlm_plugins.core.errors import BundleError, OptionError
+from xlm_plugins.core.options import to_mapping
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.tokenizers import load_tokenizer
 from xlm_plugins.data.word_vectors import open_word_vectors
-from xlm_plugins.model.bundle import TOKENIZER_NAME, read_description
+from xlm_plugins.model.bundle import TOKENIZER_NAME
 from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.root import Model
 from xlm_plugins.model.weights import WEIGHTS_NAME, load_tensors, named_weights
+from xlm_plugins.training.origins import Origin, with_width
 
 
 @dataclass
@@ -39,27 +40,32 @@ class InitReport:
     new: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     at_zero: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+    is_other_vocabulary: bool = False
+    unknown_languages: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report as text, a few lines."""
         found = [f"started from {self.origin}: {len(self.copied)} tensors copied"]
+        if self.differing:
+            found.append(f"  not as it was trained there: {', '.join(self.differing)}")
+        if self.is_other_vocabulary:
+            found.append(
+                "  the data has another tokenizer, so rows go by the tokens' spelling; with "
+                f"`xlm prepare --tokenizer-from {self.origin}` none is lost"
+            )
         found += [f"  {name}: {n} of {of} rows found" for name, (n, of) in self.partly.items()]
         if self.new:
             found.append(f"  new, as initialised: {_some(self.new)}")
         if self.at_zero:
             found.append(f"  new layers, adding nothing at first: {_some(self.at_zero)}")
+        if self.unknown_languages:
+            found.append(
+                f"  languages left out, as the data has none: {_some(self.unknown_languages)}"
+            )
         if self.left_out:
             found.append(f"  left out: {_some(self.left_out)}")
         return found
-
-
-def split_stack(text: str) -> tuple[str, str]:
-    """Read one ``--init``: ``RUN`` for the whole model, ``encoder=RUN`` for one stack of it.
-
-    :returns: the stack, empty for the whole, and the run.
-    """
-    stack, _, reference = text.partition("=")
-    return (stack, reference) if stack in get_args(StackName) and reference else ("", text)
 
 
 def initialise(
@@ -83,7 +89,7 @@ def initialise(
             f"--init {stack}={path}: what is trained has no {stack}",
             expected=f"one of {', '.join(description.stacks)}, or the run alone",
         )
-    theirs = read_description(path, plugins)
+    theirs = Origin.read(path)
     if theirs.options.dim != description.options.dim:
         raise BundleError(
             f"--init {path}: its width is {theirs.options.dim}, the new model's is "
@@ -96,7 +102,8 @@ def initialise(
         "tokens": _row_map(tokenizer.tokens(), their_tokenizer.tokens()),
         "languages": _row_map(_by_id(description.languages), _by_id(theirs.languages)),
     }
-    report = InitReport(str(path))
+    report = _begun_report(str(path), description, theirs)
+    report.is_other_vocabulary = tokenizer.fingerprint != their_tokenizer.fingerprint
     used = set()
     with torch.no_grad():
         for name, tensor in named_weights(model).items():
@@ -143,6 +150,15 @@ def initialise_embeddings(
     n_found, n_tokens = len(rows), len(tokenizer.tokens())
     share = f"{100 * n_found / n_tokens:.1f} %"
     return f"word vectors of {path}: {n_found:,} of {n_tokens:,} rows found ({share})"
+
+
+def _begun_report(origin: str, own: ModelDescription, theirs: Origin) -> InitReport:
+    """What no weight shows: other options, and languages that are no longer known."""
+    ours, there = to_mapping(with_width(own.options)), to_mapping(with_width(theirs.options))
+    differing = [f"{key} {ours[key]} ({there[key]})" for key in ours if ours[key] != there[key]]
+    both_tell = own.options.language_embeddings and theirs.options.language_embeddings
+    lost = [code for code in theirs.languages if both_tell and code not in own.languages]
+    return InitReport(origin, differing=differing, unknown_languages=lost)
 
 
 def _their_name(name: str, stacks: Collection[str]) -> str:

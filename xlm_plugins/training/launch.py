@@ -16,7 +16,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore, Store, TCPStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
 from xlm_plugins.core.errors import RunError, XLMError
 from xlm_plugins.training import slurm
@@ -156,10 +156,13 @@ def _meet(world: World, limit: timedelta) -> Store:
     where = f"{world.address}:{world.port}"
     # torchrun's agent listens there itself; else rank 0 does.
     listens = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    # It starts failed ranks again, beside what those before them left there.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        store = TCPStore(
+        meeting = TCPStore(
             world.address, world.port, None, listens, timeout=limit, wait_for_workers=False
         )
+        store = PrefixStore(f"attempt-{attempt}", meeting)
         size = store.compare_set(f"{_JOINED}/world", "", str(world.world_size)).decode()
         n_before = store.add(_joined(world.rank), 1) - 1
     except dist.DistError as error:

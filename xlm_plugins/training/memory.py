@@ -75,8 +75,8 @@ class MemoryEstimate:
 
 def bytes_in_words(number: float) -> str:
     """``312 MB``, ``4.2 GB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 999.5 or unit == "GB":
-            return f"{number:.1f} {unit}" if unit == "GB" else f"{number:.0f} {unit}"
+    for unit in ("bytes", "kB", "MB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}"
         number /= 1000
-    raise AssertionError("the last unit takes all")
+    return f"{number:.1f} GB"

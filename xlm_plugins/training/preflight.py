@@ -45,8 +45,8 @@ def largest(
 ) -> Rehearsal:
     """A micro-batch as large as one comes: random words, all samples as long as the longest.
 
-    A lane's share ends with the sample that its last token lies in, so lanes are off by up to a
-    sample, this way or that; together by the square root of their number, of the longest.
+    A lane's share begins and ends with a whole sample, so lanes are off by up to a sample, this way
+    or that; together by one and a half times the square root of their number (3.7 deviations).
 
     :param steps: of the objective; that with the longest samples is taken.
     :param n_parts: ranks x accumulation.
@@ -56,7 +56,8 @@ def largest(
     lengths, lanes = found[step], sizes.lanes / n_parts
     n_sides = 2 if objective.layout(step) is Layout.PAIR else 1
     n_tokens = lanes * max(sizes.batch_tokens / sizes.lanes, lengths.mean)
-    n_rows = max(1, round(n_tokens / lengths.framed + math.sqrt(lanes)))
+    n_more = min(lanes, 1.5 * math.sqrt(lanes))
+    n_rows = max(1, round(n_tokens / lengths.framed + n_more))
     length = lengths.longest
     rng = generator("preflight", objective.name, str(step))
     ordinary, offsets = objective.vocabulary.ordinary, np.arange(n_rows + 1) * length

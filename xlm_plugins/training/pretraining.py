@@ -17,7 +17,8 @@ from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.root import Model
 from xlm_plugins.training.engine import Engine
 from xlm_plugins.training.evaluation import EvaluationPlan
-from xlm_plugins.training.initialise import initialise, initialise_embeddings, split_stack
+from xlm_plugins.training.initialise import initialise, initialise_embeddings
+from xlm_plugins.training.origins import absolute, split_stack
 from xlm_plugins.training.preflight import Rehearsal, largest
 from xlm_plugins.training.progress import Report
 from xlm_plugins.training.run import find_bundle
@@ -60,8 +61,9 @@ class Pretraining(Job):
         )
 
     def config(self) -> str:
-        """The settings, with data and word vectors by paths that hold from anywhere."""
+        """The settings, with data, models and word vectors by paths that hold from anywhere."""
         train = self.settings.train
+        train = replace(train, init=tuple(map(absolute, train.init)))
         if train.data is not None and not is_url(train.data):
             train = replace(train, data=str(Path(train.data).resolve()))
         if train.init_embeddings is not None:

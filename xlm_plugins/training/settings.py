@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from xlm_plugins.core.errors import OptionError, PluginError, RunError
 from xlm_plugins.core.made_with import find_again
@@ -24,6 +24,9 @@ from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
 from xlm_plugins.model.config import GenerationOptions, ModelOptions
 from xlm_plugins.training.config import OptimizerOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from xlm_plugins.core.contracts import StackName
 
 OptionsT = TypeVar("OptionsT")
 Values = Mapping[str, Any]
@@ -118,6 +121,19 @@ def selected_components(
                 remedy=f"write one's full name: --{kind} {component.full_name}",
             )
     return found
+
+
+def trained_stacks(objectives: Iterable[str], plugins: Plugins) -> tuple[StackName, ...]:
+    """The stacks that objectives need, in their order.
+
+    :param objectives: as ``--objective`` names them.
+    :raises PluginError: there is no such objective, or it cannot be loaded.
+    """
+    from xlm_plugins.core.contracts import StackName
+
+    names = (ObjectiveSelection.parse(text).name for text in objectives)
+    needed = set().union(*(plugins.get("objective", name).load().stacks for name in names))
+    return tuple(name for name in get_args(StackName) if name in needed)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -33,7 +32,7 @@ from xlm_plugins.model.description import (
     PlacedLayer,
     build_objective,
 )
-from xlm_plugins.training.settings import Settings
+from xlm_plugins.training.settings import Settings, trained_stacks
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     :raises XLMError: whatever does not fit, by name, before anything is written.
     """
     selections = _selected_objectives(settings)
-    stacks = _stacks(plugins.get("objective", s.name).load() for s in selections.values())
+    stacks = trained_stacks(settings.train.objective, plugins)
     layers = _placed_layers(settings, plugins, stacks)
     options = settings.train
     folder, manifest = open_data(options.data, plugins, options.data_cache, options.data_cache_gb)
@@ -225,11 +224,6 @@ def _steps_of(
                 remedy=error.remedy,
             ) from error
     return steps
-
-
-def _stacks(objectives: Iterable[type[Objective]]) -> tuple[StackName, ...]:
-    needed = set().union(*(objective.stacks for objective in objectives))
-    return tuple(name for name in get_args(StackName) if name in needed)
 
 
 def _placed_layers(

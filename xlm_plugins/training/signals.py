@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 RESUMABLE_STATUS = 75
 """Exit status of a run that was ended early and can go on where it was (EX_TEMPFAIL)."""
@@ -36,17 +36,9 @@ class StopRequest:
             self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def name(self, number: int) -> str:
-        return signal.Signals(number).name
 
     def asked(self) -> bool:
         """Whether a signal came to this process."""

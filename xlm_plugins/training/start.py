@@ -167,11 +167,19 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
                 raise
             if folder.writing:
                 watch.at("plotting the curves")
-                plot_runs([path], path / "plots" / "curves.png")
+                _plot(path, report)
         if reason == REQUEUED and world.rank == 0:
             # Before the other ranks are let go: a launcher ends all once one has ended.
             report.note(slurm.requeue(os.environ))
     return Outcome(reason, path, start.state.update)
+
+
+def _plot(run: Path, report: Report) -> None:
+    """Draw the curves of a run that is over: whatever comes of it, what the run is for is there."""
+    try:
+        plot_runs([run], run / "plots" / "curves.png")
+    except Exception as error:  # a full disk, or anything of matplotlib's
+        report.note(f"the curves could not be drawn: {error}; once it is mended: xlm plot {run}")
 
 
 def _ready(

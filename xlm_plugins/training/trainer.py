@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from signal import Signals
 from typing import Any, Protocol
 
 import torch
@@ -276,7 +277,7 @@ class Trainer:
             return "criterion"
         number = int(self.engine.agree(float(self._stop.signal)))
         if number:
-            return self._stop.name(number)
+            return Signals(number).name
         if self.state.update < self.options.steps and self._progress() >= 1:
             return "minutes"
         return ""
@@ -383,5 +384,6 @@ class Trainer:
                 self._hooks.step_end(self.state.update)
         if not self._is_saved:
             self._save()
-        left_out = self.state.evaluated != self.state.update
-        return self._reason_to_stop() or reason if left_out else reason
+        if self.state.evaluated == self.state.update:
+            return reason
+        return self._reason_to_stop() or reason

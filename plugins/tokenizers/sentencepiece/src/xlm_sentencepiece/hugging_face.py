@@ -132,10 +132,7 @@ def _unigram(processor: Any, layout: IdLayout) -> Unigram:
 
     vocabulary = []
     for text, piece in zip(layout.tokens, layout.piece_of_id.tolist(), strict=True):
-        ordinary = piece != NOTHING and not (
-            processor.is_control(piece) or processor.is_byte(piece) or processor.is_unknown(piece)
-        )
-        score = processor.get_score(piece) if ordinary else NEVER
+        score = processor.get_score(piece) if _is_text(processor, piece) else NEVER
         vocabulary.append((text, score))
     return Unigram(vocabulary, layout.roles["unk"], byte_fallback=_has_bytes(processor))
 
@@ -145,11 +142,11 @@ def _bpe(processor: Any, layout: IdLayout) -> BPE:
     from tokenizers.models import BPE
 
     ids = {text: number for number, text in enumerate(layout.tokens)}
-    scores: dict[str, float] = {}
-    for piece in layout.piece_of_id.tolist():
-        special = piece == NOTHING or processor.is_control(piece) or processor.is_unknown(piece)
-        if not special and not processor.is_byte(piece):
-            scores[processor.id_to_piece(piece)] = processor.get_score(piece)
+    scores: dict[str, float] = {
+        text: processor.get_score(piece)
+        for text, piece in zip(layout.tokens, layout.piece_of_id.tolist(), strict=True)
+        if _is_text(processor, piece)
+    }
     merges: list[tuple[str, str]] = []
     for text in sorted(scores, key=lambda text: -scores[text]):
         cuts = ((text[:i], text[i:]) for i in range(1, len(text)))
@@ -160,6 +157,13 @@ def _bpe(processor: Any, layout: IdLayout) -> BPE:
         unk_token=layout.tokens[layout.roles["unk"]],
         fuse_unk=True,
         byte_fallback=_has_bytes(processor),
+    )
+
+
+def _is_text(processor: Any, piece: int) -> bool:
+    """Whether a piece is none of those that stand for something else than their own text."""
+    return piece != NOTHING and not (
+        processor.is_control(piece) or processor.is_byte(piece) or processor.is_unknown(piece)
     )
 
 

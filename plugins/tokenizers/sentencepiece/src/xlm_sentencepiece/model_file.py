@@ -70,17 +70,14 @@ def read_specification(model: bytes) -> Specification:
 def write_unigram(pieces: Sequence[Piece], specification: Specification) -> bytes:
     """The model file of a unigram vocabulary."""
     written = b"".join(_message(_PIECES, _piece(piece)) for piece in pieces)
-    roles = {"unk": 40, "bos": 41, "eos": 42}  # fields of the ids; pad, 43, there is none
     texts = [piece.text for piece in pieces]
     trainer = _number(3, 1) + _number(4, len(pieces))
-    trainer += b"".join(_number(n, texts.index(f"<{_MARKS[role]}>")) for role, n in roles.items())
-    trainer += _number(43, (1 << 64) - 1)
+    for number, text in ((40, "<unk>"), (41, "<s>"), (42, "</s>")):
+        trainer += _number(number, texts.index(text))
+    trainer += _number(43, (1 << 64) - 1)  # -1: there is no <pad>
     normalizer = _message(2, specification.charsmap) + _number(3, specification.begins_with_space)
     normalizer += _number(4, specification.drops_spaces) + _number(5, 1)
     return written + _message(_TRAINER, trainer) + _message(_NORMALIZER, normalizer)
-
-
-_MARKS = {"unk": "unk", "bos": "s", "eos": "/s"}
 
 
 def _piece(piece: Piece) -> bytes:

@@ -1,0 +1,30 @@
+"""RoBERTa's byte-level BPE as a plugin: its options and its hook, without its weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xlm_plugins import Component, hookimpl, option
+
+
+@dataclass(frozen=True)
+class ByteBPEOptions:
+    """How lines are read; the merges carry all else."""
+
+    prefix_space: bool = option(
+        False,
+        "begin lines with a space, so that their first word is cut as it is elsewhere; "
+        "RoBERTa does not",
+    )
+
+
+@hookimpl
+def xlm_tokenizers() -> list[Component]:
+    return [
+        Component(
+            "bytebpe",
+            "xlm_bytebpe.tokenizer:ByteBPE",
+            ByteBPEOptions,
+            "RoBERTa's: BPE over bytes, so that no text is unknown (Radford et al. 2019)",
+        )
+    ]

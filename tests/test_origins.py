@@ -1,0 +1,300 @@
+"""What a new model takes over from those of ``--init``: shape, layers and their options."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from xlm_plugins import BundleError, OptionError
+from xlm_plugins.cli.main import main
+from xlm_plugins.core.contracts import StackName
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.selection import parse_positions
+from xlm_plugins.data.manifest import Manifest
+from xlm_plugins.model.bundle import write_description
+from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
+from xlm_plugins.model.weights import WEIGHTS_NAME, named_weights, save_tensors
+from xlm_plugins.training.origins import (
+    absolute,
+    split_stack,
+    with_their_layers,
+    with_their_model,
+)
+
+SHORT = ("--steps=2", "--batch-tokens=256", "--window=32", "--threads=1", "--evaluate-every=0")
+SHAPE = {"dim": 16, "n_layers": 2, "n_heads": 2}
+ODD = {
+    **SHAPE,
+    "ffn_dim": 24,
+    "max_positions": 300,
+    "dropout": 0.2,
+    "activation": "relu",
+    "position_embeddings": "sinusoidal",
+    "layer_norm_eps": 1e-3,
+    "tied_output": False,
+    "output_dense": True,
+}
+MEMORY = {"n-keys": 8, "knn": 4, "heads": 2, "k-dim": 8}
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def save(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
+    """Write a bundle as an import does, with the tokenizer and the languages of `tiny_data`.
+
+    ``save("name", options, stacks=..., layers="1,dec.0+")``; each has weights of its own.
+    """
+    monkeypatch.chdir(tmp_path)
+    plugins = Plugins.discover()
+    manifest = Manifest.load(tiny_data)
+    mlm, pkm = plugins.get("objective", "mlm"), plugins.get("layer", "pkm")
+
+    def save(
+        name: str,
+        options: Mapping[str, Any] = SHAPE,
+        stacks: tuple[StackName, ...] = ("encoder",),
+        layers: str = "",
+        memory: Mapping[str, Any] = MEMORY,
+        languages: Mapping[str, int] | None = None,
+    ) -> Path:
+        places = parse_positions(layers) if layers else ()
+        description = ModelDescription(
+            ModelOptions(**options),
+            manifest.vocabulary(),
+            languages or {code: i for i, code in enumerate(manifest.languages)},
+            stacks,
+            tuple(PlacedLayer(at, pkm, pkm.options_from(dict(memory))) for at in places),
+            (ChosenObjective(mlm, mlm.options(), ("en", "fr")),),
+        )
+        torch.manual_seed(len(name))
+        model = description.build_model(description.build_objectives())
+        (tmp_path / name).mkdir()
+        write_description(tmp_path / name, description, tiny_data / "tokenizer")
+        save_tensors(tmp_path / name / WEIGHTS_NAME, named_weights(model))
+        return tmp_path / name
+
+    return save
+
+
+def written(run: str) -> dict[str, Any]:
+    return tomllib.loads(Path(run, "config.toml").read_text(encoding="utf-8"))
+
+
+def evaluations(run: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, Path(run, "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["kind"] == "evaluation"]
+
+
+def test_an_imported_model_goes_on_as_it_is(
+    save: Save, tiny_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A shape that no default has is not typed again, and what is measured first is the model."""
+    bundle = save("odd", ODD, layers="1")
+    command = ["train", "--objective", "mlm", "--data", str(tiny_data), *SHORT]
+    # Laid out, and so masked, as `xlm evaluate` does it with a bundle.
+    measured = ("--window=256", "--batch-tokens=4096", "--evaluate-every=2")
+    assert main([*command, *measured, "--init", "odd", "--out", "run"]) == 0
+    told = capfd.readouterr().err
+    assert "layers: pkm at enc.1" in told
+    assert not any(said in told for said in ("as initialised", "left out", "not as", "rows found"))
+    config = written("run")
+    assert config["model"] == {
+        key.replace("_", "-"): value for key, value in ODD.items()
+    } | {"attention-dropout": 0.0, "language-embeddings": True, "adaptive-cutoffs": [],
+         "adaptive-div-value": 4.0}  # fmt: skip
+    assert config["train"]["layer"] == ["pkm:enc.1"]
+    assert MEMORY.items() <= config["pkm"].items()
+    assert config["train"]["init"] == [str(bundle)]
+    evaluate = ["evaluate", "odd", "--data", str(tiny_data), "--split", "valid", "--json"]
+    assert main([*evaluate, "--threads", "1"]) == 0
+    own = json.loads(capfd.readouterr().out)
+    first = evaluations("run")[0]
+    assert first["step"] == 0
+    assert len(own) > 4
+    for name, value in own.items():
+        assert first[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_a_run_goes_on_and_is_repeated_without_the_options_of_its_origin(
+    save: Save, tiny_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle = save("odd", ODD, layers="1")
+    command = ["train", "--objective", "mlm", "--data", str(tiny_data), *SHORT, "--init", "odd"]
+    assert main([*command, "--out", "run"]) == 0
+    config = written("run")
+    bundle.rename("gone")
+    assert main(["train", "--resume", "run", "--steps", "3"]) == 0
+    again = [*command, "--out", "run", "--resume", "auto"]
+    assert main([*again, "--steps", "4"]) == 0
+    assert evaluations("run")[-1]["step"] == 4
+    capfd.readouterr()
+    assert main([*again, "--layer", ""]) == 2
+    assert "the run's layers are not those asked for now" in capfd.readouterr().err
+    save("odd", {**SHAPE, "n_layers": 1})  # another model in its place: what was resolved counts
+    capfd.readouterr()
+    assert main(["train", "--config", "run/config.toml", "--out", "repeated"]) == 0
+    assert written("repeated") == config
+    assert "not as it was trained there: n-layers 2 (1)" in capfd.readouterr().err
+
+
+def test_what_the_user_says_counts_and_the_report_says_what_differs(
+    save: Save, tiny_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save("odd", ODD, layers="0,1+", languages={"en": 0, "de": 1, "fr": 2})
+    Path("said.toml").write_text('[model]\nactivation = "gelu"\nffn_dim = 20\n')
+    command = ["train", "--objective", "mlm", "--data", str(tiny_data), *SHORT, "--init", "odd"]
+    command += ["--config", "said.toml", "--out", "run", "--n-heads", "4", "--layer", "pkm:1+"]
+    assert main([*command, "--pkm.knn", "2"]) == 0
+    told = capfd.readouterr().err
+    differing = "n-heads 4 (2), ffn-dim 20 (24), activation gelu (relu)"
+    assert f"not as it was trained there: {differing}\n" in told
+    assert "new, as initialised: encoder.layers.0.feed_forward.expand.weight" in told
+    assert "languages left out, as the data has none: de\n" in told
+    assert "left out: encoder.layers.0.feed_forward." in told
+    config = written("run")
+    assert [config["model"][key] for key in ("n-heads", "ffn-dim", "activation", "dropout")] == [
+        4, 20, "gelu", 0.2,
+    ]  # fmt: skip
+    assert config["train"]["layer"] == ["pkm:1+"]
+    assert config["pkm"]["knn"] == 2
+    assert config["pkm"]["n-keys"] == 8  # what was not said of the layer
+
+
+def test_an_empty_layer_takes_none_over(save: Save, tiny_data: Path) -> None:
+    save("one", layers="1")
+    command = ["train", "--objective", "mlm", "--data", str(tiny_data), *SHORT, "--init", "one"]
+    assert main([*command, "--layer", "", "--out", "run", "--adaptive-cutoffs", ""]) == 0
+    config = written("run")
+    assert config["train"]["layer"] == []
+    assert "pkm" not in config
+    assert main(["train", "--config", "run/config.toml", "--out", "again"]) == 0
+    assert written("again") == config
+
+
+def test_another_tokenizer_is_told_with_the_way_to_the_same(
+    save: Save, other_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save("one")
+    command = ["train", "--objective", "mlm", "--data", str(other_data), *SHORT, "--init", "one"]
+    assert main([*command, "--out", "run"]) == 0
+    told = capfd.readouterr().err
+    assert "the data has another tokenizer, so rows go by the tokens' spelling" in told
+    assert "`xlm prepare --tokenizer-from one`" in told
+
+
+MT: dict[str, Any] = {"objective": ["mt"]}
+
+
+def layers(plugins: Plugins, train: Mapping[str, Any], **sections: Any) -> Any:
+    tree = with_their_layers(sections, {"train": train}, plugins)
+    return tree["train"]["layer"]
+
+
+@pytest.mark.parametrize(
+    ("init", "objective", "expected"),
+    [
+        (["both"], "mt", ["pkm:enc.1,dec.0+"]),
+        (["both"], "mlm", ["pkm:enc.1"]),
+        (["one"], "mt", ["pkm:enc.0,enc.1+,dec.0,dec.1+"]),  # a decoder starts from the encoder
+        (["encoder=one"], "mt", ["pkm:enc.0,enc.1+"]),
+        (["encoder=one", "decoder=both"], "mt", ["pkm:enc.0,enc.1+,dec.0+"]),
+        (["one", "decoder=both"], "mt", ["pkm:enc.0,enc.1+,dec.0+"]),
+        (["decoder=plain"], "mt", []),
+    ],
+)
+def test_layers_come_with_the_weights_of_their_stack(
+    save: Save, init: list[str], objective: str, expected: list[str]
+) -> None:
+    save("both", stacks=("encoder", "decoder"), layers="1,dec.0+")
+    save("one", layers="0,1+")
+    save("plain")
+    found = layers(Plugins.discover(), {"objective": [objective], "init": init})
+    assert found == expected
+
+
+def test_layers_of_different_options_must_be_said(save: Save) -> None:
+    save("one", layers="0")
+    save("two", layers="1", memory={**MEMORY, "knn": 2})
+    train = MT | {"init": ["encoder=one", "decoder=two"]}
+    with pytest.raises(OptionError, match=r"layers xlm-pkm/pkm of --init have different options"):
+        layers(Plugins.discover(), train)
+    said = with_their_layers({}, {"train": train | {"layer": ["pkm:0"]}}, Plugins.discover())
+    assert said["pkm"] == {}  # neither model's
+
+
+def test_models_of_two_stacks_agree_or_the_user_decides(save: Save) -> None:
+    save("one")
+    save("two", {**SHAPE, "n_layers": 1, "dropout": 0.3, "ffn_dim": 64})
+    flags: dict[str, Any] = {"train": {"init": ["encoder=one", "decoder=two"]}}
+    with pytest.raises(OptionError) as error:
+        with_their_model({}, flags)
+    assert str(error.value) == (
+        "--init encoder=one has n-layers = 2, dropout = 0.1, and --init decoder=two has "
+        "n-layers = 1, dropout = 0.3\nexpected: models of one shape\n"
+        "way out: say what the new model has: --n-layers, --dropout"
+    )
+    tree = with_their_model({"model": {"n_layers": 2}}, flags | {"model": {"dropout": 0.5}})
+    assert tree["model"] | {"dropout": 0.5} == tree["model"] | {"n_layers": 2, "dropout": 0.5}
+    assert (tree["model"]["dim"], tree["model"]["ffn-dim"]) == (16, 64)
+
+
+def test_without_a_model_to_start_from_nothing_is_read() -> None:
+    config = {"model": {"dim": 8}}
+    plugins = Plugins.discover()
+    for train in ({}, {"init": ["nowhere"], "resume": "run"}):
+        assert with_their_model(config, {"train": train}) == config
+        assert with_their_layers(config, {"train": train}, plugins) == config
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_model_named(
+    tiny_run: Path, save: Save
+) -> None:
+    shutil.copytree(tiny_run, "run")
+    for bundle in Path("run").glob("*/*/model.json"):
+        if bundle.parent.name != "step-10":
+            bundle.write_text("{")
+    flags = {"train": {"init": ["run"]}}
+    assert with_their_model({}, flags)["model"]["dim"] == 16
+    for content, problem in (
+        ('{"format": 7}', "one has bundle format 7"),
+        ('{"format": 1}', "one is a damaged bundle: KeyError"),
+        ("{", "one is a damaged bundle: JSONDecodeError"),
+    ):
+        shutil.rmtree("one", ignore_errors=True)
+        (save("one") / "model.json").write_text(content)
+        with pytest.raises(BundleError, match=problem):
+            with_their_model({}, {"train": {"init": ["one"]}})
+    with pytest.raises(BundleError, match="no run or bundle at nowhere"):
+        with_their_model({}, {"train": {"init": ["encoder=nowhere@last"]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("runs/a", ("", "runs/a")),
+        ("encoder=runs/a@last", ("encoder", "runs/a@last")),
+        ("run=3", ("", "run=3")),
+        ("decoder=", ("", "decoder=")),
+    ],
+)
+def test_one_init_is_read(text: str, read: tuple[str, str]) -> None:
+    assert split_stack(text) == read
+
+
+@pytest.mark.parametrize("text", ["runs/a", "encoder=runs/a@step-3", "run=3", "decoder=a@last"])
+def test_one_init_holds_from_anywhere(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stack, reference = split_stack(text)
+    assert split_stack(absolute(text)) == (stack, f"{tmp_path}/{reference}")
+    assert absolute(absolute(text)) == absolute(text)

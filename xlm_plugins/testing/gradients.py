@@ -1,0 +1,49 @@
+"""In what order gradients come: ZeRO 2 and 3 sum them over ranks in the order of arrival."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from xlm_plugins.testing.promises import demand
+
+
+def order_of_gradients(module: nn.Module, loss: Callable[[], Tensor]) -> list[str]:
+    """The parameters as their gradients become whole in a backward pass.
+
+    :param loss: goes forward through the module.  Shape: ()
+    """
+    found: list[str] = []
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            functools.partial(_note, found, name)
+        )
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    ]
+    try:
+        torch.autograd.backward(loss())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    module.zero_grad()
+    return found
+
+
+def demand_one_order(usual: Sequence[str], found: Sequence[str], batches: tuple[str, str]) -> None:
+    """Demand the same gradients in the same order.
+
+    :param batches: what to call the usual batch and the other one.
+    """
+    pairs = itertools.zip_longest(usual, found, fillvalue="none")
+    for place, (one, other) in enumerate(pairs, start=1):
+        differ = f"gradient {place} is {one} with {batches[0]}, {other} with {batches[1]}"
+        demand(one == other, differ)
+
+
+def _note(found: list[str], name: str, _: Tensor) -> None:
+    found.append(name)
