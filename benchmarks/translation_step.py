@@ -5,14 +5,14 @@
 A step is whole: batch making, generation where there is one, forward, backward, clipping, fused
 AdamW.  The model is that of PERFORMANCE: dim 256, 4 layers a stack, 8 heads, vocabulary 7,965,
 dropout 0.1, none on attention weights, fp32.  Sentences are random, 5 to 100 tokens long (36 on
-average); a batch has about 2,000 tokens, and where sentences are translated, sentences of like
-length, as training gives them to an objective that generates:
+average); a batch has about 2,000 tokens:
 
     mt                     pairs, tokens of both sides
     bt, cut                true sentences; the model never ends a translation, so that each is cut
                            at its limit, 1.3 times the source and 5
     bt, natural lengths    the same with a trained model and real text, where --run names a run that
                            has both languages of --loop: translations end by themselves
+    bt, ..., grouped       the same with batches as `xlm train --group-by-length` makes them
 
 Tokens are those that the training step reads, both sides, their frames included; in
 back-translation that is the machine's source and the true target.  What is generated on the way is
@@ -34,7 +34,7 @@ Hugging Face's Marian of the same size trains on the same sentences where transf
 imported (`translate.py` tells how to have it).  It pads, so its batches are of like lengths, too;
 the padding is not counted.
 
-Batches of like length take unlike times; 16 of them, ``--steps 16``, have about all lengths.
+Grouped batches take unlike times; 16 of them, ``--steps 16``, have about all lengths.
 
 Prints a markdown table: median, in brackets the quartiles.
 """
@@ -127,10 +127,14 @@ def _arguments() -> argparse.Namespace:
 def _cases(arguments: argparse.Namespace) -> list[Case]:
     plugins = Plugins.discover()
     cases = [Case("mt", _supervised(plugins).run), *_hugging_face()]
-    cases.append(Case("bt, cut", _never_ending(plugins).run))
-    if arguments.run:
-        trained = _trained(plugins, arguments.run, Step.parse(arguments.loop))
-        cases.append(Case("bt, natural lengths", trained.run))
+    for by_length, name in {False: "", True: ", grouped"}.items():
+        samples = _random_samples(1)
+        cut_ones = _never_ending(plugins, _by_length(samples) if by_length else samples)
+        cases.append(Case(f"bt, cut{name}", cut_ones.run))
+        if arguments.run:
+            loop = Step.parse(arguments.loop)
+            trained = _trained(plugins, arguments.run, loop, by_length=by_length)
+            cases.append(Case(f"bt, natural lengths{name}", trained.run))
     return cases
 
 
@@ -207,16 +211,16 @@ def _supervised(plugins: Plugins) -> Training:
     return Training(_new_model(), objective, Step(("en", "fr")), _random_samples(2))
 
 
-def _never_ending(plugins: Plugins) -> Training:
+def _never_ending(plugins: Plugins, samples: Iterator[Samples]) -> Training:
     component = plugins.get("objective", "bt")
     objective = component.load()(component.options(), VOCABULARY, LANGUAGES)
     model = _new_model()
     with torch.no_grad():
         model.stack("decoder").output.bias[ROLES["eos"]] = -100.0
-    return Training(model, objective, Step(("en", "fr", "en")), _by_length(_random_samples(1)))
+    return Training(model, objective, Step(("en", "fr", "en")), samples)
 
 
-def _trained(plugins: Plugins, reference: str, loop: Step) -> Training:
+def _trained(plugins: Plugins, reference: str, loop: Step, *, by_length: bool) -> Training:
     """A run's model, with the dropouts that all have here, on real text of the loop's language."""
     bundle = Bundle.load(find_bundle(reference), plugins)
     told = dataclasses.replace(bundle.description.options, dropout=0.1, attention_dropout=0.0)
@@ -227,7 +231,8 @@ def _trained(plugins: Plugins, reference: str, loop: Step) -> Training:
     objective = component.load()(component.options(), description.vocabulary, description.languages)
     texts = embedded_sentences("train", loop.languages[0])
     rows = [row for row in bundle.tokenizer.encode_batch(texts).rows if 0 < len(row) <= 100]
-    return Training(model, objective, loop, _by_length(_in_batches(rows)))
+    samples = _in_batches(rows)
+    return Training(model, objective, loop, _by_length(samples) if by_length else samples)
 
 
 def _random_samples(n_sides: int) -> Iterator[Samples]:
@@ -316,10 +321,11 @@ def _report(cases: list[Case], peaks: list[float], arguments: argparse.Namespace
 
         versions += f", transformers {transformers.__version__}"
     command = f"--rounds {arguments.rounds} --steps {arguments.steps}"
+    command += f" --warm-up {arguments.warm_up}"
     if arguments.threads:
         command += f" --threads {arguments.threads}"
     if arguments.run:
-        command += f" --run {arguments.run} --loop {arguments.loop}"
+        command += f" --run RUN --loop {arguments.loop}"
     return "\n".join(
         [
             f"# Translation steps, {time.strftime('%Y-%m-%d')}",

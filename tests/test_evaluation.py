@@ -121,6 +121,14 @@ def test_how_batches_are_cut_does_not_matter_where_nothing_is_masked(
     assert list(small.values()) == pytest.approx(list(large.values()), rel=1e-5)
 
 
+def test_grouping_training_batches_by_length_does_not_matter(
+    planned: Callable[..., Planned],
+) -> None:
+    usual, grouped = (planned(group_by_length=by_length) for by_length in (False, True))
+    assert (usual[0].sizes.by_length, grouped[0].sizes.by_length) == (False, True)
+    assert _measure(*usual) == _measure(*grouped)
+
+
 def test_every_evaluation_measures_the_same(planned: Callable[..., Planned]) -> None:
     """The masks are those of the time before, and a layer counts anew."""
     plan, model = planned(objective=["mlm:en", "tlm:en-fr"], layer=["pkm"])

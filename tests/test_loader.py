@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +50,6 @@ class Noisy(Objective):
         return pack(rows, positions, languages, predicted, targets, samples.ids)
 
     def loss(self, model: object, batch: Batch) -> LossOutput:
-        raise NotImplementedError
-
-
-class Writing(Noisy):
-    """Completes its batches with the model, as one that generates does."""
-
-    def prepare(self, model: object, batch: Batch, step: Step) -> Batch:
         raise NotImplementedError
 
 
@@ -128,13 +123,14 @@ def test_batches_hold_what_the_shards_hold(data: tuple[Path, Manifest]) -> None:
     assert batch.tokens.tolist() in [rows.values.tolist() for rows in orders]
 
 
-@pytest.mark.parametrize("cls", [Noisy, Writing])
+@pytest.mark.parametrize("by_length", [False, True])
 @pytest.mark.parametrize(("world_size", "accumulation"), [(2, 1), (1, 2), (4, 1), (2, 2), (8, 1)])
 def test_the_global_batch_is_the_same_for_any_split(
-    data: tuple[Path, Manifest], world_size: int, accumulation: int, cls: type[Objective]
+    data: tuple[Path, Manifest], world_size: int, accumulation: int, by_length: bool
 ) -> None:
-    alone = batches_of(data, cls=cls)
-    ranks = [batches_of(data, rank, world_size, accumulation, cls) for rank in range(world_size)]
+    of_any = partial(batches_of, data, sizes=dataclasses.replace(SIZES, by_length=by_length))
+    alone = of_any()
+    ranks = [of_any(rank, world_size, accumulation) for rank in range(world_size)]
     for index in range(30):
         parts = [part for rank in ranks for part in rank[index]]
         assert len(parts) == world_size * accumulation
@@ -150,13 +146,15 @@ def test_updates_follow_the_schedule_and_never_repeat_a_batch_at_once(
     assert {len(row) for row in np.split(*windows_of(batches[0][0]))} == {16}
 
 
-def test_only_what_generates_has_samples_of_like_length(data: tuple[Path, Manifest]) -> None:
-    spread = {}
-    for cls in (Noisy, Writing):
-        batches = batches_of(data, cls=cls)
+def test_batches_of_like_length_are_made_where_they_are_asked_for(
+    data: tuple[Path, Manifest],
+) -> None:
+    spread = []
+    for by_length in (False, True):
+        batches = batches_of(data, sizes=dataclasses.replace(SIZES, by_length=by_length))
         lengths = [batches[index][0].offsets.diff().numpy() for index in range(60)]
-        spread[cls] = np.mean([row.std() for row in lengths])
-    assert spread[Writing] < spread[Noisy] / 2
+        spread.append(np.mean([row.std() for row in lengths]))
+    assert spread[1] < spread[0] / 2
 
 
 def windows_of(batch: Batch) -> tuple[np.ndarray, np.ndarray]:

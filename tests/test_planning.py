@@ -66,8 +66,8 @@ def make_plan(
     seed: int = 1,
     by_length: bool = False,
 ) -> StreamPlan:
+    sizes = dataclasses.replace(sizes, by_length=by_length)
     cutting = sizes.cutting(layout, text.stream, Step.parse(step), EOS)
-    cutting = dataclasses.replace(cutting, by_length=by_length)
     return StreamPlan(text.stream, cutting, sizes.lanes, (seed, "test", step))
 
 

@@ -102,6 +102,7 @@ def evaluation_batches(
         sizes.cutting(layout, stream, step, manifest.tokenizer.roles["eos"]),
         batch_tokens=min(sizes.batch_tokens, MOST_TOKENS),
         whole=True,
+        by_length=False,
     )
     table = BlockTable.of(stream, cutting)
     pools = _pools(table)

@@ -228,7 +228,4 @@ def _plan(
     layout = objective.layout(step)
     stream = manifest.stream("train", stream_languages(layout, step))
     cutting = sizes.cutting(layout, stream, step, manifest.tokenizer.roles["eos"])
-    # Generation takes as many steps as the longest sample of a batch wants.
-    generates = type(objective).prepare is not Objective.prepare
-    cutting = replace(cutting, by_length=generates)
     return StreamPlan(stream, cutting, sizes.lanes, (seed, objective.name, str(step)))

@@ -40,12 +40,14 @@ class BatchSizes:
     :param lanes: parts that a global batch is planned in.
     :param max_length: longest sentence that is trained on, in tokens without its frame.
     :param window: tokens of a window of running text, at most.
+    :param by_length: whether the sentences of a training batch are about equally long.
     """
 
     batch_tokens: int
     lanes: int
     max_length: int
     window: int
+    by_length: bool = False
 
     @property
     def stream_window(self) -> int:
@@ -61,7 +63,10 @@ class BatchSizes:
         n_sides = 2 if layout is Layout.PAIR else 1
         sides = tuple(stream.languages.index(code) for code in step.languages[:n_sides])
         share = self.batch_tokens / self.lanes
-        return Cutting(layout, sides, eos, self.max_length, self.stream_window, share)
+        by_length = self.by_length and layout is not Layout.STREAM
+        return Cutting(
+            layout, sides, eos, self.max_length, self.stream_window, share, by_length=by_length
+        )
 
 
 class Place(NamedTuple):

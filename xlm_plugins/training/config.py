@@ -100,6 +100,9 @@ class TrainOptions(RunOptions):
     )
     max_length: int = option(100, "drop sentences longer than this, in tokens", minimum=1)
     window: int = option(256, "tokens of a window of running text", minimum=2)
+    group_by_length: bool = option(
+        False, "make batches of sentences of like length, in random order: bt then runs faster"
+    )
     sampling_alpha: float = option(
         0.7, "languages are drawn by size^alpha; 1 by size, 0 evenly", minimum=0.0, maximum=1.0
     )

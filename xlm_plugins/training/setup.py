@@ -84,7 +84,13 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
         objectives,
         {name: list(choice.plan.steps) for name, choice in choices.items()},
         Schedule([choice.plan for choice in choices.values()], options.seed),
-        BatchSizes(options.batch_tokens, options.lanes, options.max_length, options.window),
+        BatchSizes(
+            options.batch_tokens,
+            options.lanes,
+            options.max_length,
+            options.window,
+            options.group_by_length,
+        ),
     )
 
 
