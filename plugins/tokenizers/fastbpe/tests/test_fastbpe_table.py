@@ -23,8 +23,10 @@ class Cutter:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, words: Sequence[bytes]) -> Ragged:
-        spelt = [word.decode() for word in words]
+    def __call__(self, words: bytes) -> Ragged:
+        *spelt, last = words.decode().split(" ")
+        assert all(spelt)
+        assert not last
         self.asked += spelt
         return Ragged.of([self.ids(word) for word in spelt])
 
@@ -100,7 +102,7 @@ def test_a_full_table_begins_again_and_one_that_is_too_small_grows(
 def test_what_is_interrupted_leaves_nothing_behind() -> None:
     cutter = Cutter()
 
-    def cut(words: Sequence[bytes]) -> Ragged:
+    def cut(words: bytes) -> Ragged:
         if b"stop" in words:
             raise KeyboardInterrupt
         return cutter(words)

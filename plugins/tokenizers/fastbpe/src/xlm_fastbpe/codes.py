@@ -19,8 +19,8 @@ from xlm_plugins import DataError, Ragged
 
 END = "</w>"
 MARK = "@@"
-WORDS_AT_ONCE = 200
-"""Words that the library gets as one text: it queues all pairs of a text."""
+BYTES_AT_ONCE = 2000
+"""Of words that the library gets as one text: it queues all pairs of a text."""
 # For the library a text is one long word, and the space behind each of our words is what ends it:
 # the first merges of all join a letter and a space, and none has a space on its left.
 _SPACE = " "
@@ -65,15 +65,16 @@ class Codes:
         )
         self._tokenizer = Tokenizer(self._model)
 
-    def ids_of(self, words: Sequence[bytes]) -> Ragged:
+    def ids_of(self, words: bytes) -> Ragged:
         """The ids of the pieces of words, a row each.
 
-        :param words: in UTF-8; none is empty or has spaces.
+        :param words: in UTF-8, a space behind each.
         """
-        texts = [
-            b" ".join([*words[begin : begin + WORDS_AT_ONCE], b""]).decode()
-            for begin in range(0, len(words), WORDS_AT_ONCE)
-        ]
+        texts, begin = [], 0
+        while begin < len(words):
+            end = words.find(b" ", begin + BYTES_AT_ONCE) + 1 or len(words)
+            texts.append(words[begin:end].decode())
+            begin = end
         with _one_thread():
             cut = self._tokenizer.encode_batch_fast(texts)
         numbers = np.concatenate([np.empty(0, np.int64), *(text.ids for text in cut)])

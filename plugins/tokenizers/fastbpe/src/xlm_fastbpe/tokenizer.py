@@ -53,7 +53,7 @@ class FastBPE(Tokenizer):
         self._language: str | None = None
         # Text that spells a special token out is unknown: specials are in no word's reach.
         ids = {word: number for number, word in enumerate(words) if number >= len(SPECIALS)}
-        cut: Callable[[Sequence[bytes]], Ragged] = functools.partial(_ids_of_tokens, ids)
+        cut: Callable[[bytes], Ragged] = functools.partial(_ids_of_tokens, ids)
         if merges is not None:
             cut = Codes(merges, ids, ROLES["unk"]).ids_of
         self._table = WordTable(cut)
@@ -229,10 +229,10 @@ class FastBPE(Tokenizer):
         return " ".join(tokens).replace(f"{MARK} ", "").removesuffix(MARK).split()
 
 
-def _ids_of_tokens(ids: Mapping[str, int], tokens: Sequence[bytes]) -> Ragged:
-    """The ids of text that is cut into tokens already."""
-    values = [ids.get(token.decode(), ROLES["unk"]) for token in tokens]
-    return Ragged(np.array(values, np.int64), np.arange(len(tokens) + 1))
+def _ids_of_tokens(ids: Mapping[str, int], tokens: bytes) -> Ragged:
+    """The ids of text that is cut into tokens already, a row each."""
+    values = [ids.get(token, ROLES["unk"]) for token in tokens.decode().split(" ")[:-1]]
+    return Ragged(np.array(values, np.int64), np.arange(len(values) + 1))
 
 
 def _check_words(words: Sequence[str]) -> None:

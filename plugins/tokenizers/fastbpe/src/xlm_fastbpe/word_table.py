@@ -40,10 +40,11 @@ Keys = npt.NDArray[np.uint64]
 class WordTable:
     """The ids of words that have been met.
 
-    :param cut: gives the ids of some words that have not been met, in UTF-8, a row each.
+    :param cut: gives the ids of some words that have not been met, a row each; they are in
+        UTF-8, and a space stands behind each.
     """
 
-    def __init__(self, cut: Callable[[Sequence[bytes]], Ragged]) -> None:
+    def __init__(self, cut: Callable[[bytes], Ragged]) -> None:
         self._cut = cut
         self._forget(FEWEST_PLACES)
 
@@ -90,8 +91,9 @@ class WordTable:
         short, long = np.flatnonzero(~is_long), np.flatnonzero(is_long)
         rows[short], new = self._rows_of_keys(_keys(text, begins[short], ends[short]))
         new = short[new]
-        self._learn(_spelt(text, begins[new], ends[new]))
-        rows[long] = self._rows_of_long(_spelt(text, begins[long], ends[long]))
+        self._learn(_spaced(text, begins[new], ends[new]))
+        spans = zip(begins[long].tolist(), ends[long].tolist(), strict=True)
+        rows[long] = self._rows_of_long([text[begin:end] for begin, end in spans])
         return rows
 
     def _rows_of_keys(self, keys: Keys) -> tuple[Array, Array]:
@@ -107,12 +109,15 @@ class WordTable:
         rows, is_found = self._seen(keys, places)
         left = np.flatnonzero(~is_found)
         while len(left):
-            wanting = left[self._row_at[places[left]] == 0]
+            is_free = self._row_at[places[left]] == 0
+            wanting = left[is_free]
             # Of several words that want a free place, one gets it, and the others look again.
             self._row_at[places[wanting]] = wanting
-            taking = wanting[self._row_at[places[wanting]] == wanting]
+            is_free[is_free] = self._row_at[places[wanting]] == wanting
+            taking, left = left[is_free], left[~is_free]
+            rows[taking] = np.arange(n_rows, n_rows + len(taking))
             self._key_at[:, places[taking]] = keys[:, taking]
-            self._row_at[places[taking]] = np.arange(n_rows, n_rows + len(taking))
+            self._row_at[places[taking]] = rows[taking]
             n_rows += len(taking)
             new.append(taking)
             rows[left], is_found = self._seen(keys[:, left], places[left])
@@ -130,10 +135,10 @@ class WordTable:
     def _rows_of_long(self, words: list[bytes]) -> list[int]:
         new = [word for word in dict.fromkeys(words) if word not in self._row_of_long]
         self._row_of_long |= {word: row for row, word in enumerate(new, start=self._n_rows)}
-        self._learn(new)
+        self._learn(b" ".join([*new, b""]))
         return [self._row_of_long[word] for word in words]
 
-    def _learn(self, words: list[bytes]) -> None:
+    def _learn(self, words: bytes) -> None:
         """Give words the next rows."""
         if words:
             rows = self._cut(words)
@@ -155,9 +160,14 @@ class WordTable:
         self._row_at = np.zeros(n_places, np.int64)
 
 
-def _spelt(text: bytes, begins: Array, ends: Array) -> list[bytes]:
-    spans = zip(begins.tolist(), ends.tolist(), strict=True)
-    return [text[begin:end] for begin, end in spans]
+def _spaced(text: bytes, begins: Array, ends: Array) -> bytes:
+    """Words of a text, a space behind each."""
+    lengths = ends - begins + 1
+    offsets = np.cumsum(lengths)
+    source = np.arange(lengths.sum()) + np.repeat(begins - offsets + lengths, lengths)
+    found = np.frombuffer(text, np.uint8)[source]
+    found[offsets - 1] = _SPACE
+    return bytes(found)
 
 
 def _keys(text: bytes, begins: Array, ends: Array) -> Keys:
