@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import io
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,35 +14,21 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 
-from xlm_plugins.cli.main import main
 from xlm_plugins.data.embedded import embedded_sentences
-from xlm_plugins.loading import LoadedModel, load
 
 transformers = pytest.importorskip("transformers")
+
+_MODELS = runpy.run_path(str(Path(__file__).with_name("roberta_models.py")))
+imported = _MODELS["imported"]
+random_model = _MODELS["random_model"]
 
 TEXTS = ["In the beginning God created", " l'été à Noël, 1,000.50 fois", "<s> 🐢", ""]
 
 
-def random_model(n_ids: int) -> Any:
-    """A model of transformers whose weights, biases and norms are all far from their start."""
-    torch.manual_seed(3)
-    config = transformers.RobertaConfig(
-        vocab_size=n_ids,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=40,
-        max_position_embeddings=66,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        pad_token_id=1,
-    )
-    model = transformers.RobertaForMaskedLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-        model.roberta.embeddings.token_type_embeddings.weight.zero_()  # fairseq's has none
-    return model
+@pytest.fixture(scope="module")
+def pieces() -> bytes:
+    pieces: bytes = _MODELS["xlm_r_pieces"]()
+    return pieces
 
 
 def as_fairseq(theirs: dict[str, Tensor], *, old: bool) -> dict[str, Tensor]:
@@ -82,7 +68,8 @@ def as_fairseq(theirs: dict[str, Tensor], *, old: bool) -> dict[str, Tensor]:
 def saved(folder: Path, n_ids: int, *, old: bool = False) -> Any:
     """Write a random model's model.pt into a new folder; gives the model."""
     folder.mkdir()
-    model = random_model(n_ids)
+    model = random_model("RobertaForMaskedLM", n_ids, type_vocab_size=1, **_MODELS["SMALL"])
+    torch.nn.init.zeros_(model.roberta.embeddings.token_type_embeddings.weight)  # fairseq has none
     weights = {
         name: tensor
         for name, tensor in model.state_dict().items()
@@ -92,25 +79,6 @@ def saved(folder: Path, n_ids: int, *, old: bool = False) -> Any:
     content = {"args": arguments, "model": as_fairseq(weights, old=old)}
     torch.save(content, folder / "model.pt")
     return model
-
-
-def imported(folder: Path) -> LoadedModel:
-    out = folder.with_name(f"{folder.name}-bundle")
-    assert main(["import", "hf", str(folder), str(out)]) == 0
-    return load(out)
-
-
-@pytest.fixture(scope="module")
-def pieces() -> bytes:
-    """A SentencePiece model as XLM-R's was trained: `<unk> <s> </s>`, then the pieces."""
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(embedded_sentences("train", "en")[:400]),
-        model_writer=written,
-        vocab_size=300,
-        minloglevel=2,
-    )
-    return written.getvalue()
 
 
 def xlm_r_folder(folder: Path, pieces: bytes, *, old: bool = False) -> Any:

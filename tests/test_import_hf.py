@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +18,19 @@ from safetensors.torch import load_file, save_file
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.data.embedded import embedded_sentences
-from xlm_plugins.loading import LoadedModel, load
+from xlm_plugins.loading import LoadedModel
 
 transformers = pytest.importorskip("transformers")
+
+_MODELS = runpy.run_path(str(Path(__file__).with_name("roberta_models.py")))
+imported = _MODELS["imported"]
+random_model = _MODELS["random_model"]
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 TEXTS = ["In the beginning God created", "l'été à Noël, 1,000.50 fois", "<s> 🐢", ""]
 REAL_MODEL = "XLM_TEST_XLMR_SENTENCEPIECE"
 SIZES = {
-    "small": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "small": _MODELS["SMALL"],
     "one layer": {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3},
     "wide": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2},
 }
@@ -34,33 +38,8 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def pieces() -> bytes:
-    """A SentencePiece model as XLM-R's was trained: `<unk> <s> </s>`, then the pieces."""
-    texts = embedded_sentences("train", "en")[:400] + embedded_sentences("train", "fr")[:400]
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_writer=written, vocab_size=300, minloglevel=2
-    )
-    return written.getvalue()
-
-
-def random_model(kind: str, n_ids: int, **shape: Any) -> Any:
-    """A model of transformers whose weights, biases and norms are all far from their start."""
-    torch.manual_seed(3)
-    config = getattr(transformers, f"{kind.partition('For')[0].removesuffix('Model')}Config")(
-        vocab_size=n_ids,
-        intermediate_size=40,
-        max_position_embeddings=66,
-        layer_norm_eps=1e-5,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-        **shape,
-    )
-    model = getattr(transformers, kind)(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return model
+    pieces: bytes = _MODELS["xlm_r_pieces"]()
+    return pieces
 
 
 def written(folder: Path, pieces: bytes, kind: str = "XLMRobertaForMaskedLM", **shape: Any) -> Any:
@@ -79,12 +58,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory, pieces: bytes) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     written(folder, pieces)
     return folder
-
-
-def imported(folder: Path) -> LoadedModel:
-    out = folder.with_name(f"{folder.name}-bundle")
-    assert main(["import", "hf", str(folder), str(out)]) == 0
-    return load(out)
 
 
 def copied(plain: Path, to: Path, leave: str = "") -> Path:

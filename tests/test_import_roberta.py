@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,13 @@ from xlm_plugins.cli.main import main
 from xlm_plugins.data.embedded import embedded_sentences
 from xlm_plugins.interop import export
 from xlm_plugins.interop.reload import compare
-from xlm_plugins.loading import LoadedModel, load
+from xlm_plugins.loading import load
 
 transformers = pytest.importorskip("transformers")
+
+_MODELS = runpy.run_path(str(Path(__file__).with_name("roberta_models.py")))
+imported = _MODELS["imported"]
+random_model = _MODELS["random_model"]
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -39,7 +44,7 @@ NASTY = [
     "\n \n a",
 ]
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "small": _MODELS["SMALL"],
     "one layer": {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3},
     "wide": {
         "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "type_vocab_size": 2,
@@ -67,21 +72,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(folder: Path, tokenizer: Path, kind: str = "RobertaForMaskedLM", **shape: Any) -> Any:
     """Save a random model with a tokenizer into a folder; gives the model."""
-    torch.manual_seed(3)
-    config = transformers.RobertaConfig(
-        vocab_size=600,
-        intermediate_size=40,
-        max_position_embeddings=66,
-        layer_norm_eps=1e-5,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-        **(SIZES["small"] | shape),
-    )
-    model = getattr(transformers, kind)(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+    model = random_model(kind, 600, **(SIZES["small"] | shape))
     model.save_pretrained(folder)
     shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
     return model
@@ -93,12 +84,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory, learnt: Path) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     written(folder, learnt)
     return folder
-
-
-def imported(folder: Path) -> LoadedModel:
-    out = folder.with_name(f"{folder.name}-bundle")
-    assert main(["import", "hf", str(folder), str(out)]) == 0
-    return load(out)
 
 
 @pytest.fixture(scope="module")
