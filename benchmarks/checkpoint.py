@@ -26,13 +26,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.root import Model
-from xlm_plugins.training.checkpoint import save_training_state
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.engine import Engine, create_engine
-from xlm_plugins.training.launch import World
-from xlm_plugins.training.run import RunFolder
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
+from xlm_plugins.model.model import Model
+from xlm_plugins.runs.folder import RunFolder
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.engines.create import create_engine
+from xlm_plugins.training.engines.engine import Engine
+from xlm_plugins.training.engines.training_state import save_training_state
 
 VOCABULARY_SIZE, PAD = 7965, 2
 CONTENT = memoryview(np.random.default_rng(1).bytes(300_000_000))

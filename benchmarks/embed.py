@@ -37,14 +37,15 @@ import numpy as np
 import torch
 from translate import MATRIX_SIZES, PRODUCTS, product_rate
 
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.tokenizers import load_tokenizer
-from xlm_plugins.data.embedded import embedded_data_set, embedded_sentences
-from xlm_plugins.model.bundle import TOKENIZER_NAME, Bundle
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.core.saved_tokenizers import load_tokenizer
+from xlm_plugins.data.prepare.embedded import embedded_data_set, embedded_sentences
+from xlm_plugins.inference.embed import Embedder
+from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.description import ModelDescription
-from xlm_plugins.model.embedding import Embedder
-from xlm_plugins.model.host import tune_host
+from xlm_plugins.model.nn.cpu_tuning import tune_host
+from xlm_plugins.runs.layout import TOKENIZER_NAME
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 THEIRS = "sentence-transformers"

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from xlm_plugins import Batch, Model, Objective, Ragged, Samples, Step, Vocabulary
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.engine import Engine, create_engine
-from xlm_plugins.training.launch import World, finish, start
+from xlm_plugins.training.distributed.process_group import World, finish, start
+from xlm_plugins.training.engines.create import create_engine
+from xlm_plugins.training.engines.engine import Engine
 
 ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}
 VOCABULARY = Vocabulary(7965, ROLES, tuple(range(14)))

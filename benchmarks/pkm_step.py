@@ -40,9 +40,9 @@ from train_step import machine
 from xlm_pkm import ProductKeyOptions, layer
 from xlm_pkm.gather import weighted_rows
 
-from xlm_plugins.model.host import tune_host
-from xlm_plugins.training.config import OptimizerOptions
-from xlm_plugins.training.optimizer import adamw, parameter_groups, trained_parameters
+from xlm_plugins.config.training import OptimizerOptions
+from xlm_plugins.model.nn.cpu_tuning import tune_host
+from xlm_plugins.training.optim.parameter_groups import adamw, parameter_groups, trained_parameters
 
 try:
     from product_key_memory import PKM

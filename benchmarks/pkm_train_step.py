@@ -30,12 +30,12 @@ from train_step import MATRIX_SIZES, N_SEQUENCES, ROLES, VOCABULARY, WINDOW, Pro
 from xlm_pkm import ProductKeyOptions
 
 from xlm_plugins import Batch, Model, Objective, Position, Ragged, Samples, Step
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.host import tune_host
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.engine import TorchEngine
-from xlm_plugins.training.launch import World
+from xlm_plugins.model.nn.cpu_tuning import tune_host
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.engines.torch_engine import TorchEngine
 
 N_WARMUP = 3
 STEP = Step(("en",))

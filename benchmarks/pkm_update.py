@@ -21,9 +21,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.model.host import tune_host
-from xlm_plugins.training.adamw import AdamW
-from xlm_plugins.training.optimizer import update
+from xlm_plugins.model.nn.cpu_tuning import tune_host
+from xlm_plugins.training.optim.adamw import AdamW
+from xlm_plugins.training.optim.parameter_groups import update
 
 DIM = 256
 PERCENT = (2, 10, 20, 50, 100)

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from xlm_plugins.data.embedded import embedded_sentences
+from xlm_plugins.data.prepare.embedded import embedded_sentences
 
 LANGUAGES = ("en", "fr")
 INTERVAL = 0.05

@@ -20,8 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from xlm_plugins.data.embedded import embedded_sentences
-from xlm_plugins.data.manifest import Manifest
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.prepare.embedded import embedded_sentences
 
 LANGUAGES = ("en", "fr")
 INTERVAL = 0.05

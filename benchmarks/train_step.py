@@ -33,10 +33,10 @@ import numpy as np
 import torch
 
 from xlm_plugins import Batch, LossOutput, Model, Objective, Ragged, Samples, Step, Vocabulary
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.host import tune_host
-from xlm_plugins.model.linear import linear
+from xlm_plugins.model.nn.cpu_tuning import tune_host
+from xlm_plugins.model.nn.linear import linear
 
 N_SEQUENCES = 32
 WINDOW = 128

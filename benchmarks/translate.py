@@ -40,8 +40,8 @@ import torch
 from torch import Tensor
 
 from xlm_plugins import Batch, GenerationOptions, Model, Ragged, Vocabulary, generate, pack
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.host import tune_host
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.model.nn.cpu_tuning import tune_host
 
 SIZE = 8000
 ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}

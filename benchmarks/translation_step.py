@@ -54,14 +54,14 @@ from torch import nn
 from train_step import LANGUAGES, MATRIX_SIZES, ROLES, VOCABULARY, Product, machine
 
 from xlm_plugins import Batch, Model, Objective, Ragged, Samples, Step
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.ragged import stack
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.ragged import stack
-from xlm_plugins.data.embedded import embedded_sentences
-from xlm_plugins.data.pools import cut
+from xlm_plugins.data.batches.pools import cut
+from xlm_plugins.data.prepare.embedded import embedded_sentences
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.host import tune_host
-from xlm_plugins.training.run import find_bundle
+from xlm_plugins.model.nn.cpu_tuning import tune_host
+from xlm_plugins.runs.find import find_bundle
 
 BATCH_TOKENS = 2000
 OPTIONS = ModelOptions(dropout=0.1, attention_dropout=0.0)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from xlm_plugins.config.settings import Settings
     from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.training.settings import Settings
 
 
 @dataclass
@@ -80,7 +80,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """English and French of the embedded corpus, alone and paired: 1,000 verses, few held out."""
-    from xlm_plugins.data.embedded import embedded_sentences
+    from xlm_plugins.data.prepare.embedded import embedded_sentences
 
     folder = tmp_path_factory.mktemp("tiny") / "text"
     folder.mkdir()
@@ -95,8 +95,8 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(source: Path, out: Path, vocabulary_size: int) -> Path:
     """A data set of a folder of text, with a vocabulary of its own."""
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.data.prepare import TokenizerTraining, prepare
-    from xlm_plugins.data.sources import Sources
+    from xlm_plugins.data.prepare.prepare import TokenizerTraining, prepare
+    from xlm_plugins.data.prepare.sources import Sources
 
     component = Plugins.discover().get("tokenizer", "sentencepiece")
     training = TokenizerTraining(vocabulary_size, component.options())
@@ -122,8 +122,8 @@ def tiny_settings(tiny_data: Path) -> Callable[..., Settings]:
 
     ``tiny_settings(steps=4)`` changes options of ``[train]``.
     """
+    from xlm_plugins.config.settings import resolve
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.training.settings import resolve
 
     plugins = Plugins.discover()
 
@@ -156,7 +156,7 @@ TINY_TRAIN = {
 def tiny_run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
     """A finished run with `tiny_settings`.  For reading only."""
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.training.pretraining import train
+    from xlm_plugins.training.pretraining.job import train
 
     return train(tiny_settings(out=str(tiny_data.with_name("run"))), Plugins.discover()).path
 
@@ -165,7 +165,7 @@ def tiny_run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
 def clm_run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
     """A finished run like `tiny_run`, of a causal language model.  For reading only."""
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.training.pretraining import train
+    from xlm_plugins.training.pretraining.job import train
 
     settings = tiny_settings(objective=["clm"], layer=[], out=str(tiny_data.with_name("clm")))
     return train(settings, Plugins.discover()).path
@@ -237,10 +237,10 @@ def random_bundle() -> Callable[..., Bundle]:
     """
     import torch
 
+    from xlm_plugins.config.model import ModelOptions
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.core.tokenizers import load_tokenizer
+    from xlm_plugins.core.saved_tokenizers import load_tokenizer
     from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.model.config import ModelOptions
     from xlm_plugins.model.description import ChosenObjective, ModelDescription
     from xlm_plugins.testing.words import WordTokenizer
 

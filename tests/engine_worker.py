@@ -19,16 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_plugins.core.batch import Batch, Layout, LossOutput, Step, Vocabulary
-from xlm_plugins.core.contracts import Layer, Objective, ParameterGroup
-from xlm_plugins.training.checkpoint import (
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
+from xlm_plugins.contracts.batch import Batch, Layout, LossOutput, Step, Vocabulary
+from xlm_plugins.contracts.layer import Layer, ParameterGroup
+from xlm_plugins.contracts.objective import Objective
+from xlm_plugins.runs.whole_folders import write_folder
+from xlm_plugins.training.distributed.process_group import World, finish, start
+from xlm_plugins.training.engines.create import create_engine
+from xlm_plugins.training.engines.engine import Engine
+from xlm_plugins.training.engines.training_state import (
+    TrainingState,
     load_training_state,
     save_training_state,
-    write_folder,
 )
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.engine import Engine, TrainingState, create_engine
-from xlm_plugins.training.launch import World, finish, start
 
 N_TOKENS, DIM = 23, 7  # odd on purpose: ZeRO must pad its partitions
 N_SLOTS = 101  # two ranks' partitions then meet in the middle of a row

@@ -29,18 +29,19 @@ from xlm_plugins import (
     Step,
     Vocabulary,
 )
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.schedule import Update
+from xlm_plugins.data.batches.schedule import Update
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.engine import Engine, StepReport, create_engine
-from xlm_plugins.training.launch import World, finish, start
+from xlm_plugins.runs.folder import RunFolder
+from xlm_plugins.training.distributed.process_group import World, finish, start
+from xlm_plugins.training.distributed.signals import StopRequest
+from xlm_plugins.training.distributed.watchdog import Watchdog
+from xlm_plugins.training.engines.create import create_engine
+from xlm_plugins.training.engines.engine import Engine, StepReport
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run import RunFolder
 from xlm_plugins.training.run_hooks import RunHooks
-from xlm_plugins.training.signals import StopRequest
 from xlm_plugins.training.trainer import Course, Trainer, TrainerState
-from xlm_plugins.training.watchdog import Watchdog
 
 N_UPDATES, LANES = 10, 16
 STEPS = {

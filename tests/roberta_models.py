@@ -10,8 +10,8 @@ import sentencepiece
 import torch
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.data.embedded import embedded_sentences
-from xlm_plugins.loading import LoadedModel, load
+from xlm_plugins.data.prepare.embedded import embedded_sentences
+from xlm_plugins.inference.loaded_model import LoadedModel, load
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 

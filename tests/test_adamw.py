@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from xlm_plugins.core.contracts import Layer, ParameterGroup
-from xlm_plugins.training import adamw
-from xlm_plugins.training import optimizer as optim
-from xlm_plugins.training.adamw import MOMENTS, AdamW, Piece
-from xlm_plugins.training.config import OptimizerOptions
+from xlm_plugins.config.training import OptimizerOptions
+from xlm_plugins.contracts.layer import Layer, ParameterGroup
+from xlm_plugins.training.optim import adamw
+from xlm_plugins.training.optim import parameter_groups as optim
+from xlm_plugins.training.optim.adamw import MOMENTS, AdamW, Piece
 
 OPTIONS = OptimizerOptions(lr=1e-2, weight_decay=0.1, eps=1e-3, clip=0.0)
 SHAPES = [(12, 8), (11, 7), (9,), (5, 2, 4), (1, 3), ()]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.model.adaptive import AdaptiveOutput
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.model.nn.adaptive import AdaptiveOutput
 
 OPTIONS = ModelOptions(dim=16, n_heads=2, adaptive_cutoffs=(8, 20))
 SIZE = 50

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from xlm_plugins.config.training import OptimizerOptions, RunOptions, TrainOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.training import agreement
-from xlm_plugins.training.config import OptimizerOptions, RunOptions, TrainOptions
+from xlm_plugins.training.distributed import agreement
 
 OPTIONS = RunOptions(seed=1)
 

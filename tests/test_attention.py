@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlm_plugins.model.attention import MAX_PADDING, Attention, AttentionPlan, bucket_by_length
+from xlm_plugins.model.nn.attention import MAX_PADDING, Attention, AttentionPlan, bucket_by_length
 
 DIM, N_HEADS = 12, 3
 LENGTHS = [[5, 5, 5], [3, 9, 1, 4, 4, 20], [1], [2, 0, 3]]

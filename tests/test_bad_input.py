@@ -13,9 +13,9 @@ import pytest
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data import patience
-from xlm_plugins.data.manifest import Manifest
-from xlm_plugins.training.run import RunFolder
+from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.training.trainer import Trainer
 
 Refused = Callable[..., str]

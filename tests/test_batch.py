@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from xlm_plugins.core.batch import (
+from xlm_plugins.contracts.batch import (
     Batch,
     Step,
     Vocabulary,
@@ -18,8 +18,8 @@ from xlm_plugins.core.batch import (
     pack,
     pack_translation,
 )
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.masking_options import MaskingOptions
-from xlm_plugins.core.ragged import Ragged
 
 EOS, PAD, MASK, N_RESERVED, SIZE = 1, 2, 5, 6, 50
 ROLES = {"bos": 0, "eos": EOS, "pad": PAD, "unk": 3, "mask": MASK, "sep": 4}

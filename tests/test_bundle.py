@@ -16,7 +16,7 @@ from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.registry import KINDS, Registry
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.weights import load_weights
-from xlm_plugins.training.run import find_bundle
+from xlm_plugins.runs.find import find_bundle
 
 
 @pytest.fixture(scope="module")

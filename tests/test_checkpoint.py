@@ -14,17 +14,19 @@ import pytest
 import torch
 
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.training.checkpoint import (
+from xlm_plugins.runs.whole_folders import (
     clear_leftovers,
     latest_good,
-    load_training_state,
     prune,
-    save_training_state,
     standing,
     verify,
     write_folder,
 )
-from xlm_plugins.training.engine import TrainingState
+from xlm_plugins.training.engines.training_state import (
+    TrainingState,
+    load_training_state,
+    save_training_state,
+)
 
 
 def fill(folder: Path) -> None:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlm_plugins.core.batch import Batch, pack
-from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.config.training import FinetuneOptimizerOptions, RunOptions
+from xlm_plugins.contracts.batch import Batch, pack
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.model.classifier import HEAD, Classifier, ClassifierDescription
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.root import Model
-from xlm_plugins.training.config import FinetuneOptimizerOptions, RunOptions
-from xlm_plugins.training.engine import TorchEngine
-from xlm_plugins.training.launch import World
+from xlm_plugins.model.model import Model
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.engines.torch_engine import TorchEngine
 
 OPTIONS = ModelOptions(dim=16, n_layers=3, n_heads=2, dropout=0.0, attention_dropout=0.0)
 EOS, PAD = 1, 2

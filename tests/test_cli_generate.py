@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import xlm_plugins
-from xlm_plugins.model.config import GenerationOptions
+from xlm_plugins.config.model import GenerationOptions
 
 Piped = Callable[..., tuple[int, bytes, str]]
 TEXT = "In the beginning\n\nÀ Dieu\nGod said\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.training.plot import _panels
+from xlm_plugins.runs.plot import _panels
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.training import setup
+from xlm_plugins.training.pretraining import plan as setup
 
 SMALL = ("--dim=16", "--n-layers=2", "--n-heads=2", "--batch-tokens=256", "--window=32")
 SHORT = (*SMALL, "--threads=1", "--steps=3", "--log-every=1", "--evaluate-every=0")

@@ -16,14 +16,15 @@ from rich.console import Console
 
 import xlm_plugins
 from xlm_plugins.cli.main import main
-from xlm_plugins.cli.standard_input import input_lines
+from xlm_plugins.cli.pipes import input_lines
+from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.tokenizers import save_tokenizer
+from xlm_plugins.core.saved_tokenizers import save_tokenizer
+from xlm_plugins.inference.translate import BATCH_TOKENS
 from xlm_plugins.model.bundle import write_description
-from xlm_plugins.model.config import GenerationOptions, ModelOptions
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
-from xlm_plugins.model.translation import BATCH_TOKENS
-from xlm_plugins.model.weights import WEIGHTS_NAME, named_weights, save_tensors
+from xlm_plugins.model.weights import named_weights, save_tensors
+from xlm_plugins.runs.layout import WEIGHTS_NAME
 from xlm_plugins.testing.words import WordTokenizer
 
 PLUGIN = """

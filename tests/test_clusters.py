@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.training import slurm
-from xlm_plugins.training.config import RunOptions
-from xlm_plugins.training.signals import RESUMABLE_STATUS
+from xlm_plugins.config.training import RunOptions
+from xlm_plugins.core.errors import RESUMABLE_STATUS
+from xlm_plugins.training.distributed import slurm
 
 TEXT = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text(encoding="utf-8")
 COMMANDS = [

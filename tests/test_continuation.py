@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from xlm_plugins.config.model import GenerationOptions
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.inference.common import sentence_batch
+from xlm_plugins.inference.generate import Continuation, Writer
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.config import GenerationOptions
-from xlm_plugins.model.continuation import Continuation, Writer
-from xlm_plugins.model.sentences import sentence_batch
 
 PROMPTS = ["a b c", "", "l k j i h", "g", "d e f", "c", "a b"]
 EOS = 1

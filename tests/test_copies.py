@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.core.ragged import Ragged
-from xlm_plugins.data import fetching, patience
-from xlm_plugins.data.copies import Copy, local_copy
-from xlm_plugins.data.data_set import open_data_set
-from xlm_plugins.data.manifest import Manifest, StoredFile, Stream, TokenizerRecord
-from xlm_plugins.data.shards import ShardReader, ShardWriter, damages
-from xlm_plugins.data.skipping import SkippingReader
+from xlm_plugins.data.dataset import download as fetching
+from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset.manifest import Manifest, StoredFile, Stream, TokenizerRecord
+from xlm_plugins.data.dataset.remote_copy import Copy, local_copy, open_data_set
+from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter, damages
+from xlm_plugins.data.dataset.skip_bad_shards import SkippingReader
 
 RECORD = TokenizerRecord("words", "tests", "1", "abc", 100, {"unk": 3}, [])
 N_SHARDS = 6
@@ -262,8 +262,8 @@ def test_a_manifest_names_every_file_that_a_copy_needs(tiny_data: Path) -> None:
 
 READ_EVERYTHING = """
 import sys
-from xlm_plugins.data.data_set import open_data_set
-from xlm_plugins.data.shards import ShardReader
+from xlm_plugins.data.dataset.remote_copy import open_data_set
+from xlm_plugins.data.dataset.shards import ShardReader
 folder, manifest = open_data_set(sys.argv[1])
 reader = ShardReader(folder, manifest)
 print([int(reader.read(block)[0].values[0]) for block in manifest.streams[0].blocks])

@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.core.batch import Batch
+from xlm_plugins.config.settings import resolve
+from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data import patience, prepare
-from xlm_plugins.data.loader import TrainingBatches
-from xlm_plugins.data.manifest import Manifest
-from xlm_plugins.data.sources import Sources
+from xlm_plugins.data.batches.loader import TrainingBatches
+from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.prepare import prepare
+from xlm_plugins.data.prepare.sources import Sources
 from xlm_plugins.testing.runs import metrics_of
-from xlm_plugins.training.settings import resolve
-from xlm_plugins.training.setup import make_plan
+from xlm_plugins.training.pretraining.plan import make_plan
 
 pytestmark = pytest.mark.faults
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from xlm_plugins.core.batch import Batch
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.root import Model
-from xlm_plugins.model.transformer import Source
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.batch import Batch
+from xlm_plugins.model.model import Model
+from xlm_plugins.model.nn.transformer import Source
 
 OPTIONS = ModelOptions(dim=16, n_layers=2, n_heads=4, dropout=0.0, max_positions=20)
 SOURCES = [5, 2, 9, 3]

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.training.checkpoint import load_training_state, save_training_state, write_folder
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.deepspeed_engine import DeepSpeedEngine, configuration
-from xlm_plugins.training.launch import World
+from xlm_plugins.runs.whole_folders import write_folder
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.engines.deepspeed_engine import DeepSpeedEngine, configuration
+from xlm_plugins.training.engines.training_state import load_training_state, save_training_state
 
 WORKER = Path(__file__).with_name("engine_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
@@ -240,7 +241,6 @@ def test_fp16_at_stage_0_is_refused():
 
 
 def test_the_module_is_imported_without_deepspeed():
-    code = (
-        "import sys, xlm_plugins.training.deepspeed_engine; assert 'deepspeed' not in sys.modules"
-    )
+    engine = "xlm_plugins.training.engines.deepspeed_engine"
+    code = f"import sys, {engine}; assert 'deepspeed' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -13,7 +13,7 @@ from rich.console import Console
 from xlm_plugins import RunError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.demo import MASKED, Demonstration
-from xlm_plugins.model.filling import MASK_MARK
+from xlm_plugins.inference.fill_mask import MASK_MARK
 
 
 def _demonstration(folder: Path, minutes: float = 0.2) -> tuple[Demonstration, io.StringIO]:

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.core.batch import Vocabulary
-from xlm_plugins.core.contracts import Layer
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.batch import Vocabulary
+from xlm_plugins.contracts.layer import Layer
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import parse_positions
-from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription, PlacedLayer
-from xlm_plugins.model.root import Model
+from xlm_plugins.model.model import Model
 from xlm_plugins.model.weights import load_tensors, load_weights, named_weights, save_tensors
-from xlm_plugins.training.initialise import InitReport, begin_at_zero
+from xlm_plugins.training.warm_start.copy_weights import InitReport, begin_at_zero
 
 SHAPE = ModelOptions(dim=8, n_layers=3, n_heads=2)
 ROLES = {role: i for i, role in enumerate(("bos", "eos", "pad", "unk", "mask", "sep"))}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from xlm_plugins import Component
-from xlm_plugins.training.config import FinetuneOptimizerOptions, FinetuneOptions
-from xlm_plugins.training.diagnosis import Majority, Remarks
-from xlm_plugins.training.finetune_settings import FinetuneSettings
+from xlm_plugins.config.finetune_settings import FinetuneSettings
+from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
+from xlm_plugins.training.finetuning.diagnosis import Majority, Remarks
 
 CLASSES = ("no", "yes")
 TARGETS = np.arange(1000) % 2

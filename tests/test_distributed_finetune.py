@@ -16,10 +16,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from xlm_plugins.cli.main import main
+from xlm_plugins.config.settings import Settings
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.testing.runs import metrics_of
-from xlm_plugins.training.pretraining import train
-from xlm_plugins.training.settings import Settings
+from xlm_plugins.training.pretraining.job import train
 
 pytestmark = pytest.mark.slow
 SECONDS = 400

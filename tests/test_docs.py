@@ -15,7 +15,7 @@ import xlm_plugins
 from xlm_plugins import testing
 from xlm_plugins.cli import new_plugin
 from xlm_plugins.core import hookspecs
-from xlm_plugins.model.transformer import Stack
+from xlm_plugins.model.nn.transformer import Stack
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "tests" / "example_plugin"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xlm_plugins.model.dropout import Dropout
+from xlm_plugins.model.nn.dropout import Dropout
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])

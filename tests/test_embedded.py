@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from xlm_plugins.data import embedded
-from xlm_plugins.data.embedded import (
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.prepare import embedded
+from xlm_plugins.data.prepare.embedded import (
     cache_folder,
     embedded_data_set,
     embedded_sentences,
     embedded_source,
 )
-from xlm_plugins.data.manifest import Manifest
 
 _N_VERSES = {"train": 4507, "valid": 265, "test": 368}
 
@@ -73,7 +73,7 @@ def test_two_processes_that_start_together_prepare_it_once(small):
     script = f"""
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.registry import Registry
-from xlm_plugins.data import embedded
+from xlm_plugins.data.prepare import embedded
 from xlm_plugins.testing import WORDS
 embedded._FOLDER = embedded.Path({str(small)!r})
 stages = []

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.inference.common import sentence_batch
+from xlm_plugins.inference.embed import Embedder, embed
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.embedding import Embedder, embed
-from xlm_plugins.model.sentences import sentence_batch
 
 TEXTS = ["a b c", "f", "c c c c c", "", "e d", "l k j i h g f e d c b a", "?!", "a b c"]
 

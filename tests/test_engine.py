@@ -11,12 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from xlm_plugins.core.batch import Step
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
+from xlm_plugins.contracts.batch import Step
 from xlm_plugins.core.errors import BundleError, OptionError, RunError
-from xlm_plugins.training.checkpoint import load_training_state, save_training_state
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.engine import TorchEngine, choose_precision, create_engine
-from xlm_plugins.training.launch import World
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.engines.create import create_engine
+from xlm_plugins.training.engines.engine import choose_precision
+from xlm_plugins.training.engines.torch_engine import TorchEngine
+from xlm_plugins.training.engines.training_state import load_training_state, save_training_state
 
 worker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("engine_worker.py"))))
 KINDS = (worker.Words, worker.Classes)

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from xlm_plugins.core.contracts import Layer
+from xlm_plugins.config.settings import Settings
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
+from xlm_plugins.contracts.layer import Layer
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import Position
-from xlm_plugins.data.evaluation_batches import evaluation_batches
-from xlm_plugins.model.root import Model
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.engine import TorchEngine
-from xlm_plugins.training.evaluation import EvaluationPlan, LayerCounters, evaluate_run
-from xlm_plugins.training.launch import World
-from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.setup import make_plan
+from xlm_plugins.data.batches.evaluation_batches import evaluation_batches
+from xlm_plugins.model.model import Model
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.engines.torch_engine import TorchEngine
+from xlm_plugins.training.pretraining.evaluation import EvaluationPlan, LayerCounters, evaluate_run
+from xlm_plugins.training.pretraining.plan import make_plan
 
 Planned = tuple[EvaluationPlan, Model]
 

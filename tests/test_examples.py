@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from xlm_plugins.core.batch import Batch
+from xlm_plugins.contracts.batch import Batch
+from xlm_plugins.contracts.task import LabelledTexts, Split, TaskData
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.task import LabelledTexts, Split, TaskData
-from xlm_plugins.data.examples import ExampleBatches, Examples, encode_task, fingerprint
-from xlm_plugins.data.loader import load
+from xlm_plugins.data.batches.examples import ExampleBatches, Examples, encode_task, fingerprint
+from xlm_plugins.data.batches.loader import load
 from xlm_plugins.testing.words import WordTokenizer
 
 WORDS = "abcdefghijkl"

@@ -16,16 +16,16 @@ from safetensors.torch import load_file
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.errors import BundleError, OptionError, PluginError, RunError
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.saved_tokenizers import mark_tokenizer
 from xlm_plugins.core.selection import Position
-from xlm_plugins.core.tokenizers import mark_tokenizer
-from xlm_plugins.interop import export
-from xlm_plugins.interop.reload import compare
-from xlm_plugins.loading import load
+from xlm_plugins.inference.loaded_model import load
+from xlm_plugins.interop.huggingface import export
+from xlm_plugins.interop.huggingface.reload import compare
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.description import PlacedLayer
 
 if TYPE_CHECKING:
-    from xlm_plugins.training.settings import Settings
+    from xlm_plugins.config.settings import Settings
 
 transformers = pytest.importorskip("transformers")
 
@@ -196,7 +196,7 @@ def test_pairs_and_masks_are_cut_as_ours_are(build: Build, tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
     """A finished run without a layer.  For reading only."""
-    from xlm_plugins.training.pretraining import train
+    from xlm_plugins.training.pretraining.job import train
 
     out = tiny_data.with_name("run-without-layer")
     return train(tiny_settings(layer=[], out=str(out)), Plugins.discover()).path

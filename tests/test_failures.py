@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xlm_plugins.training import launch
-from xlm_plugins.training.failures import LostRank, OutOfMemory, RankFailed, explained
-from xlm_plugins.training.launch import World
-from xlm_plugins.training.watchdog import Watchdog
+from xlm_plugins.training.distributed import process_group as launch
+from xlm_plugins.training.distributed.failures import LostRank, OutOfMemory, RankFailed, explained
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.distributed.watchdog import Watchdog
 
 CLOSED = (
     "[/src/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:9646. This is "

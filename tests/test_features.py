@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from xlm_plugins.core.batch import Batch
-from xlm_plugins.core.contracts import Tokenizer
+from xlm_plugins.contracts.batch import Batch
+from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import DataError, OptionError
-from xlm_plugins.loading import LoadedModel
+from xlm_plugins.inference.loaded_model import LoadedModel
 from xlm_plugins.model.bundle import Bundle
 
 Bundles = Callable[..., Bundle]

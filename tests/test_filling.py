@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.inference.fill_mask import Filler, fill_mask
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription
-from xlm_plugins.model.filling import Filler, fill_mask
+from xlm_plugins.runs.find import find_bundle
 from xlm_plugins.testing.words import WordTokenizer
-from xlm_plugins.training.run import find_bundle
 
 WORDS = ("a", "b", "c", "d", "e", "f")
 N_TOKENS = 6 + len(WORDS)
@@ -146,7 +146,7 @@ def test_scores_of_many_masks_are_made_in_chunks(
 ) -> None:
     texts = ["d <mask> <mask> d <mask>"] * 3
     expected = Filler(bundle, "en").fill(texts)
-    monkeypatch.setattr("xlm_plugins.model.filling.rows_per_chunk", lambda *_: 2)
+    monkeypatch.setattr("xlm_plugins.inference.fill_mask.rows_per_chunk", lambda *_: 2)
     assert Filler(bundle, "en").fill(texts) == expected
 
 

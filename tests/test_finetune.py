@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.training.run import find_bundle
+from xlm_plugins.runs.find import find_bundle
 from xlm_plugins.training.trainer import Trainer
 
 SAVED_AND_STOPPED = 75

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from xlm_plugins.cli.main import main
+from xlm_plugins.config.settings import Settings
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.training.pretraining import train
-from xlm_plugins.training.run import find_bundle
-from xlm_plugins.training.settings import Settings
+from xlm_plugins.runs.find import find_bundle
+from xlm_plugins.training.pretraining.job import train
 
 Command = Callable[..., list[str]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from xlm_plugins.core.framing import encode_texts
-from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.contracts.framing import encode_texts
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.testing.words import WordTokenizer
 
 WORDS = "abcdefghijkl"

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from xlm_plugins.core.batch import Batch, Vocabulary
+from xlm_plugins.config.model import GenerationOptions, ModelOptions
+from xlm_plugins.contracts.batch import Batch, Vocabulary
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.model import generation
-from xlm_plugins.model.config import GenerationOptions, ModelOptions
-from xlm_plugins.model.decoding import GROWTH, Decoding
-from xlm_plugins.model.generation import (
+from xlm_plugins.model.generation import search as generation
+from xlm_plugins.model.generation.incremental import GROWTH, Decoding
+from xlm_plugins.model.generation.search import (
     Hypotheses,
     beam_search,
     generate,
     length_limits,
     read_source,
 )
-from xlm_plugins.model.root import Model
-from xlm_plugins.model.transformer import Source
+from xlm_plugins.model.model import Model
+from xlm_plugins.model.nn.transformer import Source
 
 EOS, SIZE = 1, 12
 UNK = 4

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from xlm_plugins.core.batch import Batch, Vocabulary
+from xlm_plugins.config.model import GenerationOptions
+from xlm_plugins.contracts.batch import Batch, Vocabulary
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.interop.xlm import import_xlm
+from xlm_plugins.interop.xlm.importing import import_xlm
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.config import GenerationOptions
-from xlm_plugins.model.generation import beam_search, generate, read_source
-from xlm_plugins.model.root import Model
-from xlm_plugins.model.transformer import Source
+from xlm_plugins.model.generation.search import beam_search, generate, read_source
+from xlm_plugins.model.model import Model
+from xlm_plugins.model.nn.transformer import Source
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
 NOTHING = torch.empty(0, dtype=torch.long)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlm_plugins.core.batch import Batch
+from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.interop.xlm import import_xlm
-from xlm_plugins.interop.xlm_weights import stack_weights
+from xlm_plugins.interop.xlm.importing import import_xlm
+from xlm_plugins.interop.xlm.weights import stack_weights
 from xlm_plugins.model.bundle import Bundle
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}

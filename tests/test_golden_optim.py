@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_plugins.core.batch import Batch, Layout, LossOutput, Vocabulary
-from xlm_plugins.core.contracts import Objective
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.engine import TorchEngine
-from xlm_plugins.training.launch import World
-from xlm_plugins.training.schedules import WARMUP_START, LearningRate
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
+from xlm_plugins.contracts.batch import Batch, Layout, LossOutput, Vocabulary
+from xlm_plugins.contracts.objective import Objective
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.engines.torch_engine import TorchEngine
+from xlm_plugins.training.optim.learning_rate import WARMUP_START, LearningRate
 
 # The reference's names for its settings, and ours; its own defaults where it names none.
 ADAM = {"beta1": 0.9, "beta2": 0.999, "lr": 1e-3, "clip": 5.0}

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from xlm_plugins import Batch, Model, Objective, Ragged, Samples, Step, Vocabulary
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.linear import ROWS
+from xlm_plugins.model.nn.linear import ROWS
 
 ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}
 VOCABULARY = Vocabulary(60, ROLES, tuple(range(14)))
 LENGTHS = ([7], [3, 5, 9], [30], [62], [63], [64])
 """Of sentences, the same on both sides.  Laid out for one stack or the other, some are 64 rows, and
-so multiplied by another library (`xlm_plugins.model.linear`)."""
+so multiplied by another library (`xlm_plugins.model.nn.linear`)."""
 
 
 def model_of(**options: Any) -> Model:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.data import patience
-from xlm_plugins.data.held_out import held_out_text
-from xlm_plugins.data.manifest import Manifest
+from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset.held_out import held_out_text
+from xlm_plugins.data.dataset.manifest import Manifest
 
 
 def test_a_pair_in_either_order(tiny_source: Path, tiny_data: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 
 SCRIPT = """
 import torch
-from xlm_plugins.model.host import tune_host
+from xlm_plugins.model.nn.cpu_tuning import tune_host
 tune_host(1)
 assert torch.get_num_threads() == 1
 assert torch.tensor([1e-39]).mul(1.0).item() == 0.0, "denormals are kept"

@@ -14,7 +14,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 
-from xlm_plugins.data.embedded import embedded_sentences
+from xlm_plugins.data.prepare.embedded import embedded_sentences
 
 transformers = pytest.importorskip("transformers")
 

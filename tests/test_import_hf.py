@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.data.embedded import embedded_sentences
-from xlm_plugins.loading import LoadedModel
+from xlm_plugins.data.prepare.embedded import embedded_sentences
+from xlm_plugins.inference.loaded_model import LoadedModel
 
 transformers = pytest.importorskip("transformers")
 

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from tokenizers import ByteLevelBPETokenizer
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.data.embedded import embedded_sentences
-from xlm_plugins.interop import export
-from xlm_plugins.interop.reload import compare
-from xlm_plugins.loading import load
+from xlm_plugins.data.prepare.embedded import embedded_sentences
+from xlm_plugins.inference.loaded_model import load
+from xlm_plugins.interop.huggingface import export
+from xlm_plugins.interop.huggingface.reload import compare
 
 transformers = pytest.importorskip("transformers")
 

@@ -9,20 +9,25 @@ from typing import Any
 import pytest
 import torch
 
-from xlm_plugins.core.contracts import StackName
+from xlm_plugins.config.inherited import split_stack
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.tokenizers import save_tokenizer
+from xlm_plugins.core.saved_tokenizers import save_tokenizer
+from xlm_plugins.core.selection import StackName
 from xlm_plugins.model.bundle import write_description
-from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ModelDescription
-from xlm_plugins.model.root import Model
-from xlm_plugins.model.transformer import Stack
-from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
+from xlm_plugins.model.model import Model
+from xlm_plugins.model.nn.transformer import Stack
+from xlm_plugins.model.weights import save_tensors
+from xlm_plugins.runs.layout import WEIGHTS_NAME
 from xlm_plugins.testing import WORDS
 from xlm_plugins.testing.words import WordTokenizer
-from xlm_plugins.training.initialise import InitReport, initialise, initialise_embeddings
-from xlm_plugins.training.origins import split_stack
+from xlm_plugins.training.warm_start.copy_weights import (
+    InitReport,
+    initialise,
+    initialise_embeddings,
+)
 
 N_SPECIAL = 6
 EN_FR = {"en": 0, "fr": 1}

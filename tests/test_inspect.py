@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from xlm_plugins.cli.data import data
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.core.ragged import Ragged
-from xlm_plugins.data import inspect as inspection
-from xlm_plugins.data.inspect import BIN_STARTS, inspect, joined_hashes, row_hashes
-from xlm_plugins.data.manifest import Manifest
-from xlm_plugins.data.prepare import prepare
-from xlm_plugins.data.sources import Sources
+from xlm_plugins.data.dataset import inspect as inspection
+from xlm_plugins.data.dataset.inspect import BIN_STARTS, inspect, joined_hashes, row_hashes
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.prepare.prepare import prepare
+from xlm_plugins.data.prepare.sources import Sources
 from xlm_plugins.testing import WORDS
 from xlm_plugins.testing.words import WordTokenizer
 

@@ -11,8 +11,8 @@ import torch
 from torch.distributed import TCPStore
 
 from xlm_plugins.core.errors import RunError
-from xlm_plugins.training import launch
-from xlm_plugins.training.launch import World, choose_engine
+from xlm_plugins.training.distributed import process_group as launch
+from xlm_plugins.training.distributed.process_group import World, choose_engine
 
 
 def test_a_bare_process_is_alone():

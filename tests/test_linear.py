@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlm_plugins.model.linear import Linear, add_product, linear
+from xlm_plugins.model.nn.linear import Linear, add_product, linear
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

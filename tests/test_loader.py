@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from xlm_plugins.core.batch import Batch, Layout, LossOutput, Samples, Step, Vocabulary, pack
-from xlm_plugins.core.contracts import Objective
+from xlm_plugins.contracts.batch import Batch, Layout, LossOutput, Samples, Step, Vocabulary, pack
+from xlm_plugins.contracts.objective import Objective
+from xlm_plugins.contracts.ragged import Ragged, stack
 from xlm_plugins.core.errors import DataError, RunError
-from xlm_plugins.core.ragged import Ragged, stack
 from xlm_plugins.core.registry import NoOptions
 from xlm_plugins.core.selection import LossWeight
-from xlm_plugins.data.evaluation_batches import evaluation_batches
-from xlm_plugins.data.loader import TrainingBatches, load
-from xlm_plugins.data.manifest import Manifest, Stream, TokenizerRecord
-from xlm_plugins.data.planning import BatchSizes
-from xlm_plugins.data.schedule import Schedule, StepPlan
-from xlm_plugins.data.shards import ShardReader, ShardWriter
+from xlm_plugins.data.batches.evaluation_batches import evaluation_batches
+from xlm_plugins.data.batches.loader import TrainingBatches, load
+from xlm_plugins.data.batches.planning import BatchSizes
+from xlm_plugins.data.batches.schedule import Schedule, StepPlan
+from xlm_plugins.data.dataset.manifest import Manifest, Stream, TokenizerRecord
+from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
 
 ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "mask": 5, "sep": 4}
 RECORD = TokenizerRecord("words", "xlm-words", "1.0", "abc", 300, ROLES, list(range(6)))

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import os, signal, time
-from xlm_plugins.data.loader import load
+from xlm_plugins.data.batches.loader import load
 
 class Stuck:
     def __getitem__(self, index):

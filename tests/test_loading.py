@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import xlm_plugins
+from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.errors import BundleError, OptionError
-from xlm_plugins.model.config import GenerationOptions
-from xlm_plugins.model.embedding import embed
-from xlm_plugins.model.filling import fill_mask
-from xlm_plugins.model.scoring import Scorer
-from xlm_plugins.training.run import find_bundle
+from xlm_plugins.inference.embed import embed
+from xlm_plugins.inference.fill_mask import fill_mask
+from xlm_plugins.inference.score import Scorer
+from xlm_plugins.runs.find import find_bundle
 
 
 def test_a_run_is_found_and_does_what_its_bundle_does(tiny_run: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from xlm_plugins import Component, OptionError, PluginError
 from xlm_plugins.cli.main import main
-from xlm_plugins.core.made_with import find_again, options_again, recorded_plugins
+from xlm_plugins.config.settings import selected_components
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.recorded_components import find_again, options_again, recorded_plugins
 from xlm_plugins.core.registry import NoOptions, with_origin
-from xlm_plugins.training.settings import selected_components
 
 VERSION = "1.5"
 ENTRY = """

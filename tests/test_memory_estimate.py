@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from xlm_plugins.config.settings import resolve
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.training.engine import create_engine
-from xlm_plugins.training.launch import World
-from xlm_plugins.training.memory import MemoryEstimate, bytes_in_words
-from xlm_plugins.training.pretraining import Pretraining
-from xlm_plugins.training.settings import resolve
-from xlm_plugins.training.setup import make_plan
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.engines.create import create_engine
+from xlm_plugins.training.memory_estimate import MemoryEstimate, bytes_in_words
+from xlm_plugins.training.pretraining.job import Pretraining
+from xlm_plugins.training.pretraining.plan import make_plan
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_bytes_are_told_in_words(number: float, told: str) -> None:
 def test_zero_shards_what_its_stage_says(
     stage: int, weights: int, gradients: int, moments: int
 ) -> None:
-    from xlm_plugins.model.config import ModelOptions
+    from xlm_plugins.config.model import ModelOptions
 
     found = MemoryEstimate.of(
         ModelOptions(), 100, 100, 0, n_stacks=1, stage=stage, world_size=4, half=False

@@ -11,18 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from xlm_plugins.core.batch import Batch
+from xlm_plugins.config.settings import Settings
+from xlm_plugins.config.training import OptimizerOptions
+from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.root import Model
-from xlm_plugins.model.weights import WEIGHTS_NAME, load_tensors
-from xlm_plugins.training.config import OptimizerOptions
-from xlm_plugins.training.initialise import initialise
-from xlm_plugins.training.optimizer import parameter_groups
-from xlm_plugins.training.pretraining import train
-from xlm_plugins.training.run import find_bundle
-from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.setup import Plan, make_plan
+from xlm_plugins.model.model import Model
+from xlm_plugins.model.weights import load_tensors
+from xlm_plugins.runs.find import find_bundle
+from xlm_plugins.runs.layout import WEIGHTS_NAME
+from xlm_plugins.training.optim.parameter_groups import parameter_groups
+from xlm_plugins.training.pretraining.job import train
+from xlm_plugins.training.pretraining.plan import Plan, make_plan
+from xlm_plugins.training.warm_start.copy_weights import initialise
 
 SHORT = {"steps": 4, "evaluate_every": 0, "save_every": 2}
 

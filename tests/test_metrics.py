@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from xlm_plugins.core.batch import LossOutput
-from xlm_plugins.training.metrics import MetricsFile, Tallies, read_metrics
-from xlm_plugins.training.storage import StorageError
+from xlm_plugins.contracts.batch import LossOutput
+from xlm_plugins.runs.metrics_file import MetricsFile, read_metrics
+from xlm_plugins.runs.whole_folders import StorageError
+from xlm_plugins.training.tallies import Tallies
 
 
 class OneRank:

@@ -19,9 +19,10 @@ from xlm_plugins import XLMError
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.files import checksum, write_json
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.tokenizers import load_tokenizer
+from xlm_plugins.core.saved_tokenizers import load_tokenizer
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.training.checkpoint import CHECKSUMS_NAME, load_training_state, verify
+from xlm_plugins.runs.whole_folders import CHECKSUMS_NAME, verify
+from xlm_plugins.training.engines.training_state import load_training_state
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS_CODE = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}

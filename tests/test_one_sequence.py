@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from xlm_plugins.core.batch import Batch
+from xlm_plugins.config.settings import resolve
+from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.loader import TrainingBatches, load
-from xlm_plugins.data.manifest import Manifest
-from xlm_plugins.data.pools import BlockReader
-from xlm_plugins.data.shards import ShardReader
-from xlm_plugins.training.settings import resolve
-from xlm_plugins.training.setup import Plan, make_plan
+from xlm_plugins.data.batches.loader import TrainingBatches, load
+from xlm_plugins.data.batches.pools import BlockReader
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.dataset.shards import ShardReader
+from xlm_plugins.training.pretraining.plan import Plan, make_plan
 
 if TYPE_CHECKING:
-    from xlm_plugins.core.ragged import Ragged
-    from xlm_plugins.data.manifest import Block
+    from xlm_plugins.contracts.ragged import Ragged
+    from xlm_plugins.data.dataset.manifest import Block
 
 OBJECTIVES = ("mlm:en,fr", "tlm:en-fr", "ae:en")  # windows, pairs, and noise on sentences
 MILLION = 1_000_000

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from xlm_plugins.core.contracts import Layer, ParameterGroup
+from xlm_plugins.config.training import OptimizerOptions
+from xlm_plugins.contracts.layer import Layer, ParameterGroup
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.training import optimizer as optim
-from xlm_plugins.training.config import OptimizerOptions
+from xlm_plugins.training.optim import parameter_groups as optim
 
 OPTIONS = OptimizerOptions(lr=1e-2, weight_decay=0.1, eps=1e-3, clip=0.0)
 

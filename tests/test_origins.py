@@ -14,20 +14,20 @@ import torch
 
 from xlm_plugins import BundleError, OptionError
 from xlm_plugins.cli.main import main
-from xlm_plugins.core.contracts import StackName
-from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.selection import parse_positions
-from xlm_plugins.data.manifest import Manifest
-from xlm_plugins.model.bundle import write_description
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
-from xlm_plugins.model.weights import WEIGHTS_NAME, named_weights, save_tensors
-from xlm_plugins.training.origins import (
+from xlm_plugins.config.inherited import (
     absolute,
     split_stack,
     with_their_layers,
     with_their_model,
 )
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.selection import StackName, parse_positions
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.model.bundle import write_description
+from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
+from xlm_plugins.model.weights import named_weights, save_tensors
+from xlm_plugins.runs.layout import WEIGHTS_NAME
 
 SHORT = ("--steps=2", "--batch-tokens=256", "--window=32", "--threads=1", "--evaluate-every=0")
 SHAPE = {"dim": 16, "n_layers": 2, "n_heads": 2}

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlm_plugins.model import output as output_module
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.output import CHUNK_ROWS, Output, rows_per_chunk
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.model.nn import output as output_module
+from xlm_plugins.model.nn.output import CHUNK_ROWS, Output, rows_per_chunk
 
 DIM, VOCABULARY_SIZE = 8, 50
 OPTIONS = ModelOptions(dim=DIM)

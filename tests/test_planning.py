@@ -9,12 +9,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xlm_plugins.core.batch import Layout, Samples, Step
+from xlm_plugins.contracts.batch import Layout, Samples, Step
+from xlm_plugins.contracts.ragged import Ragged, stack
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.core.ragged import Ragged, stack
-from xlm_plugins.data.manifest import Block, Stream
-from xlm_plugins.data.planning import BatchSizes, StreamPlan
-from xlm_plugins.data.pools import BlockTable, cut, stream_languages
+from xlm_plugins.data.batches.planning import BatchSizes, StreamPlan
+from xlm_plugins.data.batches.pools import BlockTable, cut, stream_languages
+from xlm_plugins.data.dataset.manifest import Block, Stream
 
 EOS = 1
 SIZES = BatchSizes(batch_tokens=320, lanes=4, max_length=20, window=16)

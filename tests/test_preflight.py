@@ -11,16 +11,18 @@ import pytest
 import torch
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.core.batch import Step
+from xlm_plugins.config.settings import Settings
+from xlm_plugins.contracts.batch import Step
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.training import preflight
-from xlm_plugins.training.engine import Engine, TorchEngine, create_engine
-from xlm_plugins.training.launch import World
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.distributed.watchdog import Watchdog
+from xlm_plugins.training.engines.create import create_engine
+from xlm_plugins.training.engines.engine import Engine
+from xlm_plugins.training.engines.torch_engine import TorchEngine
 from xlm_plugins.training.preflight import largest, rehearse
-from xlm_plugins.training.pretraining import Pretraining
-from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.setup import make_plan
-from xlm_plugins.training.watchdog import Watchdog
+from xlm_plugins.training.pretraining.job import Pretraining
+from xlm_plugins.training.pretraining.plan import make_plan
 
 MakeSettings = Callable[..., Settings]
 OBJECTIVES = ["mlm", "tlm:en-fr", "bt"]

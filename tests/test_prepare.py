@@ -14,17 +14,17 @@ from click.testing import CliRunner
 
 from xlm_plugins.cli.main import Session
 from xlm_plugins.cli.prepare import prepare as prepare_command
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import BundleError, DataError, PluginError
 from xlm_plugins.core.plugins import Plugins, new_manager
-from xlm_plugins.core.ragged import Ragged
 from xlm_plugins.core.registry import NoOptions
-from xlm_plugins.core.tokenizers import find_tokenizer, load_tokenizer, save_tokenizer
-from xlm_plugins.data import encoding, prepare, tokenizer_training
-from xlm_plugins.data.manifest import Manifest
-from xlm_plugins.data.prepare import TokenizerTraining
-from xlm_plugins.data.shards import ShardReader
-from xlm_plugins.data.sources import Sources
-from xlm_plugins.data.text import count_text
+from xlm_plugins.core.saved_tokenizers import find_tokenizer, load_tokenizer, save_tokenizer
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.dataset.shards import ShardReader
+from xlm_plugins.data.prepare import encoding, prepare, tokenizer_training
+from xlm_plugins.data.prepare.lines import count_text
+from xlm_plugins.data.prepare.prepare import TokenizerTraining
+from xlm_plugins.data.prepare.sources import Sources
 from xlm_plugins.testing import WORDS
 from xlm_plugins.testing.words import WordTokenizer
 
@@ -179,8 +179,8 @@ def test_a_killed_prepare_goes_on(source, tmp_path):
 import os, signal
 from pathlib import Path
 from xlm_plugins.core.registry import NoOptions
-from xlm_plugins.data import prepare
-from xlm_plugins.data.sources import Sources
+from xlm_plugins.data.prepare import prepare
+from xlm_plugins.data.prepare.sources import Sources
 from xlm_plugins.testing import WORDS
 
 def kill(progress):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xlm_plugins.core.ragged import Ragged, offsets_of, stack
+from xlm_plugins.contracts.ragged import Ragged, offsets_of, stack
 
 ROWS = [[5, 6, 7], [8], [], [9, 10]]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from xlm_plugins.config.settings import Settings, read_toml, resolve
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import ObjectiveSelection
-from xlm_plugins.training.settings import Settings, read_toml, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from xlm_plugins import Component, MaskingOptions, PluginError
+from xlm_plugins.config import finetune_settings, settings
 from xlm_plugins.core.registry import RESERVED_NAMES, Registry, with_origin
-from xlm_plugins.training import finetune_settings, settings
 
 
 def component(name: str, kind: str = "objective", distribution: str = "xlm-one") -> Component:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xlm_plugins.model.retrieval import overlap_accuracy, retrieval_accuracy
+from xlm_plugins.demo import overlap_accuracy, retrieval_accuracy
 
 
 def test_finds_rows_that_differ_by_a_common_shift() -> None:

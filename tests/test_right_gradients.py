@@ -17,11 +17,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from xlm_plugins.config.settings import Settings
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.training.pretraining import Pretraining
-from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.setup import make_plan
+from xlm_plugins.training.pretraining.job import Pretraining
+from xlm_plugins.training.pretraining.plan import make_plan
 
 WORKER = Path(__file__).with_name("gradient_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.core.batch import Batch, LossOutput
-from xlm_plugins.core.contracts import Layer
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.batch import Batch, LossOutput
+from xlm_plugins.contracts.layer import Layer
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.selection import Position
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.root import Model
+from xlm_plugins.model.model import Model
 
 OPTIONS = ModelOptions(dim=8, n_layers=2, n_heads=2)
 

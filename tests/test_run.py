@@ -10,8 +10,9 @@ import pytest
 
 from xlm_plugins import BundleError, RunError
 from xlm_plugins.core.plugins import Plugins, new_manager
-from xlm_plugins.training.checkpoint import write_folder
-from xlm_plugins.training.run import RunFolder, find_bundle, free_run_path
+from xlm_plugins.runs.find import find_bundle
+from xlm_plugins.runs.folder import RunFolder, free_run_path
+from xlm_plugins.runs.whole_folders import write_folder
 
 
 @pytest.fixture

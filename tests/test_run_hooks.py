@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from xlm_plugins.config.settings import Settings
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.testing.runs import metrics_of
-from xlm_plugins.training.pretraining import train
+from xlm_plugins.training.pretraining.job import train
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run import RunFolder
 from xlm_plugins.training.run_hooks import RunHooks
-from xlm_plugins.training.settings import Settings
 
 RECORDER = """
 from xlm_plugins import hookimpl
-from xlm_plugins.training.checkpoint import verify
+from xlm_plugins.runs.whole_folders import verify
 
 runs, steps, told = set(), [], []
 

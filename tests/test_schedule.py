@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xlm_plugins.core.batch import Step
+from xlm_plugins.contracts.batch import Step
 from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.selection import LossWeight
-from xlm_plugins.data.schedule import CHUNK_ITERATIONS, Schedule, StepPlan, Update
+from xlm_plugins.data.batches.schedule import CHUNK_ITERATIONS, Schedule, StepPlan, Update
 
 
 def plan(

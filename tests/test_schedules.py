@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from xlm_plugins.training.config import OptimizerOptions
-from xlm_plugins.training.schedules import LearningRate
+from xlm_plugins.config.training import OptimizerOptions
+from xlm_plugins.training.optim.learning_rate import LearningRate
 
 
 def rates(n, warmup_start=1e-7, steps=10, **options):

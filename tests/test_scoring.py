@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from xlm_plugins.core.batch import Samples, Step
+from xlm_plugins.contracts.batch import Samples, Step
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.inference.common import sentence_batch
+from xlm_plugins.inference.score import Scorer, SentenceScore, kinds_of_score
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.scoring import Scorer, SentenceScore, kinds_of_score
-from xlm_plugins.model.sentences import sentence_batch
 
 TEXTS = ["a b c", "f", "c c c c c", "", "e d z", "l k j i h g f e d c b a", "?!", "a b c"]
 EOS, MASK = 1, 4
@@ -74,7 +74,7 @@ def test_batches_and_chunks_change_nothing(
 ) -> None:
     bundle = random_bundle("clm", "tlm", max_positions=128)
     expected = [found.score for found in scored(bundle, TEXTS, kind=kind)]
-    monkeypatch.setattr("xlm_plugins.model.scoring.rows_per_chunk", lambda *_: 3)
+    monkeypatch.setattr("xlm_plugins.inference.score.rows_per_chunk", lambda *_: 3)
     for batch_tokens in (1, 60):
         counts: list[int] = []
         scorer = Scorer(bundle, "fr", kind=kind, batch_tokens=batch_tokens)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.inference.common import batches_by_length, language_id, one_line, sentence_batch
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.sentences import batches_by_length, language_id, one_line, sentence_batch
 
 EOS = 1
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from xlm_plugins import Component, MaskingOptions, OptionError, PluginError
+from xlm_plugins.config.settings import Settings, read_toml, resolve, to_toml
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.registry import NoOptions, Registry, with_origin
-from xlm_plugins.training.settings import Settings, read_toml, resolve, to_toml
 
 
 def component(name: str, kind: str, options: type = MaskingOptions) -> Component:

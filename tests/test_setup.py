@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from xlm_plugins.config.settings import Settings
 from xlm_plugins.core.errors import BundleError, DataError, OptionError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.manifest import Manifest
-from xlm_plugins.data.prepare import prepare
-from xlm_plugins.data.sources import Sources
-from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.setup import Plan, make_plan
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.prepare.prepare import prepare
+from xlm_plugins.data.prepare.sources import Sources
+from xlm_plugins.training.pretraining.plan import Plan, make_plan
 
 Planned = Callable[..., Plan]
 

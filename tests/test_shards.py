@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 import webdataset
 
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.core.ragged import Ragged
-from xlm_plugins.data.manifest import Manifest, Stream, TokenizerRecord
-from xlm_plugins.data.shards import ShardReader, ShardWriter, damages, length_table, token_type
+from xlm_plugins.data.dataset.manifest import Manifest, Stream, TokenizerRecord
+from xlm_plugins.data.dataset.shards import (
+    ShardReader,
+    ShardWriter,
+    damages,
+    length_table,
+    token_type,
+)
 
 _EN = Ragged.of([[7, 8, 9], [7], [8, 8]])
 _FR = Ragged.of([[10], [11, 12], [13, 14, 15, 16]])

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from xlm_plugins.training.signals import StopRequest
+from xlm_plugins.training.distributed.signals import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

@@ -10,19 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlm_plugins.core.batch import Batch, Layout, LossOutput, Samples, Step, Vocabulary, pack
-from xlm_plugins.core.contracts import Objective
+from xlm_plugins.contracts.batch import Batch, Layout, LossOutput, Samples, Step, Vocabulary, pack
+from xlm_plugins.contracts.objective import Objective
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.core.ragged import Ragged
 from xlm_plugins.core.registry import NoOptions
 from xlm_plugins.core.selection import LossWeight
-from xlm_plugins.data import patience
-from xlm_plugins.data.blocks import length_table, stand_in
-from xlm_plugins.data.loader import TrainingBatches, load
-from xlm_plugins.data.manifest import Block, Manifest, Stream, TokenizerRecord
-from xlm_plugins.data.planning import BatchSizes
-from xlm_plugins.data.schedule import Schedule, StepPlan
-from xlm_plugins.data.shards import ShardReader, ShardWriter
+from xlm_plugins.data.batches.loader import TrainingBatches, load
+from xlm_plugins.data.batches.planning import BatchSizes
+from xlm_plugins.data.batches.schedule import Schedule, StepPlan
+from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset.manifest import (
+    Block,
+    Manifest,
+    Stream,
+    TokenizerRecord,
+    length_table,
+    stand_in,
+)
+from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
 
 ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "mask": 5, "sep": 4}
 RECORD = TokenizerRecord("words", "xlm-words", "1.0", "abc", 300, ROLES, list(range(6)))

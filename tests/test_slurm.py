@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.core.errors import RunError
-from xlm_plugins.training import slurm
+from xlm_plugins.training.distributed import slurm
 
 
 @pytest.mark.parametrize(

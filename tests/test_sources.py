@@ -9,8 +9,8 @@ import pytest
 import zstandard
 
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.data.sources import Sources
-from xlm_plugins.data.text import count_text, lines, sentences
+from xlm_plugins.data.prepare.lines import count_text, lines, sentences
+from xlm_plugins.data.prepare.sources import Sources
 
 _PACK = {
     ".txt": bytes,
@@ -150,7 +150,7 @@ def test_a_pair_with_a_blank_side_is_dropped_and_counted(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("xlm_plugins.data.text.LONGEST_LINE", 100)
+    monkeypatch.setattr("xlm_plugins.data.prepare.lines.LONGEST_LINE", 100)
     _write(tmp_path, train__en="a\n" + "b" * 100)
     with pytest.raises(DataError, match="line 2: longer than 100 bytes"):
         count_text(_only(tmp_path), "strict")

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from xlm_plugins.cli.main import main
+from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training import start
-from xlm_plugins.training.engine import Engine
-from xlm_plugins.training.run import RunFolder
+from xlm_plugins.training.engines.engine import Engine
+from xlm_plugins.training.pretraining.translations import TranslationPlan
 from xlm_plugins.training.trainer import Trainer
-from xlm_plugins.training.translations import TranslationPlan
 
 STOPPED = 75
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from xlm_plugins.data.embedded import embedded_sentences
-from xlm_plugins.training.text_metrics import (
+from xlm_plugins.data.prepare.embedded import embedded_sentences
+from xlm_plugins.training.pretraining.text_metrics import (
     LanguageGuesser,
     bleu_tokenizer,
     collapse_measures,

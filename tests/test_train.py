@@ -18,10 +18,10 @@ import pytest
 
 from xlm_plugins import DataError, OptionError, RunError
 from xlm_plugins.cli.main import main
+from xlm_plugins.config.settings import Settings
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.training.pretraining import train
-from xlm_plugins.training.settings import Settings
-from xlm_plugins.training.start import Outcome
+from xlm_plugins.training.job import Outcome
+from xlm_plugins.training.pretraining.job import train
 from xlm_plugins.training.trainer import Trainer
 
 SAVED_AND_STOPPED = 75

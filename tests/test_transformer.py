@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from xlm_plugins.core.batch import Batch
-from xlm_plugins.core.contracts import Layer
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.batch import Batch
+from xlm_plugins.contracts.layer import Layer
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.selection import Position
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.embeddings import SinusoidalPositions
-from xlm_plugins.model.transformer import Stack
+from xlm_plugins.model.nn.embeddings import SinusoidalPositions
+from xlm_plugins.model.nn.transformer import Stack
 
 OPTIONS = ModelOptions(dim=16, n_layers=3, n_heads=4, dropout=0.0, max_positions=20)
 PAD = 2

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from xlm_plugins.core.batch import Step
-from xlm_plugins.core.contracts import Objective
+from xlm_plugins.config.model import GenerationOptions, ModelOptions
+from xlm_plugins.contracts.batch import Step
+from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.registry import Component
+from xlm_plugins.inference.translate import EMPTY, Translation, Translator, directions
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.config import GenerationOptions, ModelOptions
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
-from xlm_plugins.model.translation import EMPTY, Translation, Translator, directions
 from xlm_plugins.testing.words import WordTokenizer
 
 WORDS = "abcdefghijkl"

@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xlm_plugins.config.settings import resolve
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import NoOptions
-from xlm_plugins.data.prepare import TokenizerTraining, prepare
-from xlm_plugins.data.sources import Sources
-from xlm_plugins.loading import LoadedModel
+from xlm_plugins.data.prepare.prepare import TokenizerTraining, prepare
+from xlm_plugins.data.prepare.sources import Sources
+from xlm_plugins.inference.loaded_model import LoadedModel
 from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.runs.find import find_bundle
 from xlm_plugins.testing import WORDS
 from xlm_plugins.testing.words import WordTokenizer
-from xlm_plugins.training.evaluation import evaluate_run
-from xlm_plugins.training.pretraining import train
-from xlm_plugins.training.run import find_bundle
-from xlm_plugins.training.settings import resolve
+from xlm_plugins.training.pretraining.evaluation import evaluate_run
+from xlm_plugins.training.pretraining.job import train
 
 Sentence = list[str]
 N_WORDS = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xlm_plugins import OptionError
-from xlm_plugins.training.validation import Validation
+from xlm_plugins.training.best_models import Validation
 
 
 def test_lower_is_better_with_a_leading_underscore() -> None:

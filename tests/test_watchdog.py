@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from xlm_plugins.training.launch import World
-from xlm_plugins.training.watchdog import Watchdog
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.distributed.watchdog import Watchdog
 
 MINUTES = 0.2 / 60
 HUNG = """
 import ctypes, sys
-from xlm_plugins.training.launch import World
-from xlm_plugins.training.watchdog import Watchdog
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.distributed.watchdog import Watchdog
 
 def waiting_for_a_rank_that_is_gone():
     ctypes.CDLL(None).sleep(300)

@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.data.word_vectors import MAGIC, FoundVectors, n_gram_hashes, open_word_vectors
+from xlm_plugins.training.warm_start.word_vectors import (
+    MAGIC,
+    FoundVectors,
+    n_gram_hashes,
+    open_word_vectors,
+)
 
 WORDS = {"</s>": [9.0, 9.0, 9.0], "king": [1.0, 2.0, 3.0], "roi": [-1.0, 0.5, 0.25]}
 BUCKET = 7

@@ -24,7 +24,8 @@ from xlm_plugins.core.options import option
 from xlm_plugins.core.registry import Component
 
 if TYPE_CHECKING:
-    from xlm_plugins.core.batch import (
+    from xlm_plugins.config.model import GenerationOptions, ModelOptions
+    from xlm_plugins.contracts.batch import (
         Batch,
         Layout,
         LossOutput,
@@ -37,60 +38,61 @@ if TYPE_CHECKING:
         pack,
         pack_translation,
     )
-    from xlm_plugins.core.contracts import Layer, Objective, ParameterGroup, Tokenizer
-    from xlm_plugins.core.ragged import Ragged
-    from xlm_plugins.core.scores import accuracy, f1, macro_f1, matthews, pearson, spearman
+    from xlm_plugins.contracts.layer import Layer, ParameterGroup
+    from xlm_plugins.contracts.objective import Objective
+    from xlm_plugins.contracts.ragged import Ragged
+    from xlm_plugins.contracts.scores import accuracy, f1, macro_f1, matthews, pearson, spearman
+    from xlm_plugins.contracts.tables import Table, read_table
+    from xlm_plugins.contracts.task import LabelledTexts, Split, Task, TaskData, Values
+    from xlm_plugins.contracts.tokenizer import Tokenizer
     from xlm_plugins.core.selection import Position
-    from xlm_plugins.core.tables import Table, read_table
-    from xlm_plugins.core.task import LabelledTexts, Split, Task, TaskData, Values
-    from xlm_plugins.loading import load
+    from xlm_plugins.inference.loaded_model import load
     from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.model.config import GenerationOptions, ModelOptions
-    from xlm_plugins.model.generation import Hypotheses, generate
-    from xlm_plugins.model.root import Model
-    from xlm_plugins.training.run import find_bundle
+    from xlm_plugins.model.generation.search import Hypotheses, generate
+    from xlm_plugins.model.model import Model
+    from xlm_plugins.runs.find import find_bundle
 
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
-    "Batch": "xlm_plugins.core.batch",
+    "Batch": "xlm_plugins.contracts.batch",
     "Bundle": "xlm_plugins.model.bundle",
-    "GenerationOptions": "xlm_plugins.model.config",
-    "Hypotheses": "xlm_plugins.model.generation",
-    "LabelledTexts": "xlm_plugins.core.task",
-    "Layer": "xlm_plugins.core.contracts",
-    "Layout": "xlm_plugins.core.batch",
-    "LossOutput": "xlm_plugins.core.batch",
-    "Model": "xlm_plugins.model.root",
-    "ModelOptions": "xlm_plugins.model.config",
-    "Objective": "xlm_plugins.core.contracts",
-    "ParameterGroup": "xlm_plugins.core.contracts",
+    "GenerationOptions": "xlm_plugins.config.model",
+    "Hypotheses": "xlm_plugins.model.generation.search",
+    "LabelledTexts": "xlm_plugins.contracts.task",
+    "Layer": "xlm_plugins.contracts.layer",
+    "Layout": "xlm_plugins.contracts.batch",
+    "LossOutput": "xlm_plugins.contracts.batch",
+    "Model": "xlm_plugins.model.model",
+    "ModelOptions": "xlm_plugins.config.model",
+    "Objective": "xlm_plugins.contracts.objective",
+    "ParameterGroup": "xlm_plugins.contracts.layer",
     "Position": "xlm_plugins.core.selection",
-    "Ragged": "xlm_plugins.core.ragged",
-    "Samples": "xlm_plugins.core.batch",
-    "Split": "xlm_plugins.core.task",
-    "Step": "xlm_plugins.core.batch",
-    "Table": "xlm_plugins.core.tables",
-    "Task": "xlm_plugins.core.task",
-    "TaskData": "xlm_plugins.core.task",
-    "Tokenizer": "xlm_plugins.core.contracts",
-    "Values": "xlm_plugins.core.task",
-    "Vocabulary": "xlm_plugins.core.batch",
-    "accuracy": "xlm_plugins.core.scores",
-    "choose_for_evaluation": "xlm_plugins.core.batch",
-    "choose_masked": "xlm_plugins.core.batch",
-    "f1": "xlm_plugins.core.scores",
-    "find_bundle": "xlm_plugins.training.run",
-    "generate": "xlm_plugins.model.generation",
-    "join_pair": "xlm_plugins.core.batch",
-    "load": "xlm_plugins.loading",
-    "macro_f1": "xlm_plugins.core.scores",
-    "matthews": "xlm_plugins.core.scores",
-    "pack": "xlm_plugins.core.batch",
-    "pack_translation": "xlm_plugins.core.batch",
-    "pearson": "xlm_plugins.core.scores",
-    "read_table": "xlm_plugins.core.tables",
-    "spearman": "xlm_plugins.core.scores",
+    "Ragged": "xlm_plugins.contracts.ragged",
+    "Samples": "xlm_plugins.contracts.batch",
+    "Split": "xlm_plugins.contracts.task",
+    "Step": "xlm_plugins.contracts.batch",
+    "Table": "xlm_plugins.contracts.tables",
+    "Task": "xlm_plugins.contracts.task",
+    "TaskData": "xlm_plugins.contracts.task",
+    "Tokenizer": "xlm_plugins.contracts.tokenizer",
+    "Values": "xlm_plugins.contracts.task",
+    "Vocabulary": "xlm_plugins.contracts.batch",
+    "accuracy": "xlm_plugins.contracts.scores",
+    "choose_for_evaluation": "xlm_plugins.contracts.batch",
+    "choose_masked": "xlm_plugins.contracts.batch",
+    "f1": "xlm_plugins.contracts.scores",
+    "find_bundle": "xlm_plugins.runs.find",
+    "generate": "xlm_plugins.model.generation.search",
+    "join_pair": "xlm_plugins.contracts.batch",
+    "load": "xlm_plugins.inference.loaded_model",
+    "macro_f1": "xlm_plugins.contracts.scores",
+    "matthews": "xlm_plugins.contracts.scores",
+    "pack": "xlm_plugins.contracts.batch",
+    "pack_translation": "xlm_plugins.contracts.batch",
+    "pearson": "xlm_plugins.contracts.scores",
+    "read_table": "xlm_plugins.contracts.tables",
+    "spearman": "xlm_plugins.contracts.scores",
 }
 
 __all__ = [

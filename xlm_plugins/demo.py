@@ -8,6 +8,7 @@ often a verse finds its translation.
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 import subprocess
 import sys
@@ -15,18 +16,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.embedded import embedded_sentences
+from xlm_plugins.data.prepare.embedded import embedded_sentences
+from xlm_plugins.inference.embed import embed
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.embedding import embed
-from xlm_plugins.model.retrieval import overlap_accuracy, retrieval_accuracy
-from xlm_plugins.training.metrics import read_metrics
-from xlm_plugins.training.run import METRICS_NAME, find_bundle
+from xlm_plugins.runs.find import find_bundle
+from xlm_plugins.runs.layout import METRICS_NAME
+from xlm_plugins.runs.metrics_file import read_metrics
 
 VOCABULARY_SIZE = 2000
 MIDDLE_LAYER = 1  # of two: its states align languages better than the last layer's
@@ -164,3 +167,43 @@ def _retrieval(
         for language in (query, candidate)
     )
     return retrieval_accuracy(*sides)
+
+
+Vectors = npt.NDArray[np.float32]
+
+
+def retrieval_accuracy(queries: Vectors, candidates: Vectors) -> float:
+    """Share of queries whose nearest candidate by cosine is their own translation, in percent.
+
+    Each side is centred first: the mean of a side is what its language has in common.
+
+    :param queries: row i is the translation of candidate i. Shape: (n, dim)
+    :param candidates: shape (n, dim).
+    """
+    nearest = (_unit(queries) @ _unit(candidates).T).argmax(axis=1)
+    return 100 * float((nearest == np.arange(len(queries))).mean())
+
+
+def overlap_accuracy(queries: Sequence[str], candidates: Sequence[str]) -> float:
+    """The same by the share of lower-cased words in common (Jaccard): what spelling alone gives.
+
+    A tie goes to the first candidate, so names and numbers decide, as they would by eye.
+    """
+    candidate_words = [_words(text) for text in candidates]
+    hits = 0
+    for index, text in enumerate(queries):
+        words = _words(text)
+        scores = [len(words & other) / max(len(words | other), 1) for other in candidate_words]
+        hits += int(np.argmax(scores)) == index
+    return 100 * hits / len(queries)
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    centred = vectors - vectors.mean(axis=0)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit: Vectors = centred / np.maximum(norms, 1e-12)
+    return unit
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))

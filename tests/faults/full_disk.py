@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.training.checkpoint import latest_good
+from xlm_plugins.runs.whole_folders import latest_good
 from xlm_plugins.training.trainer import Trainer
 
 NEW_NAMESPACE, NEW_USER, PRIVATE = 0x00020000, 0x10000000, (1 << 18) | (1 << 14)

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 
 from xlm_plugins.core.files import write_json
-from xlm_plugins.training.checkpoint import save_training_state
-from xlm_plugins.training.engine import TrainingState
-from xlm_plugins.training.run import RunFolder
+from xlm_plugins.runs.folder import RunFolder
+from xlm_plugins.training.engines.training_state import TrainingState, save_training_state
 
 
 class KillAtFile:

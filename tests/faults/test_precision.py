@@ -14,7 +14,7 @@ import pytest
 from xlm_plugins import DivergenceError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.testing.runs import metrics_of
-from xlm_plugins.training.pretraining import train
+from xlm_plugins.training.pretraining.job import train
 from xlm_plugins.training.trainer import MAX_SKIPPED_IN_A_ROW, Trainer
 
 HALF = Path(__file__).with_name("half_precision.py")

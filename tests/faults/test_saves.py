@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from xlm_plugins.training.checkpoint import latest_good, load_training_state
-from xlm_plugins.training.run import find_bundle
+from xlm_plugins.runs.find import find_bundle
+from xlm_plugins.runs.whole_folders import latest_good
+from xlm_plugins.training.engines.training_state import load_training_state
 
 SAVER = Path(__file__).with_name("saver.py")
 FAULT = "SIGKILL during a save"

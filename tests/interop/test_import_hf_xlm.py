@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from xlm_plugins.cli.main import main
-from xlm_plugins.loading import load
+from xlm_plugins.inference.loaded_model import load
 
 transformers = pytest.importorskip("transformers")
 

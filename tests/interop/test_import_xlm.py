@@ -14,8 +14,8 @@ from torch import nn
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.interop.xlm import Imported, import_xlm
-from xlm_plugins.loading import load
+from xlm_plugins.inference.loaded_model import load
+from xlm_plugins.interop.xlm.importing import Imported, import_xlm
 from xlm_plugins.model.bundle import Bundle
 
 Checkpoint = dict[str, Any]

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlm_plugins.core.batch import Batch, pack
+from xlm_plugins.contracts.batch import Batch, pack
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.ragged import Ragged
-from xlm_plugins.interop.xlm import import_xlm
+from xlm_plugins.interop.xlm.importing import import_xlm
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.transformer import Source
+from xlm_plugins.model.nn.transformer import Source
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
 ASM = {"asm": True, "asm_cutoffs": [20, 40], "asm_div_value": 2}

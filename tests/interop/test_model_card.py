@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from xlm_plugins.interop.export import Differences
-from xlm_plugins.interop.model_card import model_card
+from xlm_plugins.interop.huggingface.model_card import model_card
+from xlm_plugins.interop.huggingface.reload import Differences
 from xlm_plugins.model.bundle import Bundle
 
 FOUND = Differences("XLMWithLMHeadModel", 1e-7, 1e-6, None)

@@ -10,8 +10,8 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from xlm_plugins.data.inspect import DataReport
-    from xlm_plugins.data.manifest import Manifest
+    from xlm_plugins.data.dataset.inspect import DataReport
+    from xlm_plugins.data.dataset.manifest import Manifest
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -25,13 +25,13 @@ def data(place: str, verify: bool, as_json: bool) -> None:
 
     DIR is a folder, or the URL of one, whose shards are then fetched into the cache.
     """
-    from xlm_plugins.data.data_set import open_data_set
+    from xlm_plugins.data.dataset.remote_copy import open_data_set
 
     folder, manifest = open_data_set(place)
     if verify:
         _verify(folder, manifest, as_json)
         return
-    from xlm_plugins.data.inspect import inspect
+    from xlm_plugins.data.dataset.inspect import inspect
 
     report = inspect(folder, manifest)
     if as_json:
@@ -44,7 +44,7 @@ def _verify(folder: Path, manifest: Manifest, as_json: bool) -> None:
     import json
 
     from xlm_plugins.core.errors import DataError
-    from xlm_plugins.data.shards import damages
+    from xlm_plugins.data.dataset.shards import damages
 
     found = damages(folder, manifest)
     if as_json:
@@ -63,7 +63,7 @@ def _print_json(manifest: Manifest, report: DataReport) -> None:
     import json
     from dataclasses import asdict
 
-    from xlm_plugins.data.inspect import BIN_STARTS
+    from xlm_plugins.data.dataset.inspect import BIN_STARTS
 
     tree = {
         "fingerprint": manifest.fingerprint,
@@ -80,7 +80,7 @@ def _print_tables(folder: Path, manifest: Manifest, report: DataReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from xlm_plugins.data.inspect import BIN_STARTS
+    from xlm_plugins.data.dataset.inspect import BIN_STARTS
 
     console = Console(highlight=False)
     tokenizer = manifest.tokenizer

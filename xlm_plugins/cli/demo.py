@@ -16,7 +16,7 @@ def demo(context: click.Context, out: Path | None, minutes: float) -> None:
     from rich.console import Console
 
     from xlm_plugins.demo import Demonstration
-    from xlm_plugins.training.run import free_run_path
+    from xlm_plugins.runs.folder import free_run_path
 
     folder = out or free_run_path("demo")
     Demonstration(folder, minutes, context.obj.plugins, Console()).show()

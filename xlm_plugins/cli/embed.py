@@ -25,7 +25,7 @@ from xlm_plugins.cli.pipes import (
 from xlm_plugins.core.errors import OptionError
 
 if TYPE_CHECKING:
-    from xlm_plugins.model.embedding import Vectors
+    from xlm_plugins.inference.embed import Vectors
 
 
 @click.command()
@@ -77,7 +77,7 @@ def embed(
             remedy=f"xlm embed {run} ... > out.npy, or --json-lines",
         )
 
-    from xlm_plugins.model.embedding import Embedder
+    from xlm_plugins.inference.embed import Embedder
 
     bundle = open_model(context, run, threads)
     embedder = Embedder(bundle, language, layer=layer, pool=pool, batch_tokens=batch_tokens)

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, given
+from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import GenerationOptions
 
 
 def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
@@ -54,8 +54,8 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    from xlm_plugins.model.host import tune_host
-    from xlm_plugins.training.evaluation import evaluate_run
+    from xlm_plugins.model.nn.cpu_tuning import tune_host
+    from xlm_plugins.training.pretraining.evaluation import evaluate_run
 
     tune_host(threads)
     metrics = evaluate_run(

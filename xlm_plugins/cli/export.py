@@ -39,7 +39,7 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
     model card.  It is then opened in a process of its own, and hidden states, scores and token
     ids of sample text are compared.
     """
-    from xlm_plugins.interop.export import Export
+    from xlm_plugins.interop.huggingface.export import Export
 
     prepared = Export.prepare(_open(context, run), out, language=language, licence=licence)
     for note in prepared.notes:
@@ -70,6 +70,6 @@ def safetensors(context: click.Context, run: str, out: Path) -> None:
 
 def _open(context: click.Context, run: str) -> Bundle:
     from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.training.run import find_bundle
+    from xlm_plugins.runs.find import find_bundle
 
     return Bundle.load(find_bundle(run), context.obj.plugins)

@@ -20,7 +20,7 @@ from xlm_plugins.cli.pipes import (
 )
 
 if TYPE_CHECKING:
-    from xlm_plugins.model.filling import Filling
+    from xlm_plugins.inference.fill_mask import Filling
 
 
 @click.command("fill-mask")
@@ -53,7 +53,7 @@ def fill_mask(
     Special tokens, the unknown one among them, are never guessed.  A text without a mask, or one
     longer than the model's positions, is refused.
     """
-    from xlm_plugins.model.filling import Filler
+    from xlm_plugins.inference.fill_mask import Filler
 
     bundle = open_model(context, run, threads)
     filler = Filler(bundle, language, top=top, batch_tokens=batch_tokens)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, given, last_given
+from xlm_plugins.config.finetune_settings import resolve_finetune, task_of
+from xlm_plugins.config.settings import recorded_settings
+from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.training.config import FinetuneOptimizerOptions, FinetuneOptions
-from xlm_plugins.training.finetune_settings import resolve_finetune, task_of
-from xlm_plugins.training.settings import recorded_settings
 
 if TYPE_CHECKING:
-    from xlm_plugins.training.downstream import Results
+    from xlm_plugins.training.finetuning.seeds import Results
 
 CORE = (
     Section("finetune", "Run", FinetuneOptions),
@@ -75,9 +75,9 @@ def finetune(context: click.Context, task: str | None, config: Path | None) -> i
         )
     settings = resolve_finetune(name, tree, flags, plugins)
 
-    from xlm_plugins.training.downstream import finetune as run_finetuning
-    from xlm_plugins.training.launch import World
-    from xlm_plugins.training.signals import RESUMABLE_STATUS
+    from xlm_plugins.core.errors import RESUMABLE_STATUS
+    from xlm_plugins.training.distributed.process_group import World
+    from xlm_plugins.training.finetuning.seeds import finetune as run_finetuning
 
     results = run_finetuning(settings, plugins)
     was_stopped = results.reason.startswith("SIG")

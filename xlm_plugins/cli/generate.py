@@ -18,9 +18,9 @@ from xlm_plugins.cli.pipes import (
     with_tokens,
     write_lines,
 )
+from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import GenerationOptions
 
 
 def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
@@ -78,7 +78,7 @@ def generate(
 
     import torch
 
-    from xlm_plugins.model.continuation import Writer
+    from xlm_plugins.inference.generate import Writer
 
     torch.manual_seed(seed)
     bundle = open_model(context, run, threads)

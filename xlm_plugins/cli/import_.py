@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from xlm_plugins.model.description import ModelDescription
 
 COMMANDS = {
-    "xlm": ("import_xlm:import_xlm", "A checkpoint of the XLM implementation: FILE.pth."),
-    "hf": ("import_hf:import_hf", "XLM-R and RoBERTa: a Hugging Face folder, or fairseq's files."),
+    "xlm": ("import_:import_xlm", "A checkpoint of the XLM implementation: FILE.pth."),
+    "hf": ("import_:import_hf", "XLM-R and RoBERTa: a Hugging Face folder, or fairseq's files."),
 }
 SHOWN_LANGUAGES = 20
 
@@ -42,3 +42,43 @@ def tell(out: Path, description: ModelDescription, notes: Sequence[str]) -> None
         *(f"  note: {note}" for note in notes),
     ]
     click.echo("\n".join(lines), err=True)
+
+
+@click.command("hf")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.pass_context
+def import_hf(context: click.Context, folder: Path, out: Path) -> None:
+    """Turn FOLDER, with an encoder of XLM or of RoBERTa's family, into the bundle OUT.
+
+    FOLDER holds config.json, model.safetensors or pytorch_model.bin, and a tokenizer; or
+    fairseq's model.pt and dict.txt with sentencepiece.bpe.model, or with GPT-2's encoder.json
+    and vocab.bpe.  Nothing is fetched, and nothing that a file names is run.
+    """
+    from xlm_plugins.interop.huggingface.importing import import_hugging_face
+    from xlm_plugins.model.bundle import read_description
+
+    notes = import_hugging_face(folder, out, context.obj.plugins)
+    tell(out, read_description(out, context.obj.plugins), notes)
+
+
+@click.command("xlm")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--codes", type=click.Path(path_type=Path), help="Its fastBPE codes; wants --vocab.")
+@click.option(
+    "--vocab", type=click.Path(path_type=Path), help="Its vocabulary: `token count` lines."
+)
+@click.pass_context
+def import_xlm(
+    context: click.Context, checkpoint: Path, out: Path, codes: Path | None, vocab: Path | None
+) -> None:
+    """Turn CHECKPOINT, a .pth file of the XLM implementation, into the bundle OUT.
+
+    The file is a pickle, and nothing that it names is run.  Without --codes the model takes text
+    that is cut into its vocabulary's tokens already.
+    """
+    from xlm_plugins.interop.xlm.importing import import_xlm
+
+    found = import_xlm(checkpoint, out, context.obj.plugins, codes=codes, vocabulary=vocab)
+    tell(found.out, found.description, found.notes)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xlm_plugins.core.errors import PluginError
-from xlm_plugins.core.faults import nearest
+from xlm_plugins.core.plugin_faults import nearest
 
 
 class LazyGroup(click.Group):

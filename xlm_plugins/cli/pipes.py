@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.standard_input import input_lines
 from xlm_plugins.core.errors import DataError
 
 if TYPE_CHECKING:
-    from xlm_plugins.core.ragged import Ragged
+    from xlm_plugins.contracts.ragged import Ragged
     from xlm_plugins.model.bundle import Bundle
 
 LINES_AT_ONCE = 4000
@@ -37,8 +37,8 @@ def open_model(context: click.Context, run: str, threads: int | None) -> Bundle:
     import torch
 
     from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.model.host import tune_host
-    from xlm_plugins.training.run import find_bundle
+    from xlm_plugins.model.nn.cpu_tuning import tune_host
+    from xlm_plugins.runs.find import find_bundle
 
     tune_host(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -104,3 +104,32 @@ def progress(done: str) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TimeElapsedColumn(), console=console, redirect_stdout=False) as shown:
         task = shown.add_task("", total=None)
         yield lambda n_lines: shown.advance(task, n_lines)
+
+
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def input_lines(n_together: int, errors: str = "strict") -> Iterator[list[str]]:
+    """The lines of standard input without their ends, many at once; one at a time of a terminal.
+
+    :param errors: ``strict`` refuses bytes that are not UTF-8, ``replace`` puts U+FFFD there.
+    :raises DataError: not UTF-8; no line of its lot has been given then.
+    """
+    lines = _decoded_lines(errors)
+    while lot := list(itertools.islice(lines, 1 if sys.stdin.isatty() else n_together)):
+        yield lot
+
+
+def _decoded_lines(errors: str) -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.rstrip(b"\r\n").decode("utf-8", errors)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"standard input, line {number}: byte {error.start + 1} of the line is "
+                f"0x{line[error.start]:02x}, which is not UTF-8 there",
+                expected="text in UTF-8",
+                remedy="convert it (iconv -f latin1 -t utf-8), or put the replacement character "
+                "there: --errors replace",
+            ) from error
+        yield text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text

@@ -14,7 +14,7 @@ import click
 )
 def plot(runs: tuple[Path, ...], out: Path) -> None:
     """Draw the curves of one or several runs: training loss, and what was measured meanwhile."""
-    from xlm_plugins.training.plot import plot_runs
+    from xlm_plugins.runs.plot import plot_runs
 
     plot_runs(runs, out)
     click.echo(str(out))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from xlm_plugins.cli.lazy import LazyGroup
-from xlm_plugins.core.faults import DISABLE_VARIABLE
+from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE
 from xlm_plugins.core.plugins import Plugins, PluginState
 
 UNBOUNDED = 1000

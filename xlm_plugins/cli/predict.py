@@ -20,7 +20,7 @@ from xlm_plugins.cli.pipes import (
 from xlm_plugins.core.errors import DataError
 
 if TYPE_CHECKING:
-    from xlm_plugins.model.prediction import Prediction
+    from xlm_plugins.inference.predict import Prediction
 
 
 @click.command()
@@ -49,7 +49,7 @@ def predict(
     Where the task compares two texts, a tab stands between them.  A regression gives a value
     and no probability.
     """
-    from xlm_plugins.model.prediction import Predictor
+    from xlm_plugins.inference.predict import Predictor
 
     predictor = Predictor(open_model(context, run, threads), language)
     n_read = 0

@@ -13,12 +13,12 @@ from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors
 from xlm_plugins.core.errors import OptionError, PluginError
 
 if TYPE_CHECKING:
-    from xlm_plugins.core.contracts import Tokenizer
+    from xlm_plugins.contracts.tokenizer import Tokenizer
     from xlm_plugins.core.plugins import Plugins
     from xlm_plugins.core.registry import Component
-    from xlm_plugins.data.manifest import Manifest
-    from xlm_plugins.data.prepare import Progress, TokenizerTraining
-    from xlm_plugins.data.sources import Sources
+    from xlm_plugins.data.dataset.manifest import Manifest
+    from xlm_plugins.data.prepare.prepare import Progress, TokenizerTraining
+    from xlm_plugins.data.prepare.sources import Sources
 
     Chosen = tuple[Component, Tokenizer | TokenizerTraining]
 
@@ -94,7 +94,7 @@ def prepare(
     All text is checked before anything is written.  After an interruption the same command
     goes on where it was.
     """
-    from xlm_plugins.data.prepare import prepare as prepare_data
+    from xlm_plugins.data.prepare.prepare import prepare as prepare_data
 
     if tokenizer_from and (tokenizer or vocab_size):
         raise OptionError(
@@ -114,8 +114,8 @@ def prepare(
 
 
 def _sources(source: Path, languages: str | None) -> Sources:
-    from xlm_plugins.data.embedded import embedded_source
-    from xlm_plugins.data.sources import Sources
+    from xlm_plugins.data.prepare.embedded import embedded_source
+    from xlm_plugins.data.prepare.sources import Sources
 
     is_embedded = source == Path(EMBEDDED) and not source.exists()
     sources = embedded_source() if is_embedded else Sources.open(source)
@@ -123,14 +123,14 @@ def _sources(source: Path, languages: str | None) -> Sources:
 
 
 def _existing(plugins: Plugins, path: Path) -> Chosen:
-    from xlm_plugins.core.tokenizers import find_tokenizer, load_tokenizer, saved_component
+    from xlm_plugins.core.saved_tokenizers import find_tokenizer, load_tokenizer, saved_component
 
     folder = find_tokenizer(path)
     return saved_component(plugins, folder), load_tokenizer(plugins, folder)
 
 
 def _to_train(context: click.Context, name: str, vocabulary_size: int | None) -> Chosen:
-    from xlm_plugins.data.prepare import TokenizerTraining
+    from xlm_plugins.data.prepare.prepare import TokenizerTraining
 
     component = context.obj.plugins.get("tokenizer", name)
     options = component.options_from(given(context).get(name, {}))

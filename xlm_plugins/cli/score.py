@@ -21,7 +21,7 @@ from xlm_plugins.cli.pipes import (
 )
 
 if TYPE_CHECKING:
-    from xlm_plugins.model.scoring import SentenceScore
+    from xlm_plugins.inference.score import SentenceScore
 
 
 @click.command()
@@ -57,7 +57,7 @@ def score(
     on mlm or tlm the sum over its tokens, each masked in turn (pseudo-log-likelihood).  Natural
     logarithms; longer lines have lower ones.
     """
-    from xlm_plugins.model.scoring import Scorer
+    from xlm_plugins.inference.score import Scorer
 
     bundle = open_model(context, run, threads)
     scorer = Scorer(bundle, language, kind=kind, batch_tokens=batch_tokens)

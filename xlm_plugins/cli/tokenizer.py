@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors_option, given
+from xlm_plugins.cli.pipes import input_lines
 from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY
-from xlm_plugins.cli.standard_input import input_lines
 from xlm_plugins.core.errors import DataError
 
 if TYPE_CHECKING:
-    from xlm_plugins.core.contracts import Tokenizer
+    from xlm_plugins.contracts.tokenizer import Tokenizer
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.data.sources import Sources
+    from xlm_plugins.data.prepare.sources import Sources
 
 LINES_AT_ONCE = 1000
 
@@ -67,10 +67,14 @@ def train(
     as `xlm prepare` takes it.  A bounded sample is read, in which small files (or languages)
     are favoured.
     """
-    from xlm_plugins.core.tokenizers import mark_tokenizer
-    from xlm_plugins.data.partial import check_free
-    from xlm_plugins.data.text import count_text
-    from xlm_plugins.data.tokenizer_training import describe_sample, plan_sample, sampled_texts
+    from xlm_plugins.core.saved_tokenizers import mark_tokenizer
+    from xlm_plugins.data.prepare.lines import count_text
+    from xlm_plugins.data.prepare.tokenizer_training import (
+        describe_sample,
+        plan_sample,
+        sampled_texts,
+    )
+    from xlm_plugins.data.prepare.unfinished import check_free
 
     component = context.obj.plugins.get("tokenizer", name)
     options = component.options_from(given(context).get(name, {}))
@@ -96,7 +100,8 @@ def train(
 
 def _training_text(texts: tuple[Path, ...]) -> Sources:
     """Files as streams of their own, or the training streams of one source."""
-    from xlm_plugins.data.sources import TRAIN, Sources, StreamSource
+    from xlm_plugins.data.dataset.manifest import TRAIN
+    from xlm_plugins.data.prepare.sources import Sources, StreamSource
 
     if len(texts) == 1 and (texts[0].is_dir() or texts[0].suffix == ".toml"):
         found = Sources.open(texts[0])
@@ -152,7 +157,7 @@ def decode(context: click.Context, path: Path) -> None:
 
 
 def _load(context: click.Context, path: Path) -> Tokenizer:
-    from xlm_plugins.core.tokenizers import find_tokenizer, load_tokenizer
+    from xlm_plugins.core.saved_tokenizers import find_tokenizer, load_tokenizer
 
     return load_tokenizer(context.obj.plugins, find_tokenizer(path))
 

@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given, last_given
-from xlm_plugins.core.made_with import recorded_plugins
+from xlm_plugins.config.inherited import with_their_layers, with_their_model
+from xlm_plugins.config.model import GenerationOptions, ModelOptions
+from xlm_plugins.config.settings import recorded_settings, resolve, selected_components
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import GenerationOptions, ModelOptions
-from xlm_plugins.training.config import OptimizerOptions, TrainOptions
-from xlm_plugins.training.origins import with_their_layers, with_their_model
-from xlm_plugins.training.settings import recorded_settings, resolve, selected_components
+from xlm_plugins.core.recorded_components import recorded_plugins
 
 CORE = (
     Section("model", "Model", ModelOptions),
@@ -66,9 +66,9 @@ def train(context: click.Context, config: Path | None) -> int:
     tree = with_their_model(with_their_layers(tree, flags, plugins), flags)
     settings = resolve(tree, flags, plugins)
 
-    from xlm_plugins.training.launch import World
-    from xlm_plugins.training.pretraining import train as run_training
-    from xlm_plugins.training.signals import RESUMABLE_STATUS
+    from xlm_plugins.core.errors import RESUMABLE_STATUS
+    from xlm_plugins.training.distributed.process_group import World
+    from xlm_plugins.training.pretraining.job import train as run_training
 
     outcome = run_training(settings, plugins)
     was_stopped = outcome.reason.startswith("SIG")

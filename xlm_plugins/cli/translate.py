@@ -16,9 +16,9 @@ from xlm_plugins.cli.pipes import (
     with_tokens,
     write_lines,
 )
+from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.model.config import GenerationOptions
 
 
 def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
@@ -74,7 +74,7 @@ def translate(
 
     import torch
 
-    from xlm_plugins.model.translation import Translator
+    from xlm_plugins.inference.translate import Translator
 
     torch.manual_seed(seed)
     bundle = open_model(context, run, threads)

@@ -1,1 +1,1 @@
-"""Contracts, hook specifications and plugin discovery: the part that plugins build on."""
+"""Plugins found, checked and named; options; errors.  Imports no torch."""

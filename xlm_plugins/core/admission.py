@@ -13,8 +13,8 @@ import pluggy
 
 from xlm_plugins.core import hookspecs
 from xlm_plugins.core.errors import PluginError
-from xlm_plugins.core.faults import AuthorError, canonical, nearest, requirements
 from xlm_plugins.core.options import fields_of
+from xlm_plugins.core.plugin_faults import AuthorError, canonical, nearest, requirements
 from xlm_plugins.core.registry import KINDS, Component, with_origin
 
 ENTRY_POINT_GROUP = "xlm"

@@ -6,6 +6,9 @@ without a traceback and exits with status 2 (``--debug`` shows the traceback).
 
 from __future__ import annotations
 
+RESUMABLE_STATUS = 75
+"""Exit status of a run that was ended early and can go on where it was (EX_TEMPFAIL)."""
+
 
 class XLMError(Exception):
     """An error that the user can mend.

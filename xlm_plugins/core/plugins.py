@@ -18,7 +18,7 @@ from xlm_plugins.core.admission import (
     new_manager,
 )
 from xlm_plugins.core.errors import PluginError
-from xlm_plugins.core.faults import DISABLE_VARIABLE, Fault, canonical, explain
+from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE, Fault, canonical, explain
 from xlm_plugins.core.registry import Component, Registry
 
 if TYPE_CHECKING:

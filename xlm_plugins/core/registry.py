@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from xlm_plugins.core.errors import PluginError
-from xlm_plugins.core.faults import DISABLE_VARIABLE, AuthorError, Fault, explain, nearest
 from xlm_plugins.core.options import build, fields_of
+from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE, AuthorError, Fault, explain, nearest
 
 KINDS = ("objective", "layer", "tokenizer", "task")
 RESERVED_NAMES = ("model", "optimizer", "train", "finetune", "generation")
@@ -141,12 +141,12 @@ def _class_of(module: ModuleType, name: str, kind: str) -> Any:
 
     :raises AuthorError: there is none, or it is not of the kind.
     """
-    from xlm_plugins.core import contracts
+    import xlm_plugins  # whose public names are those of the contracts
 
     if not hasattr(module, name):
         remedy = nearest(name, vars(module)) or "write that class, or name another"
         raise AuthorError(f"{module.__name__} has no {name}", remedy=remedy)
-    found, contract = getattr(module, name), getattr(contracts, kind.capitalize())
+    found, contract = getattr(module, name), getattr(xlm_plugins, kind.capitalize())
     if not (isinstance(found, type) and issubclass(found, contract)):
         remedy = f"derive it from xlm_plugins.{contract.__name__}"
         raise AuthorError(f"{name} is not a class of the kind {kind}", remedy=remedy)

@@ -6,9 +6,11 @@ import itertools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from xlm_plugins.core.errors import OptionError
 
+StackName = Literal["encoder", "decoder"]
 _POSITION = re.compile(r"(?:(enc|dec)\.)?(\d+)(\+?)")
 _STACKS = {"enc": "encoder", "dec": "decoder"}
 

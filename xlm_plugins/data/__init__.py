@@ -1,1 +1,1 @@
-"""From text to shards, and from shards to batches."""
+"""From text to batches, in three stages: prepare, dataset, batches."""

@@ -1,1 +1,1 @@
-"""Checkpoints of other systems: in, and out again."""
+"""Models of other systems: in, and out again."""

@@ -13,13 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.options import build
 from xlm_plugins.interop.foreign import ForeignEncoder
-from xlm_plugins.interop.huggingface import ACTIVATIONS, positions_from_pad
-from xlm_plugins.interop.naming import POSITIONS, fairseq_names, theirs_as_ours
+from xlm_plugins.interop.naming import (
+    ACTIVATIONS,
+    POSITIONS,
+    fairseq_names,
+    positions_from_pad,
+    theirs_as_ours,
+)
 from xlm_plugins.interop.pickles import read_checkpoint
-from xlm_plugins.model.config import ModelOptions
 
 MODEL_NAME = "model.pt"
 DICTIONARY_NAME = "dict.txt"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from xlm_plugins.core.contracts import Tokenizer
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError, PluginError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
 from xlm_plugins.interop.naming import TOKENS
 from xlm_plugins.interop.new_bundle import write_bundle
-from xlm_plugins.model.config import ModelOptions
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from xlm_plugins.core.contracts import StackName
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.core.selection import StackName
 
 Names = dict[str, tuple[str, ...]]
 """Our name -> their names, in order."""
@@ -22,6 +22,8 @@ TOKENS = "encoder.embeddings.tokens.weight"
 POSITIONS = "encoder.embeddings.positions.weight"
 LANGUAGES = "encoder.embeddings.languages.weight"
 OUTPUT_BIAS = "encoder.output.bias"
+
+ACTIVATIONS = ("gelu", "relu")
 
 # Modules with a weight and a bias; {} is the number of a layer.
 _XLM = {
@@ -167,3 +169,16 @@ def _roberta_head(options: ModelOptions, head: str, weight: str) -> Names:
 
 def _of(stack: StackName, names: Names) -> Names:
     return {f"{stack}.{own}": theirs for own, theirs in names.items()}
+
+
+def positions_from_pad(table: Tensor, pad: int, types: Tensor | None = None) -> Tensor:
+    """RoBERTa's table of positions as ours: its first position is row ``pad + 1``.
+
+    :param table: shape (n_positions + pad + 1, dim).
+    :param types: the table of token types, of which every token has the first; it is added.
+        Shape: (n_types, dim)
+    :returns: shape (n_positions, dim).
+    """
+    own = table[pad + 1 :]
+    # Where the type says nothing, as in all published models, not even rounding is left behind.
+    return own if types is None or not types[0].any() else own + types[0]

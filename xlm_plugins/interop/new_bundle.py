@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xlm_plugins.core.contracts import Tokenizer
+from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.registry import Component
-from xlm_plugins.core.tokenizers import save_tokenizer
+from xlm_plugins.core.saved_tokenizers import save_tokenizer
 from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ModelDescription
-from xlm_plugins.model.weights import WEIGHTS_NAME, misfits, named_weights
+from xlm_plugins.model.weights import misfits, named_weights
+from xlm_plugins.runs.layout import WEIGHTS_NAME
 
 _NAMES = {torch.float32: "F32", torch.int64: "I64"}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from xlm_plugins.core.files import write_json
 from xlm_plugins.interop.new_bundle import new_folder, write_tensors
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.weights import WEIGHTS_NAME, named_weights
+from xlm_plugins.model.weights import named_weights
+from xlm_plugins.runs.layout import WEIGHTS_NAME
 
 DESCRIPTION_NAME = "description.json"
 

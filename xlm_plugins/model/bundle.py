@@ -7,34 +7,25 @@ bundle is ever executed when it is loaded.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from xlm_plugins.core.contracts import Objective, Tokenizer
+from xlm_plugins.contracts.objective import Objective
+from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.files import write_json
-from xlm_plugins.core.made_with import PLUGINS_NAME
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.tokenizers import SavedTokenizer, load_tokenizer
+from xlm_plugins.core.recorded_components import PLUGINS_NAME
+from xlm_plugins.core.saved_tokenizers import SavedTokenizer, load_tokenizer
 from xlm_plugins.model.classifier import Classifier
 from xlm_plugins.model.description import ModelDescription
-from xlm_plugins.model.root import Model
-from xlm_plugins.model.weights import (
-    WEIGHTS_NAME,
-    load_tensors,
-    load_weights,
-    named_weights,
-    save_tensors,
-)
-
-FORMAT = 1
-MODEL_NAME = "model.json"
-TOKENIZER_NAME = "tokenizer"
+from xlm_plugins.model.model import Model
+from xlm_plugins.model.weights import load_tensors, load_weights, named_weights, save_tensors
+from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, TOKENIZER_NAME, WEIGHTS_NAME
+from xlm_plugins.runs.recorded import read_tree
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ def write_description(folder: Path, description: ModelDescription, tokenizer: Pa
 
     :param tokenizer: the folder of the saved tokenizer, which is copied.
     """
-    write_json(folder / MODEL_NAME, {"format": FORMAT, **description.to_json()})
+    write_json(folder / MODEL_NAME, {"format": BUNDLE_FORMAT, **description.to_json()})
     shutil.copytree(tokenizer, folder / TOKENIZER_NAME, dirs_exist_ok=True)
     used = [placed.component for placed in description.layers]
     used += [chosen.component for chosen in description.objectives]
@@ -100,29 +91,12 @@ def read_description(path: Path, plugins: Plugins) -> ModelDescription:
             f"{path} is neither a run nor a model bundle: it has no {MODEL_NAME}",
             expected="a folder that `xlm train` wrote",
         )
-    tree, made_with = _tree(path / MODEL_NAME), _tree(path / PLUGINS_NAME)
-    if tree.get("format") != FORMAT:
+    tree, made_with = read_tree(path / MODEL_NAME), read_tree(path / PLUGINS_NAME)
+    if tree.get("format") != BUNDLE_FORMAT:
         raise BundleError(
-            f"{path} has bundle format {tree.get('format')}", expected=f"format {FORMAT}"
+            f"{path} has bundle format {tree.get('format')}", expected=f"format {BUNDLE_FORMAT}"
         )
     try:
         return ModelDescription.from_json(tree, plugins, made_with)
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} is a damaged bundle: {type(error).__name__}: {error}") from error
-
-
-def recorded_description(path: Path) -> dict[str, Any]:
-    """The description in a bundle folder as it was written, whether or not its plugins are here.
-
-    :raises BundleError: it is missing or damaged.
-    """
-    return _tree(path / MODEL_NAME)
-
-
-def _tree(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise BundleError(
-            f"{path.parent} is a damaged bundle: {type(error).__name__}: {error}"
-        ) from error

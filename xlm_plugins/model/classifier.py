@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlm_plugins.core.batch import Batch, LossOutput
-from xlm_plugins.core.contracts import ParameterGroup, Trainable
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.pooling import mean_inside
-from xlm_plugins.model.root import Model
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.batch import Batch, LossOutput
+from xlm_plugins.contracts.layer import ParameterGroup
+from xlm_plugins.contracts.objective import Trainable
+from xlm_plugins.model.model import Model
+from xlm_plugins.model.nn.pooling import mean_inside
 
 HEAD = "head"
 

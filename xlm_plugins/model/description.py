@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from xlm_plugins.core.batch import Vocabulary
-from xlm_plugins.core.contracts import Layer, Objective, StackName, Trainable
-from xlm_plugins.core.made_with import find_again, options_again
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.batch import Vocabulary
+from xlm_plugins.contracts.layer import Layer
+from xlm_plugins.contracts.objective import Objective, Trainable
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.recorded_components import find_again, options_again
 from xlm_plugins.core.registry import Component
-from xlm_plugins.core.selection import Position, parse_positions
+from xlm_plugins.core.selection import Position, StackName, parse_positions
 from xlm_plugins.model.classifier import Classifier, ClassifierDescription
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.root import Model
+from xlm_plugins.model.model import Model
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from xlm_plugins.core.errors import BundleError
 
-WEIGHTS_NAME = "model.safetensors"
-
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
     """Parameters, tied ones once, and the buffers that belong to a checkpoint."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xlm_plugins.core.batch import Batch, Layout, Samples, Step
-from xlm_plugins.core.contracts import Objective
-from xlm_plugins.core.ragged import Ragged, offsets_of
+from xlm_plugins.contracts.batch import Batch, Layout, Samples, Step
+from xlm_plugins.contracts.objective import Objective
+from xlm_plugins.contracts.ragged import Ragged, offsets_of
 from xlm_plugins.core.registry import Component
 from xlm_plugins.model.description import build_objective
 from xlm_plugins.testing.batches import difference

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from xlm_plugins.core.batch import Batch
+from xlm_plugins.contracts.batch import Batch
 
 TENSORS = tuple(field.name for field in dataclasses.fields(Batch) if field.name != "source")
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from xlm_plugins.core.batch import Layout, Samples, Step, Vocabulary
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.batch import Layout, Samples, Step, Vocabulary
 from xlm_plugins.core.registry import NoOptions
-from xlm_plugins.data.manifest import COUNTS_NAME, Manifest
-from xlm_plugins.data.planning import BatchSizes, StreamPlan
-from xlm_plugins.data.pools import stream_languages
-from xlm_plugins.data.prepare import TokenizerTraining, prepare
-from xlm_plugins.data.shards import ShardReader
-from xlm_plugins.data.sources import Sources
-from xlm_plugins.model.config import ModelOptions
-from xlm_plugins.model.root import Model
+from xlm_plugins.data.batches.planning import BatchSizes, StreamPlan
+from xlm_plugins.data.batches.pools import stream_languages
+from xlm_plugins.data.dataset.manifest import COUNTS_NAME, Manifest
+from xlm_plugins.data.dataset.shards import ShardReader
+from xlm_plugins.data.prepare.prepare import TokenizerTraining, prepare
+from xlm_plugins.data.prepare.sources import Sources
+from xlm_plugins.model.model import Model
 from xlm_plugins.testing import WORDS
 from xlm_plugins.testing.text import LANGUAGES, in_greek, lines
 

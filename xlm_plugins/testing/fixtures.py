@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from xlm_plugins.core.plugins import Plugins
-    from xlm_plugins.model.root import Model
+    from xlm_plugins.model.model import Model
     from xlm_plugins.testing.data import TinyData
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.core.batch import Batch, pack
-from xlm_plugins.core.contracts import Layer
-from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.contracts.batch import Batch, pack
+from xlm_plugins.contracts.layer import Layer
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.selection import Position, parse_positions
-from xlm_plugins.model.root import Model
+from xlm_plugins.model.model import Model
 from xlm_plugins.model.weights import load_tensors, load_weights, named_weights, save_tensors
 from xlm_plugins.testing.data import TINY
 from xlm_plugins.testing.gradients import demand_one_order, order_of_gradients

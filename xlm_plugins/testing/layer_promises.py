@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.core.contracts import Layer, ParameterGroup
+from xlm_plugins.contracts.layer import Layer, ParameterGroup
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import parse_positions
 from xlm_plugins.testing.promises import demand, promise

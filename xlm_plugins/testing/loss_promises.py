@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from xlm_plugins.core.batch import Batch, LossOutput, Samples, Step
-from xlm_plugins.core.contracts import Objective
-from xlm_plugins.core.ragged import Ragged
+from xlm_plugins.contracts.batch import Batch, LossOutput, Samples, Step
+from xlm_plugins.contracts.objective import Objective
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
-from xlm_plugins.model.root import Model
+from xlm_plugins.model.model import Model
 from xlm_plugins.testing.batch_promises import MAKERS, ObjectiveCase, for_training
 from xlm_plugins.testing.batches import by_sample, copied, difference, select
 from xlm_plugins.testing.data import TINY

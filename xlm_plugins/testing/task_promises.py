@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from xlm_plugins.contracts.task import LabelledTexts, Task, TaskData, Values
 from xlm_plugins.core.errors import XLMError
 from xlm_plugins.core.registry import Component
-from xlm_plugins.core.task import LabelledTexts, Task, TaskData, Values
 from xlm_plugins.testing.promises import demand, promise
 
 Files = dict[str, tuple[int, int]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xlm_plugins.core.contracts import Tokenizer
+from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError, DataError
 from xlm_plugins.core.registry import Component
 from xlm_plugins.testing import text

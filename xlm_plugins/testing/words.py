@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlm_plugins.core.contracts import Tokenizer
+from xlm_plugins.contracts.ragged import Ragged
+from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError, DataError
-from xlm_plugins.core.ragged import Ragged
 
 FILE_NAME = "words.json"
 

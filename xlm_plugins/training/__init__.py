@@ -1,1 +1,1 @@
-"""The training runtime: engines, optimizer, schedules, checkpoints and the trainer."""
+"""Training: a job, its run, and the loop that every job shares."""

@@ -11,16 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from xlm_plugins.core.batch import Batch, Layout, Samples, Step
-from xlm_plugins.core.contracts import Objective, Trainable
-from xlm_plugins.core.ragged import Ragged
-from xlm_plugins.data.manifest import Manifest
-from xlm_plugins.data.planning import BatchSizes
-from xlm_plugins.data.pools import stream_languages
-from xlm_plugins.data.randomness import generator
-from xlm_plugins.training.engine import Engine
-from xlm_plugins.training.memory import bytes_in_words
-from xlm_plugins.training.watchdog import Watchdog
+from xlm_plugins.contracts.batch import Batch, Layout, Samples, Step
+from xlm_plugins.contracts.objective import Objective, Trainable
+from xlm_plugins.contracts.ragged import Ragged
+from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.planning import BatchSizes
+from xlm_plugins.data.batches.pools import stream_languages
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.training.distributed.watchdog import Watchdog
+from xlm_plugins.training.engines.engine import Engine
+from xlm_plugins.training.memory_estimate import bytes_in_words
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run import RunFolder
 
 
 class RunHooks:

@@ -16,28 +16,30 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import Dataset
 
-from xlm_plugins.core.batch import Batch
-from xlm_plugins.core.contracts import Trainable
+from xlm_plugins.config.training import OptimizerOptions, RunOptions
+from xlm_plugins.contracts.batch import Batch
+from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.core.errors import BundleError, DivergenceError
 from xlm_plugins.core.files import write_json
-from xlm_plugins.data.loader import load
-from xlm_plugins.data.randomness import generator
-from xlm_plugins.data.schedule import Update
+from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.loader import load
+from xlm_plugins.data.batches.schedule import Update
 from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ModelDescription
-from xlm_plugins.model.root import Model
-from xlm_plugins.model.weights import WEIGHTS_NAME, save_tensors
-from xlm_plugins.training.checkpoint import save_training_state
-from xlm_plugins.training.config import OptimizerOptions, RunOptions
-from xlm_plugins.training.engine import Engine
-from xlm_plugins.training.metrics import MetricsFile, Tallies
+from xlm_plugins.model.model import Model
+from xlm_plugins.model.weights import save_tensors
+from xlm_plugins.runs.folder import RunFolder
+from xlm_plugins.runs.layout import WEIGHTS_NAME
+from xlm_plugins.runs.metrics_file import MetricsFile
+from xlm_plugins.training.best_models import Validation
+from xlm_plugins.training.distributed.signals import StopAsked, StopRequest
+from xlm_plugins.training.distributed.watchdog import Watchdog
+from xlm_plugins.training.engines.engine import Engine
+from xlm_plugins.training.engines.training_state import save_training_state
+from xlm_plugins.training.optim.learning_rate import LearningRate
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run import RunFolder
 from xlm_plugins.training.run_hooks import RunHooks
-from xlm_plugins.training.schedules import LearningRate
-from xlm_plugins.training.signals import StopAsked, StopRequest
-from xlm_plugins.training.validation import Validation
-from xlm_plugins.training.watchdog import Watchdog
+from xlm_plugins.training.tallies import Tallies
 
 TRAINER_NAME = "trainer.json"
 MAX_SKIPPED_IN_A_ROW = 20

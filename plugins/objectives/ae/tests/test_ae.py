@@ -9,7 +9,7 @@ from xlm_ae import NoiseOptions
 from xlm_ae.objective import DenoisingAutoEncoding
 
 from xlm_plugins import Batch, Layout, Model, OptionError, Ragged, Samples, Step, Vocabulary
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.testing import check_objective
 
 EOS, MASK = 1, 5

@@ -11,7 +11,7 @@ from xlm_clm import CLMOptions
 from xlm_clm.objective import CausalLanguageModelling
 
 from xlm_plugins import Batch, Layout, Model, OptionError, Ragged, Samples, Step, Vocabulary
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.testing import check_objective
 
 EOS = 1

@@ -18,7 +18,7 @@ from xlm_plugins import (
     Step,
     Vocabulary,
 )
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.testing import check_objective
 
 ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "mask": 5, "sep": 4}

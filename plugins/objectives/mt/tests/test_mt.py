@@ -21,7 +21,7 @@ from xlm_plugins import (
     Vocabulary,
     generate,
 )
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.testing import check_objective
 
 EOS = 1

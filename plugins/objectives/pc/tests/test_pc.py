@@ -8,7 +8,7 @@ import torch
 from xlm_pc.objective import ParallelClassification
 
 from xlm_plugins import Batch, Layout, Model, OptionError, Ragged, Samples, Step, Vocabulary
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.testing import check_objective
 
 EOS = 1

@@ -17,7 +17,7 @@ from xlm_plugins import (
     Step,
     Vocabulary,
 )
-from xlm_plugins.model.config import ModelOptions
+from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.testing import check_objective
 
 EOS, MASK, N_RESERVED = 1, 5, 6

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from xlm_plugins.loading import LoadedModel
+    from xlm_plugins.inference.loaded_model import LoadedModel
     from xlm_retrieval.measure import Accuracy, Embed, Side
 
 _FILE = click.Path(path_type=Path)

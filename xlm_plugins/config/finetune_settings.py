@@ -1,0 +1,86 @@
+"""What a fine-tuning run is told, from TOML and flags, in one checked object.
+
+The TOML form has the sections ``[finetune]`` and ``[optimizer]``, and one under the task's name.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xlm_plugins.config.settings import NOT_REPEATED, Values, built, check_tables
+from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.options import to_mapping, with_absolute_paths
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.registry import Component
+
+CORE_SECTIONS = ("finetune", "optimizer")
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """A fine-tuning run's settings.
+
+    :param selected: the task as the user named it, which is also its section's name.
+    :param component: the task.
+    :param task: the task's options object.
+    """
+
+    selected: str
+    component: Component
+    finetune: FinetuneOptions
+    optimizer: FinetuneOptimizerOptions
+    task: Any
+
+
+def task_of(config: Values) -> str | None:
+    """The task of a settings file: the one section that is not the core's."""
+    own = [name for name in config if name not in CORE_SECTIONS]
+    return own[0] if len(own) == 1 else None
+
+
+def resolve_finetune(
+    task: str, config: Values, flags: Mapping[str, Values], plugins: Plugins
+) -> FinetuneSettings:
+    """Check a TOML tree, lay the flags over it, and build the settings.
+
+    :param task: as the user named it.
+    :param config: what `read_toml` returned; empty for none.
+    :raises OptionError: an unknown section or option, or a value outside its limits.
+    :raises PluginError: the task is missing, broken or ambiguous.
+    """
+    check_tables(config)
+    component = plugins.get("task", task)
+    for section in config:
+        if section not in (*CORE_SECTIONS, task):
+            raise OptionError(
+                f"[{section}] belongs to nothing that is fine-tuned",
+                expected=f"[finetune], [optimizer] or [{task}]",
+            )
+    return FinetuneSettings(
+        task,
+        component,
+        built(FinetuneOptions, "finetune", config, flags),
+        built(FinetuneOptimizerOptions, "optimizer", config, flags),
+        built(component.options, task, config, flags),
+    )
+
+
+def to_toml(settings: FinetuneSettings) -> str:
+    """The text of ``config.toml``: everything resolved, with paths that hold anywhere."""
+    import tomli_w
+
+    from xlm_plugins.runs.layout import split_reference
+
+    options = settings.finetune
+    if options.from_ is not None:
+        path, which = split_reference(options.from_)
+        options = replace(options, from_=f"{path.resolve()}{f'@{which}' if which else ''}")
+    tree = {"finetune": to_mapping(options), "optimizer": to_mapping(settings.optimizer)}
+    for key in NOT_REPEATED:
+        tree["finetune"].pop(key, None)
+    tree[settings.selected] = to_mapping(with_absolute_paths(settings.task))
+    return f"# Repeat this run: xlm finetune --config THIS_FILE\n{tomli_w.dumps(tree)}"

@@ -1,0 +1,222 @@
+"""Settings: everything a run is told, from TOML and flags, in one checked object.
+
+The TOML form has a section for each part of the core, ``[model]``, ``[optimizer]``, ``[train]``
+and ``[generation]``, and one for each selected component, under the name by which it was selected:
+``[tlm]``, ``[pkm]``.  Flags win over TOML, TOML over the defaults.
+
+A run's ``config.toml`` leaves out ``out`` and ``resume``: they say where one run went and came
+from, and a repetition goes elsewhere.  Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from xlm_plugins.config.model import GenerationOptions, ModelOptions
+from xlm_plugins.config.training import OptimizerOptions, TrainOptions
+from xlm_plugins.core.errors import OptionError, PluginError, RunError
+from xlm_plugins.core.options import build, to_mapping
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.recorded_components import find_again
+from xlm_plugins.core.registry import Component
+from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
+
+if TYPE_CHECKING:
+    from xlm_plugins.core.selection import StackName
+
+OptionsT = TypeVar("OptionsT")
+Values = Mapping[str, Any]
+
+CORE_SECTIONS: dict[str, type] = {
+    "model": ModelOptions,
+    "optimizer": OptimizerOptions,
+    "train": TrainOptions,
+    "generation": GenerationOptions,
+}
+NOT_REPEATED = ("out", "resume")
+AUTO = "auto"
+"""``--resume auto``: go on with what ``--out`` holds, if it holds a run."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run's settings.
+
+    :param components: the options object of each selected component, by the name by which the
+        user selected it (`ObjectiveSelection.name`, `LayerSelection.name`).
+    """
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+    components: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Settings:
+    """Check a TOML tree, lay the flags over it, and build the settings.
+
+    :param config: what `read_toml` returned; empty for none.
+    :param flags: by section, then by option name: what was really given.
+    :raises OptionError: an unknown section or option, a value outside its limits, or no objective.
+    :raises PluginError: a selected component is missing, broken or ambiguous.
+    """
+    check_tables(config)
+    train = built(TrainOptions, "train", config, flags)
+    if not train.objective:
+        installed = ", ".join(c.name for c in plugins.registry.of("objective"))
+        raise OptionError(
+            "no objective is selected, so there is nothing to train on",
+            expected=f"one of {installed}" if installed else "an installed objective",
+            remedy="xlm train --objective tlm",
+        )
+    selected = selected_components(train.objective, train.layer, plugins)
+    for section in (*config, *flags):
+        if section not in CORE_SECTIONS and section not in selected:
+            raise _not_selected(section, plugins)
+    return Settings(
+        built(ModelOptions, "model", config, flags),
+        built(OptimizerOptions, "optimizer", config, flags),
+        train,
+        built(GenerationOptions, "generation", config, flags),
+        {name: built(c.options, name, config, flags) for name, c in selected.items()},
+    )
+
+
+def selected_components(
+    objectives: Iterable[str],
+    layers: Iterable[str],
+    plugins: Plugins,
+    made_with: Mapping[str, str] | None = None,
+) -> dict[str, Component]:
+    """The components that ``--objective`` and ``--layer`` name, by the name written there.
+
+    :param made_with: of the run to go on with, `recorded_plugins`, for the error.
+    :raises OptionError: a selection that cannot be read.
+    :raises PluginError: no such component, or two that would share one section of options.
+    """
+    found: dict[str, Component] = {}
+    named = [("objective", ObjectiveSelection.parse(text).name) for text in objectives]
+    named += [("layer", LayerSelection.parse(text).name) for text in layers]
+    for kind, name in named:
+        origin = (made_with or {}).get(f"{kind}/{name.rpartition('/')[2]}")
+        component = (
+            find_again(plugins, kind, name, origin, "the run")
+            if origin
+            else plugins.get(kind, name)
+        )
+        if name in CORE_SECTIONS:
+            raise PluginError(
+                f"the {kind} {name!r} has the name of the core's own section [{name}]",
+                remedy=f"write its full name: --{kind} {component.full_name}",
+            )
+        other = found.setdefault(name, component)
+        if other != component:
+            raise PluginError(
+                f"the {other.kind} {name!r} and the {kind} {name!r} would share their options",
+                remedy=f"write one's full name: --{kind} {component.full_name}",
+            )
+    return found
+
+
+def trained_stacks(objectives: Iterable[str], plugins: Plugins) -> tuple[StackName, ...]:
+    """The stacks that objectives need, in their order.
+
+    :param objectives: as ``--objective`` names them.
+    :raises PluginError: there is no such objective, or it cannot be loaded.
+    """
+    from xlm_plugins.core.selection import StackName
+
+    names = (ObjectiveSelection.parse(text).name for text in objectives)
+    needed = set().union(*(plugins.get("objective", name).load().stacks for name in names))
+    return tuple(name for name in get_args(StackName) if name in needed)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a settings file.
+
+    :raises OptionError: it cannot be read, or is no TOML (with the file and the line).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(
+            f"the settings file {path} cannot be read: {error.strerror}",
+            expected="a TOML file such as a run's config.toml",
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise OptionError(f"{path}, line {line}: not UTF-8", expected="a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"{path}: {error}", expected="a TOML file") from error
+
+
+def recorded_settings(config: str | None, resume: str | None) -> dict[str, Any]:
+    """The TOML tree under the flags: --config's, else that of the run to go on with.
+
+    :param config, resume: what these flags say.
+    :raises RunError: there is no such run.
+    """
+    if config:
+        return read_toml(Path(config))
+    if not resume or resume == AUTO:
+        return {}
+    recorded = Path(resume) / "config.toml"
+    if not recorded.is_file():
+        raise RunError(
+            f"--resume {resume}: it holds no run, for it has no config.toml",
+            expected="the folder of a run, or auto",
+        )
+    return read_toml(recorded)
+
+
+def to_toml(settings: Settings) -> str:
+    """The text of ``config.toml``: everything resolved, defaults too."""
+    import tomli_w
+
+    tree = {name: to_mapping(getattr(settings, name)) for name in CORE_SECTIONS}
+    for key in NOT_REPEATED:
+        tree["train"].pop(key, None)
+    tree |= {name: to_mapping(options) for name, options in settings.components.items()}
+    return f"# Repeat this run: xlm train --config THIS_FILE\n{tomli_w.dumps(tree)}"
+
+
+def check_tables(config: Values) -> None:
+    """Refuse a TOML tree with a value outside of any section."""
+    for name, value in config.items():
+        if not isinstance(value, Mapping):
+            raise OptionError(
+                f"{name} = {value!r} stands outside of any section",
+                expected=f"sections such as [train], with {name} in one of them",
+            )
+
+
+def built(
+    options: type[OptionsT], name: str, config: Values, flags: Mapping[str, Values]
+) -> OptionsT:
+    """One section's options: its flags over its TOML over the defaults.
+
+    :raises OptionError: an unknown option, or a value outside its limits.
+    """
+    merged = {key.replace("_", "-"): value for key, value in config.get(name, {}).items()}
+    merged |= {key.replace("_", "-"): value for key, value in flags.get(name, {}).items()}
+    return build(options, merged, name)
+
+
+def _not_selected(section: str, plugins: Plugins) -> OptionError:
+    for kind in ("objective", "layer"):
+        for component in plugins.registry.of(kind):
+            if section in (component.name, component.full_name):
+                return OptionError(
+                    f"[{section}] has options of the {kind} {section}, which is not selected",
+                    remedy=f"select it, --{kind} {section}, or take [{section}] out",
+                )
+    return OptionError(
+        f"[{section}] belongs to nothing that is selected",
+        expected=", ".join(f"[{name}]" for name in CORE_SECTIONS) + " or a selected plugin's name",
+        remedy="`xlm plugins` lists what is installed",
+    )

@@ -1,0 +1,67 @@
+"""How texts become the rows that an encoder reads: ``</s> x </s>``, or ``</s> x </s> y </s>``.
+
+The second form compares two texts.  Their positions go on across both, and the EOS between them
+belongs to the first.  (SEMANTICS 8: the layout of parallel classification)  Where sentences begin
+with BOS, it is RoBERTa's layout: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xlm_plugins.contracts.ragged import IntArray, Ragged
+
+if TYPE_CHECKING:
+    from xlm_plugins.contracts.tokenizer import Tokenizer
+
+
+def encode_texts(
+    tokenizer: Tokenizer, columns: Sequence[Sequence[str]], longest: int
+) -> tuple[Ragged, int]:
+    """Encode and frame one or two columns of texts.
+
+    Of two texts the longer one is cut first, at its end.
+
+    :param longest: tokens of a framed row, at most.
+    :returns: a row for each row of the columns, and how many of them were cut.
+    """
+    frame = tokenizer.frame
+    sides = tuple(tokenizer.encode_batch(list(column)) for column in columns)
+    nothing = [Ragged.of([()]) for _ in sides]
+    room = longest - len(_framed(nothing, frame).values)
+    lengths = [side.lengths for side in sides]
+    kept = _kept(lengths, room)
+    n_cut = int(np.count_nonzero(sum(lengths) > room))
+    cut = [side.cut(n) for side, n in zip(sides, kept, strict=True)]
+    return _framed(cut, frame), n_cut
+
+
+def _framed(sides: Sequence[Ragged], frame: tuple[int, int]) -> Ragged:
+    """Put a row's texts into one frame.
+
+    :param sides: unframed rows, of one text or two.
+    :param frame: the ids before and behind a sentence.
+    """
+    begin, end = frame
+    first, *others = sides
+    tokens = first.framed(begin, end)
+    for side in others:
+        if begin == end:  # the end of the first is the beginning of the second
+            ends = Ragged(np.full(side.n_rows, end), np.arange(side.n_rows + 1))
+            tokens = tokens.joined(side.joined(ends))
+        else:
+            tokens = tokens.joined(side.framed(end, end))
+    return tokens
+
+
+def _kept(lengths: Sequence[IntArray], room: int) -> list[IntArray]:
+    """How many tokens of each side stay."""
+    if len(lengths) == 1:
+        return [np.minimum(lengths[0], room)]
+    first, second = lengths
+    # Either side may have half of the room, and what the other leaves free.
+    kept = np.minimum(first, np.maximum(room - room // 2, room - second))
+    return [kept, np.minimum(second, room - kept)]

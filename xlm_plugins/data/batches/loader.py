@@ -1,0 +1,231 @@
+"""Batches for the trainer: this rank's share of every update, by loader processes or without.
+
+What a batch holds is decided by (manifest, seed, index of the update) and by nothing else, so
+it is the same for any number of ranks, micro-batches and workers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from xlm_plugins.contracts.batch import Batch, Layout, Samples, Step
+from xlm_plugins.contracts.objective import Objective
+from xlm_plugins.contracts.ragged import Ragged
+from xlm_plugins.core.errors import DataError, RunError, XLMError
+from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.planning import BatchSizes, StreamPlan
+from xlm_plugins.data.batches.pools import stream_languages
+from xlm_plugins.data.batches.schedule import Schedule, Update
+from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.dataset.shards import ShardReader
+from xlm_plugins.data.dataset.skip_bad_shards import SkippingReader
+
+
+class TrainingBatches(Dataset[list[Batch]]):
+    """Update number -> this rank's micro-batches.  Picklable, so loader processes can have it.
+
+    The lanes, in order, are split evenly over ranks, and a rank's over its micro-batches.
+
+    :param folder: the data set.
+    :param objectives: those that the schedule names.
+    :param rank, world_size: which part of the lanes is this process's.
+    :param accumulation: micro-batches a rank makes one update of.
+    :param skip_bad_shards: leave out what cannot be read, instead of an error.
+    :raises RunError: the lanes cannot be split evenly.
+    :raises DataError: a step has no text, too few blocks, or no sentence short enough.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        schedule: Schedule,
+        objectives: Mapping[str, Objective],
+        sizes: BatchSizes,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulation: int = 1,
+        skip_bad_shards: bool = False,
+    ) -> None:
+        self._schedule = schedule
+        self._objectives = dict(objectives)
+        self._seed = seed
+        self._lanes = _lanes_of_rank(sizes.lanes, rank, world_size, accumulation)
+        self._who = f"rank {rank}: " if world_size > 1 else ""
+        reader = ShardReader(folder, manifest, patient=True, who=self._who)
+        self._reader = SkippingReader(reader, manifest, self._who) if skip_bad_shards else reader
+        self._plans = {
+            (part.objective, step): _plan(manifest, objectives[part.objective], step, sizes, seed)
+            for part in schedule.plans
+            for step in part.steps
+        }
+
+    def __getitem__(self, index: int) -> list[Batch]:
+        """This rank's micro-batches of one update.
+
+        :raises DataError: a shard cannot be read; names it, and the rank where there are many.
+        """
+        update = self._schedule.update(index)
+        try:
+            return [self._micro_batch(update, lanes) for lanes in self._lanes]
+        except DataError as error:
+            raise DataError(
+                f"{self._who}{error.problem}",
+                expected=error.expected,
+                remedy=f"{error.remedy or 'make the data readable again'}; then go on with "
+                "--resume RUN.  --skip-bad-shards leaves out what cannot be read",
+            ) from error
+
+    def take_left_out(self) -> set[str]:
+        """The keys of the blocks that this process left out since the last call."""
+        return self._reader.take_left_out() if isinstance(self._reader, SkippingReader) else set()
+
+    def _micro_batch(self, update: Update, lanes: range) -> Batch:
+        found = [self._lane_batch(update, lane) for lane in lanes]
+        batches = [batch for batch in found if batch is not None]
+        return Batch.cat(batches) if batches else self._nothing(update)
+
+    def _lane_batch(self, update: Update, lane: int) -> Batch | None:
+        """A lane's share; None where all of it is left out."""
+        plan = self._plans[update.objective, update.step]
+        samples = plan.samples(self._reader, lane, update.occurrence)
+        if not len(samples.ids):
+            return None
+        rng = generator(self._seed, "batch", update.index, lane)
+        return self._objectives[update.objective].make_batch(samples, update.step, rng)
+
+    def _nothing(self, update: Update) -> Batch:
+        """A batch that predicts nothing: its rank must still go through the update with the others.
+
+        One sample of two words keeps the model from meeting a batch without any token.
+        """
+        objective = self._objectives[update.objective]
+        row = Ragged.of([objective.vocabulary.ordinary[:2]])
+        n_sides = 2 if objective.layout(update.step) is Layout.PAIR else 1
+        samples = Samples(np.array([-1]), (row,) * n_sides)
+        rng = generator(self._seed, "batch", update.index, "nothing")
+        batch = objective.make_batch(samples, update.step, rng)
+        return replace(batch, predicted=batch.predicted[:0], targets=batch.targets[:0])
+
+
+def load(
+    batches: Dataset[list[Batch]],
+    start: int,
+    stop: int,
+    workers: int,
+    left_out: set[str] | None = None,
+) -> Iterator[list[Batch]]:
+    """The batches of updates ``start`` to ``stop``, in order.
+
+    :param workers: processes that make batches ahead; 0 makes them in this one.  They are
+        spawned, not forked: the trainer has threads, and a fork of those may hang.
+    :param left_out: gets the keys of blocks that the batches so far should have had.
+    """
+    for answer in _answers(_Answers(batches), range(start, stop), workers):
+        if isinstance(answer, XLMError):
+            raise answer
+        if left_out is not None:
+            left_out |= answer.left_out
+        yield answer.batches
+
+
+class _Answer(NamedTuple):
+    """What a loader process sends."""
+
+    batches: list[Batch]
+    left_out: set[str]
+
+
+@dataclass(frozen=True)
+class _Answers(Dataset[_Answer | XLMError]):
+    """Batches, or the user's error in their place: one that a loader process raises would come
+    out with that process's traceback for a message."""
+
+    batches: Dataset[list[Batch]]
+
+    def __getitem__(self, index: int) -> _Answer | XLMError:
+        try:
+            made = self.batches[index]
+        except XLMError as error:
+            return error
+        if isinstance(self.batches, TrainingBatches):
+            return _Answer(made, self.batches.take_left_out())
+        return _Answer(made, set())
+
+
+def _answers(answers: _Answers, indices: range, workers: int) -> Iterator[_Answer | XLMError]:
+    if workers == 0:
+        yield from map(answers.__getitem__, indices)
+        return
+    trainer, ours = multiprocessing.Pipe(duplex=False)
+    with trainer, ours:
+        loader = DataLoader(
+            answers,
+            batch_size=None,
+            sampler=indices,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=partial(_begin_loader_process, trainer),
+            multiprocessing_context="spawn",
+        )
+        found = iter(loader)  # by name, so that the pipe closes before torch waits for processes
+        yield from found
+
+
+def _begin_loader_process(trainer: Connection, worker: int) -> None:
+    """Leave signals to the trainer, which saves first, and end with it or when it asks no more.
+
+    Torch waits for what a process is at, be it a server that does not answer.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
+
+
+def _end_with(trainer: Connection) -> None:
+    with suppress(EOFError):
+        trainer.recv_bytes()  # nothing ever comes but the end
+    os._exit(0)
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def _lanes_of_rank(lanes: int, rank: int, world_size: int, accumulation: int) -> list[range]:
+    """The lanes of each of a rank's micro-batches."""
+    n_parts = world_size * accumulation
+    if lanes % n_parts:
+        raise RunError(
+            f"{lanes} lanes cannot be split evenly over {world_size} process(es) "
+            f"x {accumulation} micro-batch(es) = {n_parts} parts",
+            expected="world size x --accumulation that divides --lanes",
+            remedy=f"set --lanes {-(-lanes // n_parts) * n_parts}, "
+            "or change --accumulation or the number of processes",
+        )
+    size = lanes // n_parts
+    parts = range(rank * accumulation, (rank + 1) * accumulation)
+    return [range(part * size, (part + 1) * size) for part in parts]
+
+
+def _plan(
+    manifest: Manifest, objective: Objective, step: Step, sizes: BatchSizes, seed: int
+) -> StreamPlan:
+    layout = objective.layout(step)
+    stream = manifest.stream("train", stream_languages(layout, step))
+    cutting = sizes.cutting(layout, stream, step, manifest.tokenizer.roles["eos"])
+    return StreamPlan(stream, cutting, sizes.lanes, (seed, objective.name, str(step)))

@@ -1,0 +1,294 @@
+"""Shards: webdataset tar files of packed blocks, written once and read in place.
+
+One webdataset sample holds one block: for each language ``LANG.tokens.npy``, all token ids end
+to end, and ``LANG.offsets.npy``, where sentences begin; of held-out text also ``LANG.txt``, the
+sentences as they were, one a line.  The tar is not compressed, so a block is read at the offsets
+that the manifest records.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from webdataset.writer import TarWriter
+
+from xlm_plugins.contracts.ragged import IntArray, Ragged
+from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.files import checksum
+from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset.download import fetch_text, url_of
+from xlm_plugins.data.dataset.manifest import (
+    MANIFEST_NAME,
+    TRAIN,
+    Block,
+    Manifest,
+    StoredFile,
+    length_table,
+)
+from xlm_plugins.data.dataset.remote_copy import Copy
+
+_HEADER_BYTES = 256
+Result = TypeVar("Result")
+
+
+def token_type(vocabulary_size: int) -> npt.DTypeLike:
+    """The narrowest type that holds every id."""
+    return np.uint16 if vocabulary_size < 2**16 else np.uint32
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A finished shard and the blocks in it."""
+
+    shard: StoredFile
+    blocks: list[Block]
+
+
+class ShardWriter:
+    """Writes the blocks of one shard, then tells where everything lies; a context manager.
+
+    :param path: the tar file to write.
+    :param index: the shard's place in `Manifest.shards`.
+    """
+
+    def __init__(self, path: Path, index: int) -> None:
+        self._path = path
+        self._index = index
+        self._file = path.open("wb")
+        # One fixed time, so that the same text always gives the same bytes.
+        self._tar = TarWriter(self._file, mtime=0)
+        self._blocks: list[Block] = []
+        self.n_bytes = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tar.close()
+        self._file.close()
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self._blocks)
+
+    def add(
+        self,
+        key: str,
+        languages: tuple[str, ...],
+        sides: tuple[Ragged, ...],
+        raw: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Write one block: a `Ragged` for each language, all with the same number of rows.
+
+        :param raw: for each language the sentences as text, or None.
+        """
+        sample: dict[str, Any] = {"__key__": key}
+        for language, side in zip(languages, sides, strict=True):
+            sample[f"{language}.tokens.npy"] = side.values
+            sample[f"{language}.offsets.npy"] = side.offsets.astype(np.int32)
+        if raw is not None:
+            for language, texts in zip(languages, raw, strict=True):
+                sample[f"{language}.txt"] = "\n".join(texts)
+        self.n_bytes += self._tar.write(sample)
+        self._blocks.append(Block(self._index, key, {}, sides[0].n_rows, length_table(sides)))
+
+    def finish(self) -> WrittenShard:
+        """Complete the file and flush it to the disk."""
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        members: dict[str, dict[str, tuple[int, int]]] = {b.key: {} for b in self._blocks}
+        with tarfile.open(self._path) as tar:
+            for item in tar:
+                key, _, member = item.name.partition(".")
+                members[key][member] = (item.offset_data, item.size)
+        blocks = [
+            Block(b.shard, b.key, members[b.key], b.n_sentences, b.lengths) for b in self._blocks
+        ]
+        shard = StoredFile(self._path.name, self._path.stat().st_size, checksum(self._path))
+        return WrittenShard(shard, blocks)
+
+
+class ShardReader:
+    """Reads blocks, one at a time, from shards that are there or that a copy fetches.
+
+    A block is read, not mapped: pages of mapped shards would count as the process's memory, which
+    then grew with the corpus, and a shard cut meanwhile would kill the process.
+
+    :param folder: the data set.
+    :param manifest: its manifest.
+    :param patient: try again, for a while, what cannot be read.
+    :param who: what its log lines begin with, such as ``rank 1: ``.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, patient: bool = False, who: str = ""
+    ) -> None:
+        self._folder = folder
+        self._shards = manifest.shards
+        self._vocabulary_size = manifest.tokenizer.size
+        self._copy = Copy.of(folder)
+        self._pauses = patience.PAUSES if patient or self._copy else ()
+        self._who = who
+
+    def read(self, block: Block) -> tuple[Ragged, ...]:
+        """The block's rows, one `Ragged` for each language in sorted order; read-only.
+
+        :raises DataError: the shard is missing, truncated, damaged, or cannot be fetched.
+        """
+        languages = sorted({member.partition(".")[0] for member in block.members})
+
+        def rows(shard: BinaryIO) -> tuple[Ragged, ...]:
+            sides = tuple(
+                Ragged(
+                    self._array(shard, block, f"{language}.tokens.npy"),
+                    self._array(shard, block, f"{language}.offsets.npy"),
+                )
+                for language in languages
+            )
+            self._check(block, sides)
+            return sides
+
+        return self._patiently(block, rows)
+
+    def read_text(self, block: Block) -> tuple[list[str], ...]:
+        """The sentences of a held-out block as text, a list for each language in sorted order.
+
+        :raises DataError: as `read`.
+        """
+
+        def texts(shard: BinaryIO) -> tuple[list[str], ...]:
+            found = []
+            for member, (offset, size) in sorted(block.members.items()):
+                if member.endswith(".txt"):
+                    shard.seek(offset)
+                    found.append(shard.read(size).decode("utf-8", "replace").split("\n"))
+            if any(len(lines) != block.n_sentences for lines in found):
+                raise self._damaged(block, f"{block.key} does not have {block.n_sentences} lines")
+            return tuple(found)
+
+        return self._patiently(block, texts)
+
+    def check_origin(self) -> None:
+        """Refuse to go on where not a shard but the whole data set is gone.
+
+        :raises DataError: not even its manifest can be had.
+        """
+        if self._copy is not None:
+            fetch_text(url_of(self._copy.url, MANIFEST_NAME))
+        elif not (self._folder / MANIFEST_NAME).is_file():
+            raise DataError(f"the data set {self._folder} is gone")
+
+    def _patiently(self, block: Block, read: Callable[[BinaryIO], Result]) -> Result:
+        """Open a block's shard and read from it, again and again if need be."""
+        shard = self._shards[block.shard]
+        forget = functools.partial(self._copy.discard, shard) if self._copy else lambda: None
+        return patience.patiently(lambda: self._once(shard, read), self._pauses, self._who, forget)
+
+    def _once(self, shard: StoredFile, read: Callable[[BinaryIO], Result]) -> Result:
+        path = self._folder / shard.path
+        try:
+            if self._copy is not None:
+                self._copy.provide(shard)
+            check_size(self._folder, shard)
+            with path.open("rb") as file:
+                return read(file)
+        except OSError as error:
+            raise DataError(f"the shard {path} cannot be read: {error.strerror}") from error
+
+    def _array(self, shard: BinaryIO, block: Block, member: str) -> IntArray:
+        offset, size = block.members[member]
+        shard.seek(offset)
+        content = shard.read(size)
+        header = io.BytesIO(content[:_HEADER_BYTES])
+        try:
+            np.lib.format.read_magic(header)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+            return np.frombuffer(content, dtype, shape[0], header.tell())
+        except Exception as error:  # what numpy raises follows from the damage
+            raise self._damaged(block, f"no array where {block.key}.{member} should be") from error
+
+    def _check(self, block: Block, sides: tuple[Ragged, ...]) -> None:
+        """Hold rows to what the manifest says of them, and ids to the vocabulary."""
+        if any(
+            side.n_rows != block.n_sentences
+            or side.offsets[[0, -1]].tolist() != [0, len(side.values)]
+            for side in sides
+        ):
+            raise self._damaged(block, f"the sentences of {block.key} do not fill it")
+        if not np.array_equal(length_table(sides), block.lengths):
+            raise self._damaged(
+                block,
+                f"{block.key} holds {sides[0].n_rows} sentences and "
+                f"{sum(len(side.values) for side in sides)} tokens, where the manifest says "
+                f"{block.n_sentences} and {block.n_tokens}, or of other lengths",
+            )
+        if any(side.values.max(initial=0) >= self._vocabulary_size for side in sides):
+            raise self._damaged(block, f"{block.key} holds tokens that the vocabulary has not")
+
+    def _damaged(self, block: Block, how: str) -> DataError:
+        return DataError(
+            f"{self._folder / self._shards[block.shard].path} is damaged: {how}",
+            remedy=f"see what else is damaged: xlm data {self._folder} --verify",
+        )
+
+
+def check_size(folder: Path, shard: StoredFile) -> None:
+    """Refuse a shard that is not as long as it was when it was written.
+
+    :raises DataError: missing, truncated or longer.
+    """
+    path = folder / shard.path
+    remedy = "fetch the file again, or prepare the text again: xlm prepare SOURCE OUT"
+    if not path.is_file():
+        raise DataError(f"the shard {path} is missing", remedy=remedy)
+    n_bytes = path.stat().st_size
+    if n_bytes != shard.n_bytes:
+        state = "truncated" if n_bytes < shard.n_bytes else "too long"
+        raise DataError(
+            f"the shard {path} is {state}: {n_bytes:,} bytes",
+            expected=f"{shard.n_bytes:,} bytes, as the manifest records",
+            remedy=remedy,
+        )
+
+
+def check_shards(folder: Path, manifest: Manifest, *, training_too: bool = True) -> None:
+    """Refuse a data set whose shards are not all there and whole; a copy's may still come.
+
+    :param training_too: look at the shards of training text as well.
+    :raises DataError: the first that is missing, truncated or longer.
+    """
+    if Copy.of(folder) is not None:
+        return
+    held_out = {b.shard for s in manifest.streams if s.split != TRAIN for b in s.blocks}
+    for number, shard in enumerate(manifest.shards):
+        if training_too or number in held_out:
+            check_size(folder, shard)
+
+
+def damages(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with the shards of a data set, one sentence a damaged shard.
+
+    Those that a copy has not yet are fetched, which finds what is wrong with them.
+    """
+    found, copy = [], Copy.of(folder)
+    for shard in manifest.shards:
+        try:
+            if copy is not None:
+                copy.provide(shard)
+            check_size(folder, shard)
+        except DataError as error:
+            found.append(f"{error.problem}; expected {error.expected or 'the file'}")
+            continue
+        if checksum(folder / shard.path) != shard.sha256:
+            found.append(f"the shard {folder / shard.path} does not have the recorded checksum")
+    return found

@@ -1,0 +1,58 @@
+"""The embedded corpus: a little real text in three languages, prepared when it is first needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from xlm_plugins import __version__
+from xlm_plugins.core.files import checksum
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.data.dataset.cache import alone, cache_folder
+from xlm_plugins.data.dataset.manifest import FORMAT, MANIFEST_NAME
+from xlm_plugins.data.prepare.lines import sentences
+from xlm_plugins.data.prepare.prepare import Progress, TokenizerTraining, prepare
+from xlm_plugins.data.prepare.sources import Sources
+
+VOCABULARY = 8000
+_FOLDER = Path(__file__).parent / "embedded_corpus"
+
+
+def embedded_source() -> Sources:
+    """English, French and German, alone and in every pair; train, valid and test."""
+    return Sources.open(_FOLDER / "sources.toml")
+
+
+def embedded_sentences(split: str, language: str) -> list[str]:
+    """The corpus's sentences in one language; those of one split are parallel line by line."""
+    (stream,) = (s for s in embedded_source().streams if s.name == f"{split}.{language}")
+    return [text for (text,) in sentences(stream, "strict")]
+
+
+def embedded_data_set(
+    plugins: Plugins,
+    vocabulary_size: int = VOCABULARY,
+    *,
+    tokenizer: str = "sentencepiece",
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """The embedded corpus as a data set, in the cache folder; prepared on first use.
+
+    Processes that start together wait for the first one.
+
+    :param vocabulary_size: ids of its tokenizer.
+    :param tokenizer: the tokenizer's component.
+    :raises PluginError: the tokenizer's plugin is not installed.
+    """
+    component = plugins.get("tokenizer", tokenizer)
+    content = [component.full_name, component.version, __version__, str(FORMAT)]
+    content += [checksum(path) for path in sorted(_FOLDER.glob("*.*"))]
+    key = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
+    folder = cache_folder() / f"embedded-{vocabulary_size}-{key}"
+    if not (folder / MANIFEST_NAME).is_file():
+        with alone(folder.with_suffix(".lock")):
+            if not (folder / MANIFEST_NAME).is_file():
+                training = TokenizerTraining(vocabulary_size, component.options())
+                prepare(embedded_source(), folder, component, training, report=report)
+    return folder

@@ -1,0 +1,289 @@
+"""Preparing a data set: text in, a folder of shards with its manifest and tokenizer out.
+
+Everything is checked in one pass over the text before anything is written.  Work goes on in
+``OUT.partial``, which becomes OUT when it is complete, so OUT is never half there.  Each finished
+shard leaves a record beside it, and the same command goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xlm_plugins import __version__
+from xlm_plugins.contracts.ragged import IntArray
+from xlm_plugins.contracts.tokenizer import Tokenizer
+from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.options import to_mapping
+from xlm_plugins.core.registry import Component
+from xlm_plugins.core.saved_tokenizers import mark_tokenizer, save_tokenizer
+from xlm_plugins.data.dataset.manifest import (
+    COUNTS_NAME,
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    TRAIN,
+    Manifest,
+    StoredFile,
+    Stream,
+    TokenizerRecord,
+)
+from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
+from xlm_plugins.data.prepare.encoding import Encoder, blocks_of, chunks_of, sensible_workers
+from xlm_plugins.data.prepare.lines import TextCount, count_text, sentences
+from xlm_plugins.data.prepare.sources import Sources, StreamSource
+from xlm_plugins.data.prepare.tokenizer_training import describe_sample, plan_sample, sampled_texts
+from xlm_plugins.data.prepare.unfinished import Partial, check_free
+
+SHARD_BLOCKS = 256
+SHARD_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class TokenizerTraining:
+    """A tokenizer that is yet to be trained on the source's own training text.
+
+    :param vocabulary_size: ids that it is to have.
+    :param options: the component's options object.
+    """
+
+    vocabulary_size: int
+    options: Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far `prepare` is.
+
+    :param stage: ``read``, ``tokenizer`` or ``encode``.
+    :param subject: the stream, or a sentence to show.
+    :param done: sentences of the stage done so far.
+    :param total: sentences of the stage; 0 while that is unknown.
+    """
+
+    stage: str
+    subject: str
+    done: int = 0
+    total: int = 0
+
+
+Report = Callable[[Progress], None]
+
+
+def prepare(
+    sources: Sources,
+    out: Path,
+    component: Component,
+    tokenizer: Tokenizer | TokenizerTraining,
+    *,
+    workers: int | None = None,
+    errors: str = "strict",
+    report: Report = lambda progress: None,
+) -> Manifest:
+    """Encode a source's text and write the data set.
+
+    The result depends on the text, the tokenizer and ``errors`` only, bit by bit.
+
+    :param out: the data set's folder; must not exist, or be empty.
+    :param component: the tokenizer's component.
+    :param tokenizer: the tokenizer, or how to train one.
+    :param workers: processes that encode; None takes as many as the text is worth.
+    :param errors: ``strict`` refuses bytes that are not UTF-8, ``replace`` puts U+FFFD there.
+    :raises DataError: the text cannot be used, or ``out`` is taken.
+    """
+    check_free(out)
+    counts = _count(sources, errors, report)
+    n_characters = sum(sum(count.n_characters) for count in counts.values())
+    with Partial.open(out, _request(sources, component, tokenizer, errors)) as partial:
+        job = _Job(sources, counts, component, partial, errors, report)
+        folder = _tokenizer_folder(job, tokenizer)
+        with Encoder(component, folder, workers or sensible_workers(n_characters)) as encoder:
+            record = _record(component, encoder.tokenizer)
+            shards: list[Manifest] = []
+            for stream in sources.streams:
+                shards += _write_stream(job, stream, encoder, record, len(shards))
+        manifest = _joined(record, shards, _origin(sources, counts, errors))
+        np.save(partial.folder / COUNTS_NAME, count_tokens(partial.folder, manifest))
+        manifest = replace(manifest, files=_files_beside_shards(partial.folder))
+        (partial.folder / MANIFEST_NAME).write_text(manifest.dumps(), encoding="utf-8")
+        partial.complete()
+    return manifest
+
+
+def count_tokens(folder: Path, manifest: Manifest) -> npt.NDArray[np.int64]:
+    """How often each id occurs in the training text. Shape: (vocabulary size,)"""
+    counts = np.zeros(manifest.tokenizer.size, np.int64)
+    reader = ShardReader(folder, manifest)
+    for stream in manifest.streams:
+        if stream.split == TRAIN:
+            for block in stream.blocks:
+                for side in reader.read(block):
+                    counts += np.bincount(side.values, minlength=len(counts))
+    return counts
+
+
+def _files_beside_shards(folder: Path) -> list[StoredFile]:
+    """The token counts and the tokenizer's files."""
+    paths = [path for path in (folder / TOKENIZER_NAME).rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(folder).as_posix() for path in (folder / COUNTS_NAME, *paths))
+    return [StoredFile.of(folder, name) for name in names]
+
+
+@dataclass(frozen=True)
+class _Job:
+    sources: Sources
+    counts: dict[str, TextCount]
+    component: Component
+    partial: Partial
+    errors: str
+    report: Report
+
+
+def _count(sources: Sources, errors: str, report: Report) -> dict[str, TextCount]:
+    counts: dict[str, TextCount] = {}
+    for stream in sources.streams:
+        report(Progress("read", stream.name, sum(c.n_sentences for c in counts.values())))
+        counts[stream.name] = count_text(stream, errors)
+    return counts
+
+
+def _tokenizer_folder(job: _Job, tokenizer: Tokenizer | TokenizerTraining) -> Path:
+    """Where the tokenizer is saved, once it is trained or copied there."""
+    folder = job.partial.folder / TOKENIZER_NAME
+    if not folder.is_dir():
+        with job.partial.filled_at_once(TOKENIZER_NAME) as new:
+            if isinstance(tokenizer, TokenizerTraining):
+                _train(job, tokenizer, new)
+            else:
+                save_tokenizer(job.component, tokenizer, new)
+    return folder
+
+
+def _train(job: _Job, training: TokenizerTraining, folder: Path) -> None:
+    plan = plan_sample(job.sources, job.counts)
+    job.report(Progress("tokenizer", f"{job.component.name} learns from {describe_sample(plan)}"))
+    tokenizer = job.component.load().train(
+        sampled_texts(plan, job.errors),
+        training.vocabulary_size,
+        training.options,
+        folder,
+        os.cpu_count() or 1,
+    )
+    mark_tokenizer(job.component, tokenizer, folder)
+
+
+def _write_stream(
+    job: _Job, stream: StreamSource, encoder: Encoder, record: TokenizerRecord, first_shard: int
+) -> list[Manifest]:
+    """Write what is still missing of a stream; the records of all of its shards."""
+    n_sentences = job.counts[stream.name].n_sentences
+    finished = job.partial.finished(stream.name)
+    n_read = finished[-1].source["n_read"] if finished else 0
+    n_blocks = sum(len(part.streams[0].blocks) for part in finished)
+    rest = itertools.islice(sentences(stream, job.errors), n_read, None)
+    blocks = blocks_of(encoder.encode(chunks_of(rest), stream.languages), n_sentences, n_read)
+    held_out = None if stream.split == TRAIN else RawText(sentences(stream, job.errors))
+    while (first := next(blocks, None)) is not None:
+        path = job.partial.folder / f"{stream.name}-{len(finished):05d}.tar"
+        with ShardWriter(path, first_shard + len(finished)) as writer:
+            for block in itertools.chain([first], blocks):
+                key = f"{stream.split}-{'-'.join(stream.languages)}-{n_blocks:06d}"
+                raw = held_out.take(block.numbers) if held_out else None
+                writer.add(key, stream.languages, block.sides, raw)
+                n_blocks += 1
+                job.report(Progress("encode", stream.name, block.n_read, n_sentences))
+                if writer.n_blocks >= SHARD_BLOCKS or writer.n_bytes >= SHARD_BYTES:
+                    break
+            written = writer.finish()
+        part = Stream(stream.split, stream.languages, written.blocks)
+        finished.append(Manifest(record, [part], [written.shard], {"n_read": block.n_read}))
+        job.partial.add(finished[-1])
+    if not n_blocks:
+        raise DataError(f"the tokenizer encodes nothing of {stream.name}: no tokens came out")
+    return finished
+
+
+class RawText:
+    """The text of held-out sentences, for metrics that compare text with text."""
+
+    def __init__(self, rows: Iterator[tuple[str, ...]]) -> None:
+        self._rows = enumerate(rows)
+
+    def take(self, numbers: IntArray) -> list[list[str]]:
+        """Some sentences, by rising numbers, that come after all that were taken before.
+
+        :returns: for each language, its texts.
+        """
+        found = [next(row for i, row in self._rows if i == number) for number in numbers.tolist()]
+        return [list(texts) for texts in zip(*found, strict=True)]
+
+
+def _joined(record: TokenizerRecord, shards: list[Manifest], origin: dict[str, Any]) -> Manifest:
+    """One manifest of the records of all shards, which come stream by stream."""
+    streams = []
+    for _, group in itertools.groupby(shards, lambda shard: shard.streams[0].name):
+        parts = [shard.streams[0] for shard in group]
+        blocks = [block for part in parts for block in part.blocks]
+        streams.append(Stream(parts[0].split, parts[0].languages, blocks))
+    return Manifest(record, streams, [shard.shards[0] for shard in shards], origin)
+
+
+def _record(component: Component, tokenizer: Tokenizer) -> TokenizerRecord:
+    vocabulary = tokenizer.vocabulary()
+    return TokenizerRecord(
+        component.name,
+        component.distribution,
+        component.version,
+        tokenizer.fingerprint,
+        vocabulary.size,
+        dict(vocabulary.roles),
+        list(vocabulary.reserved),
+    )
+
+
+def _origin(sources: Sources, counts: dict[str, TextCount], errors: str) -> dict[str, Any]:
+    """What the manifest says of the text: file names, and what was read and dropped."""
+    streams = {
+        stream.name: {
+            "files": [[path.name for path in files] for files in stream.files],
+            "n_lines": counts[stream.name].n_lines,
+            "n_blank": counts[stream.name].n_blank,
+            "n_characters": list(counts[stream.name].n_characters),
+        }
+        for stream in sources.streams
+    }
+    return {"errors": errors, "streams": streams}
+
+
+def _request(
+    sources: Sources, component: Component, tokenizer: Tokenizer | TokenizerTraining, errors: str
+) -> dict[str, Any]:
+    """Everything that decides the result; only work for an equal request is gone on with."""
+    if isinstance(tokenizer, TokenizerTraining):
+        wanted = {
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "options": to_mapping(tokenizer.options),
+        }
+    else:
+        wanted = {"fingerprint": tokenizer.fingerprint}
+    return {
+        "version": __version__,
+        "component": [component.full_name, component.version],
+        "tokenizer": wanted,
+        "errors": errors,
+        "streams": {
+            stream.name: [[_identity(path) for path in files] for files in stream.files]
+            for stream in sources.streams
+        },
+    }
+
+
+def _identity(path: Path) -> list[Any]:
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]

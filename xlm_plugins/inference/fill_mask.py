@@ -1,0 +1,167 @@
+"""Filling masks: the most probable tokens where a text has a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xlm_plugins.contracts.ragged import Ragged
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.inference.common import (
+    BATCH_TOKENS,
+    Advance,
+    batches_by_length,
+    device_of,
+    language_id,
+    longest_sentence,
+    sentence_batch,
+    tokenizer_of,
+    unwatched,
+)
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.nn.output import rows_per_chunk
+
+MASK_MARK = "<mask>"
+
+
+@dataclass(frozen=True)
+class Filling:
+    """One guess for a mask: the token, its probability and the whole text with it put in."""
+
+    token: str
+    probability: float
+    text: str
+
+
+def fill_mask(
+    bundle: Bundle, text: str, language: str | None = None, *, top: int = 5
+) -> list[list[Filling]]:
+    """The most probable tokens for each ``<mask>`` of a text (`Filler`)."""
+    (found,) = Filler(bundle, language, top=top).fill([text])
+    return found
+
+
+class Filler:
+    """A bundle that fills masks in texts of one language.
+
+    The model was trained to fill masks, by mlm or tlm say; else the guesses mean nothing.
+
+    :param language: of the texts; needed where the model knows several.
+    :param top: guesses for each mask.
+    :param batch_tokens: tokens that are read together; `BATCH_TOKENS` if None.
+    :raises OptionError: an unknown language, or a model without an encoder.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        language: str | None = None,
+        *,
+        top: int = 5,
+        batch_tokens: int | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._encoder = bundle.model.stack("encoder")
+        self._language = language_id(bundle, language)
+        self._tokenizer = tokenizer_of(bundle, language)
+        vocabulary = bundle.description.vocabulary
+        self._mask = vocabulary.roles["mask"]
+        # No guess, UNK among them; text may encode to that one, but none can be made of it.
+        self._special = sorted({*vocabulary.reserved, *vocabulary.roles.values()})
+        self._top = min(top, vocabulary.size - len(self._special))
+        self._batch_tokens = batch_tokens or BATCH_TOKENS
+        self._tokens = bundle.tokenizer.tokens()
+
+    @torch.inference_mode()
+    def fill(self, texts: Sequence[str], advance: Advance = unwatched) -> list[list[list[Filling]]]:
+        """Fill each ``<mask>`` of each text.
+
+        :returns: for each text a list for each mask, in order, of its best fillings by falling
+            probability.
+        :raises OptionError: no mask in a text, or one longer than the model's positions.
+        """
+        rows = self._encode(texts)
+        found: list[list[list[Filling]]] = [[] for _ in texts]
+        for which in batches_by_length(2 + rows.lengths, self._batch_tokens):
+            filled = self._fill_batch(rows.take(which))
+            for index, of_text in zip(which.tolist(), filled, strict=True):
+                found[index] = of_text
+            advance(len(which))
+        return found
+
+    def _encode(self, texts: Sequence[str]) -> Ragged:
+        """The tokens of texts; what stands behind a mask goes on in the middle of a line."""
+        parts = [_around_masks(text) for text in texts]
+        tokenizer = self._tokenizer
+        begins = tokenizer.encode_batch([begin for begin, *_ in parts]).rows
+        ends = tokenizer.encode_batch([end for _, *ends in parts for end in ends], continues=True)
+        following = iter(ends.rows)
+        rows = []
+        for begin, (_, *ends_of_text) in zip(begins, parts, strict=True):
+            row = begin.tolist()
+            for _ in ends_of_text:
+                row += [self._mask, *next(following).tolist()]
+            rows.append(row)
+        longest = longest_sentence(self._bundle)
+        if too_long := [len(row) for row in rows if len(row) > longest]:
+            raise OptionError(f"the text has {too_long[0]} tokens", expected=f"at most {longest}")
+        return Ragged.of(rows)
+
+    def _fill_batch(self, rows: Ragged) -> list[list[list[Filling]]]:
+        """For each row the fillings of each of its masks."""
+        batch = sentence_batch(self._bundle, rows, self._language).to(device_of(self._bundle))
+        masks = (batch.tokens == self._mask).nonzero()[:, 0]
+        probabilities, tokens = self._best(self._encoder(batch, at=masks))
+        row_of = (torch.searchsorted(batch.offsets, masks, right=True) - 1).tolist()
+        places = (masks - batch.offsets[row_of] - 1).tolist()  # behind the framing EOS
+        given = [row.tolist() for row in rows.rows]
+        texts = iter(
+            self._tokenizer.decode_batch(
+                [
+                    [*given[row][:place], token, *given[row][place + 1 :]]
+                    for row, place, best in zip(row_of, places, tokens, strict=True)
+                    for token in best
+                ]
+            )
+        )
+        found: list[list[list[Filling]]] = [[] for _ in given]
+        for row, shares, best in zip(row_of, probabilities, tokens, strict=True):
+            fillings = zip(best, shares, strict=True)
+            found[row].append(
+                [Filling(self._tokens[t], share, next(texts)) for t, share in fillings]
+            )
+        return found
+
+    def _best(self, states: Tensor) -> tuple[list[list[float]], list[list[int]]]:
+        """The most probable tokens of each mask, and how probable they are.
+
+        :param states: shape (n_masks, dim).
+        """
+        probabilities: list[list[float]] = []
+        tokens: list[list[int]] = []
+        step = rows_per_chunk(len(self._tokens), states.device.type)
+        for rows in torch.split(states, step):
+            scores = self._encoder.scores(rows).float()
+            scores[:, self._special] = -torch.inf
+            best = scores.softmax(1).topk(self._top)
+            probabilities += best.values.tolist()
+            tokens += best.indices.tolist()
+        return probabilities, tokens
+
+
+def _around_masks(text: str) -> list[str]:
+    """What stands before, between and behind the masks of a text.
+
+    The space before a mask is left out: the token that the mask stands for begins with it.
+
+    :raises OptionError: there is no mask.
+    """
+    parts = text.split(MASK_MARK)
+    if len(parts) == 1:
+        raise OptionError(
+            f"the text has no {MASK_MARK}: {text!r}", expected=f"such as 'the {MASK_MARK} of God'"
+        )
+    return [*(part.rstrip() for part in parts[:-1]), parts[-1]]

@@ -1,0 +1,197 @@
+"""How probable a sentence is: causal log-probabilities and pseudo-log-likelihoods."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from xlm_plugins.contracts.batch import Batch
+from xlm_plugins.contracts.ragged import IntArray, Ragged
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.inference.common import (
+    BATCH_TOKENS,
+    CAUSAL,
+    MASKED,
+    Advance,
+    batches_by_length,
+    cut,
+    device_of,
+    language_id,
+    longest_sentence,
+    sentence_batch,
+    tokenizer_of,
+    trained_on,
+    unwatched,
+)
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.nn.output import rows_per_chunk
+from xlm_plugins.model.nn.transformer import Stack
+
+Shares = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SentenceScore:
+    """How probable a sentence is.
+
+    :param score: the sum of its tokens' log-probabilities (natural logarithm).
+    :param tokens: the written form of what was predicted, one after the other.
+    :param log_probabilities: of each of them.
+    """
+
+    score: float
+    tokens: tuple[str, ...]
+    log_probabilities: tuple[float, ...]
+
+
+def kinds_of_score(bundle: Bundle) -> tuple[str, ...]:
+    """The kinds of score that a model was trained for, the preferred one first."""
+    objectives = bundle.objectives.keys()
+    can = {"causal": CAUSAL, "pseudo": MASKED}
+    return tuple(kind for kind, such in can.items() if objectives & such)
+
+
+class Scorer:
+    """A bundle that says how probable sentences of one language are.
+
+    ``causal``: the log-probability of the sentence, its closing EOS included, each token given
+    those before it; the sum of a trained clm's losses.
+
+    ``pseudo``: the pseudo-log-likelihood (Salazar et al., arXiv 1910.14659, equation 2): the sum
+    of each token's log-probability given all others, itself masked; without the EOS.
+
+    :param language: of the sentences; needed where the model knows several.
+    :param kind: the only one that the model was trained for, or ``causal``, if None.
+    :param batch_tokens: tokens that are read together, those of a pseudo-log-likelihood's copies
+        included; `BATCH_TOKENS` if None.
+    :raises OptionError: an unknown language, or a model that was not trained for it.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        language: str | None = None,
+        *,
+        kind: str | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._kind = _checked_kind(bundle, kind)
+        self._language = language_id(bundle, language)
+        self._tokenizer = tokenizer_of(bundle, language)
+        self._batch_tokens = batch_tokens or BATCH_TOKENS
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sentence that the model reads; the rest of it is cut off."""
+        return longest_sentence(self._bundle)
+
+    def encode(self, texts: Sequence[str]) -> Ragged:
+        """The tokens of sentences, unframed and uncut, as `score` takes them."""
+        return self._tokenizer.encode_batch(list(texts))
+
+    @torch.inference_mode()
+    def score(self, sentences: Ragged, advance: Advance = unwatched) -> list[SentenceScore]:
+        """Score sentences; what a score is does not depend on the others."""
+        rows = cut(sentences, self.longest)
+        if self._kind == "pseudo":
+            shares = self._pseudo(rows, advance)
+        else:
+            eos = self._bundle.description.vocabulary.roles["eos"]
+            ends = Ragged(np.full(rows.n_rows, eos), np.arange(rows.n_rows + 1))
+            rows, sentences = rows.joined(ends), rows
+            shares = self._causal(sentences, rows, advance)
+        names = self._tokenizer.tokens()
+        written = [names[token] for token in rows.values.tolist()]
+        return [
+            SentenceScore(
+                float(shares[begin:end].sum()),
+                tuple(written[begin:end]),
+                tuple(shares[begin:end].tolist()),
+            )
+            for begin, end in itertools.pairwise(rows.offsets.tolist())
+        ]
+
+    def _causal(self, sentences: Ragged, targets: Ragged, advance: Advance) -> Shares:
+        """The log-probability of each token given those before it.
+
+        :param targets: the sentences, each ended by EOS.
+        :returns: shape (len(targets.values),).
+        """
+        shares = np.empty(len(targets.values))
+        places = Ragged(np.arange(len(targets.values)), targets.offsets)
+        stack = self._bundle.model.causal_stack
+        for which in batches_by_length(1 + targets.lengths, self._batch_tokens):
+            batch = self._batch(sentences.take(which))
+            ends = batch.offsets[1 : len(which) + 1] - 1
+            predicts = torch.ones(int(ends[-1]), dtype=torch.bool, device=ends.device)
+            predicts[ends[:-1]] = False
+            states = stack(batch, causal=True)[: len(predicts)][predicts]
+            predicted = places.take(which).values
+            shares[predicted] = _log_probabilities(stack, states, targets.values[predicted])
+            advance(len(which))
+        return shares
+
+    def _pseudo(self, rows: Ragged, advance: Advance) -> Shares:
+        """The log-probability of each token where it alone is masked: one copy of its row each.
+
+        :returns: shape (len(rows.values),).
+        """
+        shares = np.empty(len(rows.values))
+        encoder = self._bundle.model.stack("encoder")
+        mask = self._bundle.description.vocabulary.roles["mask"]
+        row_of = np.repeat(np.arange(rows.n_rows), rows.lengths)
+        is_last = np.zeros(len(rows.values), bool)
+        is_last[rows.offsets[1:][rows.lengths > 0] - 1] = True
+        advance(int((rows.lengths == 0).sum()))
+        for which in batches_by_length(2 + rows.lengths[row_of], self._batch_tokens):
+            batch = self._batch(rows.take(row_of[which]))
+            inside = torch.from_numpy(which - rows.offsets[row_of[which]])
+            masked = batch.offsets[: len(which)] + 1 + inside.to(batch.offsets.device)
+            batch.tokens[masked] = mask
+            states = encoder(batch, at=masked)
+            shares[which] = _log_probabilities(encoder, states, rows.values[which])
+            advance(int(is_last[which].sum()))
+        return shares
+
+    def _batch(self, rows: Ragged) -> Batch:
+        batch = sentence_batch(self._bundle, rows, self._language)
+        return batch.to(device_of(self._bundle))
+
+
+def _log_probabilities(stack: Stack, states: Tensor, targets: IntArray) -> Shares:
+    """Of one token id after each state; scores are made and forgotten a chunk at a time.
+
+    :param states: shape (n, dim).
+    :param targets: shape (n,).
+    """
+    wanted = torch.from_numpy(targets.astype(np.int64)).to(states.device)
+    step = rows_per_chunk(stack.embeddings.tokens.num_embeddings, states.device.type)
+    parts = [
+        stack.scores(rows).float().log_softmax(1).gather(1, of_rows[:, None])[:, 0]
+        for rows, of_rows in zip(torch.split(states, step), torch.split(wanted, step), strict=True)
+    ]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _checked_kind(bundle: Bundle, kind: str | None) -> str:
+    kinds = kinds_of_score(bundle)
+    if not kinds:
+        raise OptionError(
+            f"the model does not say how probable a sentence is: it was trained on "
+            f"{trained_on(bundle)}",
+            expected=f"a model trained on one of {', '.join(sorted(CAUSAL | MASKED))}",
+            remedy=f"train it: xlm train --init {bundle.path} --objective mlm --data DATA",
+        )
+    if kind is not None and kind not in kinds:
+        raise OptionError(
+            f"the model has no {kind} score: it was trained on {trained_on(bundle)}",
+            expected=f"--kind {kinds[0]}",
+        )
+    return kind or kinds[0]

@@ -1,0 +1,184 @@
+"""Translating raw text with a bundle: in batches by length, answers in the order of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from xlm_plugins.config.model import GenerationOptions
+from xlm_plugins.contracts.batch import Step
+from xlm_plugins.contracts.ragged import Ragged
+from xlm_plugins.core.errors import OptionError
+from xlm_plugins.inference.common import (
+    BATCH_TOKENS,
+    Advance,
+    batches_by_length,
+    device_of,
+    longest_sentence,
+    one_line,
+    sentence_batch,
+    trained_on,
+    unwatched,
+)
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.generation.search import check_beam, generate
+
+SHORTEST = 16
+"""A shorter sentence counts as so many tokens in a batch: its row of scores has the same size."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One translation of a sentence.
+
+    :param text: detokenised, without a line's end in it.
+    :param score: sum of log-probabilities / length^penalty; 0 for the empty line.
+    """
+
+    text: str
+    score: float
+
+
+EMPTY = Translation("", 0.0)
+
+
+def directions(bundle: Bundle) -> list[Step]:
+    """What the model was trained to translate: steps of two languages, none twice."""
+    found = [
+        direction
+        for chosen in bundle.description.objectives
+        for step in chosen.steps
+        for direction in bundle.objectives[chosen.component.name].translations(Step.parse(step))
+        if len(direction.languages) == 2
+    ]
+    return list(dict.fromkeys(found))
+
+
+class Translator:
+    """A bundle that translates from one language to another.
+
+    :param options: how; greedily by default.
+    :param n_best: translations of each sentence, at most ``options.beam``.
+    :param batch_tokens: source tokens, each times ``options.beam``, that are translated together:
+        more is faster and takes more memory; `BATCH_TOKENS` if None.
+    :param untrained: go from any language to any other, as a loop of back-translation does.
+    :raises OptionError: the model cannot do it; says what it can.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        source: str,
+        target: str,
+        options: GenerationOptions | None = None,
+        *,
+        n_best: int = 1,
+        batch_tokens: int | None = None,
+        untrained: bool = False,
+    ) -> None:
+        self._bundle = bundle
+        self._options = options or GenerationOptions()
+        self._n_best = n_best
+        self._batch_tokens = batch_tokens or BATCH_TOKENS
+        if not untrained:
+            _check_direction(bundle, source, target)
+        check_beam(self._options, bundle.description.vocabulary)
+        _check_number(self._options, n_best)
+        self._reader = bundle.tokenizer.in_language(source)
+        self._writer = bundle.tokenizer.in_language(target)
+        self._source = bundle.description.languages[source]
+        self._target = bundle.description.languages[target]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sentence that the model reads; the rest of it is cut off."""
+        return longest_sentence(self._bundle)
+
+    def encode(self, texts: Sequence[str]) -> Ragged:
+        """The tokens of sentences, unframed and uncut, as `translate` takes them."""
+        return self._reader.encode_batch(list(texts))
+
+    @torch.inference_mode()
+    def translate(self, sentences: Ragged, advance: Advance = unwatched) -> list[list[Translation]]:
+        """Translate sentences; what has no tokens stays empty.
+
+        What a sentence becomes does not depend on the others, unless it is sampled: that draws
+        from torch's current random state.
+
+        :param advance: told how many more sentences are done, batch by batch.
+        :returns: ``n_best`` translations for each sentence, the best first.
+        """
+        found = [[EMPTY] * self._n_best for _ in range(sentences.n_rows)]
+        words = sentences.lengths.nonzero()[0]
+        advance(sentences.n_rows - len(words))
+        lengths = sentences.lengths[words].clip(max=self.longest)
+        budget = self._batch_tokens // self._options.beam
+        for batch in batches_by_length(lengths, budget, SHORTEST):
+            which = words[batch]
+            translated = self._translate_batch(sentences.take(which))
+            for index, translations in zip(which.tolist(), translated, strict=True):
+                found[index] = translations
+            advance(len(which))
+        return found
+
+    def _translate_batch(self, sentences: Ragged) -> list[list[Translation]]:
+        bundle = self._bundle
+        found = generate(
+            bundle.model,
+            sentence_batch(bundle, sentences, self._source).to(device_of(bundle)),
+            self._target,
+            bundle.description.vocabulary,
+            self._options,
+        )
+        by_rank = []
+        for rank in range(self._n_best):
+            texts = self._writer.decode_batch(found.rows(rank))
+            scores = found.scores[:, rank].tolist()
+            by_rank.append(
+                [
+                    Translation(one_line(text), score)
+                    for text, score in zip(texts, scores, strict=True)
+                ]
+            )
+        return [list(translations) for translations in zip(*by_rank, strict=True)]
+
+
+def _check_direction(bundle: Bundle, source: str, target: str) -> None:
+    known = bundle.description.languages
+    for language in (source, target):
+        if language not in known:
+            raise OptionError(
+                f"the model does not know the language {language!r}",
+                expected=f"one of {', '.join(sorted(known))}",
+            )
+    if source == target:
+        raise OptionError(
+            f"both languages are {source!r}", expected="a source and a target that differ"
+        )
+    asked, trained = Step((source, target)), directions(bundle)
+    if asked in trained:
+        return
+    objectives = trained_on(bundle)
+    if bundle.model.decoder is None:
+        problem = f"the model has no decoder: it was trained with {objectives} only"
+    elif not trained:
+        problem = f"the model was not trained to translate, but with {objectives}"
+    else:
+        problem = f"the model was not trained to translate from {source} to {target}"
+    can = " or ".join("from {} to {}".format(*step.languages) for step in trained)
+    raise OptionError(
+        problem,
+        expected=f"a direction that it was trained for: {can}" if can else "",
+        remedy=f"train it: xlm train --init {bundle.path} --objective mt:{asked} --data DATA",
+    )
+
+
+def _check_number(options: GenerationOptions, n_best: int) -> None:
+    if n_best > options.beam:
+        raise OptionError(
+            f"a beam of {options.beam} does not find {n_best} translations",
+            expected=f"n-best up to {options.beam}",
+            remedy=f"--beam {n_best} or more",
+        )

@@ -1,0 +1,192 @@
+# ruff: noqa: RUF001 (text in several scripts)
+"""``xlm export hf``: a model for transformers, opened there and compared before it has a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xlm_plugins.core.errors import OptionError, PluginError, RunError
+from xlm_plugins.core.files import write_json, write_text
+from xlm_plugins.inference.features import extract_features
+from xlm_plugins.interop.huggingface.files import CONFIG_NAME, SAFETENSORS_NAME
+from xlm_plugins.interop.huggingface.importing import OWN_TOKENIZER
+from xlm_plugins.interop.huggingface.mapping import class_of, config_of, notes_on, weights_of
+from xlm_plugins.interop.huggingface.model_card import model_card
+from xlm_plugins.interop.huggingface.reload import SAMPLE_NAME, TEXTS_NAME, Differences
+from xlm_plugins.interop.huggingface.tokenizer import has_form, write_tokenizer
+from xlm_plugins.interop.naming import LANGUAGES, POSITIONS
+from xlm_plugins.interop.new_bundle import check_out, new_folder
+from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.weights import named_weights, save_tensors
+from xlm_plugins.runs.layout import TOKENIZER_NAME
+
+TOLERANCE = 1e-3
+"""A larger difference of hidden states or scores is no rounding, and the export is refused."""
+
+SAMPLE = (
+    "In the beginning was the word, and the word was short.",
+    "Au début était le mot, et l'été fut très léger.",
+    "Am Anfang war das Wort, und das Wort war kürzer als gedacht.",
+    "В начале было слово, и слово было коротким.",
+    "आदि में वचन था",
+    "太初有道，道與神同在。",
+    "  two  spaces, 1,000.50 and MiXeD Case!",
+    "",
+)
+"""Texts that both tokenizers and both models read."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A model that can be exported and is not written yet.
+
+    :param bundle: as it is to be exported.
+    :param notes: what its user must know.
+    """
+
+    bundle: Bundle
+    out: Path
+    notes: tuple[str, ...]
+    has_tokenizer: bool
+    licence: str = "unknown"
+
+    @classmethod
+    def prepare(
+        cls, bundle: Bundle, out: Path, *, language: str | None = None, licence: str = "unknown"
+    ) -> Export:
+        """Look whether a model can be exported; nothing is written.
+
+        :param language: make it a model of this language alone, which needs no langs.
+        :raises XLMError: why it cannot.
+        """
+        check_out(out)
+        for package in ("transformers", "tokenizers"):
+            if find_spec(package) is None:
+                raise PluginError(
+                    f"the package {package} is not installed",
+                    remedy="pip install 'xlm-plugins[hf]'",
+                )
+        if language is not None:
+            bundle = _of_one_language(bundle, language)
+        class_of(bundle)
+        has_tokenizer = has_form(bundle)
+        notes = notes_on(bundle)
+        if has_tokenizer:
+            notes.append("text that spells a special token out is that token in transformers")
+        else:
+            notes.append("its tokenizer has no form in transformers: only our own is written")
+        return cls(bundle, out, tuple(notes), has_tokenizer, licence)
+
+    def write(self) -> Differences:
+        """Write the folder, open it in a process of its own, and compare.
+
+        :raises RunError: what was opened is not the model; nothing stays.
+        """
+        with new_folder(self.out) as folder, tempfile.TemporaryDirectory() as sample:
+            self._fill(folder)
+            found = self._compare(folder, Path(sample))
+            card = model_card(self.bundle, self.notes, self.licence, found, self.out.name)
+            write_text(folder / "README.md", card)
+        return found
+
+    def _fill(self, folder: Path) -> None:
+        write_json(folder / CONFIG_NAME, config_of(self.bundle))
+        save_tensors(folder / SAFETENSORS_NAME, weights_of(self.bundle))
+        if self.has_tokenizer:
+            write_tokenizer(self.bundle, folder)
+        shutil.copytree(self.bundle.path / TOKENIZER_NAME, folder / OWN_TOKENIZER)
+
+    def _compare(self, folder: Path, sample: Path) -> Differences:
+        self._write_sample(sample)
+        tree = _reloaded(folder, sample)
+        texts = tree.get("texts_differ") if tree["tokenizer"] else None
+        found = Differences(tree["class"], tree["hidden"], tree["scores"], texts)
+        if not max(found.hidden, found.scores) <= TOLERANCE:
+            raise RunError(
+                f"{found.class_name} computes something else: hidden states differ by "
+                f"{found.hidden:.2g}, scores by {found.scores:.2g}; nothing was kept",
+                expected=f"at most {TOLERANCE:g}",
+                remedy="another version of transformers, such as that of the extra hf",
+            )
+        return found
+
+    def _write_sample(self, folder: Path) -> None:
+        bundle, vocabulary = self.bundle, self.bundle.description.vocabulary
+        rows = bundle.tokenizer.encode_batch(list(SAMPLE))
+        ids = [row.tolist() for row in rows.framed(*vocabulary.frame).rows]
+        longest = min(max(map(len, ids)), bundle.description.options.max_positions)
+        grid = torch.full((len(ids), longest), vocabulary.roles["pad"])
+        for row, values in enumerate(ids):
+            grid[row, : len(values)] = torch.tensor(values[:longest])
+        n_languages = max(len(bundle.description.languages), 1)
+        languages = (torch.arange(len(ids)) % n_languages)[:, None].repeat(1, longest)
+        hidden = extract_features(bundle, grid, languages)
+        with torch.no_grad():
+            scores = bundle.model.stack("encoder").scores(hidden[-1].flatten(0, 1))
+        tensors = {f"hidden.{number}": states for number, states in enumerate(hidden)}
+        tensors |= {"scores": scores.view(*grid.shape, -1), "ids": grid, "languages": languages}
+        tensors["mask"] = grid != vocabulary.roles["pad"]
+        save_tensors(folder / SAMPLE_NAME, {name: t.cpu() for name, t in tensors.items()})
+        said = {"texts": SAMPLE, "ids": ids, "has_tokenizer": self.has_tokenizer}
+        write_json(folder / TEXTS_NAME, said)
+
+
+def _reloaded(folder: Path, sample: Path) -> dict[str, Any]:
+    """What `reload` says in a fresh process, which knows the files alone.
+
+    :raises RunError: transformers cannot open them.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "xlm_plugins.interop.huggingface.reload", str(folder), str(sample)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
+    )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise RunError(f"transformers cannot open what was written: {said}; nothing was kept")
+    tree: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return tree
+
+
+def _of_one_language(bundle: Bundle, language: str) -> Bundle:
+    """The same model for one language, whose embedding becomes part of each position.
+
+    :raises OptionError: the model does not know it, or has no table of positions to add to.
+    """
+    description = bundle.description
+    known = description.known_languages
+    if known is None or language not in known:
+        raise OptionError(
+            f"--language {language}: the model "
+            + ("tells no languages apart" if known is None else "does not know it"),
+            expected=f"one of {', '.join(known)}" if known else "no --language",
+        )
+    if len(known) == 1:
+        return bundle
+    if description.options.position_embeddings != "learned":
+        raise OptionError(
+            "--language: its sinusoidal positions are no weights that a language could be added to",
+            expected="a model with learned positions",
+        )
+    alone = dataclasses.replace(description, languages={language: 0}, classifier=None)
+    weights = dict(named_weights(bundle.model))
+    weights[POSITIONS] = weights[POSITIONS] + weights.pop(LANGUAGES)[known[language]]
+    model = alone.build_model(bundle.objectives).eval()
+    with torch.no_grad():
+        for name, tensor in named_weights(model).items():
+            tensor.copy_(weights[name])
+    return dataclasses.replace(bundle, description=alone, model=model, classifier=None)

@@ -1,0 +1,89 @@
+"""``xlm import hf``: a folder in Hugging Face's format, or fairseq's, becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xlm_plugins.contracts.tokenizer import Tokenizer
+from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.files import read_tree
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.registry import Component
+from xlm_plugins.core.saved_tokenizers import load_tokenizer, saved_component
+from xlm_plugins.interop import fairseq
+from xlm_plugins.interop.foreign import write_encoder
+from xlm_plugins.interop.huggingface import encoder as huggingface
+from xlm_plugins.interop.huggingface.files import CONFIG_NAME
+from xlm_plugins.interop.huggingface.tokenizer import CONFIG_NAME as TOKENIZER_CONFIG_NAME
+from xlm_plugins.interop.huggingface.tokenizer import FAST_NAME
+from xlm_plugins.interop.new_bundle import check_out
+from xlm_plugins.interop.xlm.tokenizer import CODES_NAME, VOCABULARY_NAME, read_tokenizer
+
+OWN_TOKENIZER = "xlm-tokenizer"
+"""In what `xlm export hf` writes: our own saved tokenizer, which says more than theirs."""
+
+_TOKENIZER_FILES = (
+    "sentencepiece.bpe.model, a tokenizer.json of unigrams, or XLM's vocab.json and merges.txt; "
+    "with the plugin bytebpe also RoBERTa's, or a tokenizer.json of byte-level BPE"
+)
+
+
+def import_hugging_face(folder: Path, out: Path, plugins: Plugins) -> list[str]:
+    """Write the bundle of an encoder in Hugging Face's or fairseq's format.
+
+    :returns: what the user should know.
+    :raises XLMError: what cannot be imported, and why; nothing is written then.
+    """
+    check_out(out)
+    is_fairseq = (folder / fairseq.MODEL_NAME).is_file() and not (folder / CONFIG_NAME).is_file()
+    if not is_fairseq and not (folder / CONFIG_NAME).is_file():
+        raise BundleError(
+            f"{folder} holds no model" if folder.is_dir() else f"there is no folder {folder}",
+            expected=f"a folder with {CONFIG_NAME}, or fairseq's with {fairseq.MODEL_NAME}",
+            remedy="a checkpoint of the XLM implementation: xlm import xlm CHECKPOINT.pth OUT",
+        )
+    encoder = (fairseq if is_fairseq else huggingface).read_encoder(folder)
+    component, tokenizer = _tokenizer(folder, tuple(encoder.languages), plugins)
+    if is_fairseq and not fairseq.is_byte_level(folder):
+        fairseq.check_dictionary(folder, tokenizer.tokens())
+    return write_encoder(encoder, component, tokenizer, out, plugins, str(folder))
+
+
+def _tokenizer(
+    folder: Path, languages: tuple[str, ...], plugins: Plugins
+) -> tuple[Component, Tokenizer]:
+    """The folder's tokenizer, and the component that reads it.
+
+    :raises BundleError: there is none that an installed plugin reads.
+    """
+    own = folder / OWN_TOKENIZER
+    if own.is_dir():
+        return saved_component(plugins, own), load_tokenizer(plugins, own)
+    for component in plugins.registry.of("tokenizer"):
+        tokenizer: Tokenizer | None = component.load().from_hugging_face(folder)
+        if tokenizer is not None:
+            return component, tokenizer
+    if all((folder / name).is_file() for name in (VOCABULARY_NAME, CODES_NAME)):
+        path = folder / TOKENIZER_CONFIG_NAME
+        config = read_tree(path) if path.is_file() else {}
+        return read_tokenizer(folder, languages, config, plugins)
+    raise _no_tokenizer(folder)
+
+
+def _no_tokenizer(folder: Path) -> BundleError:
+    """Why a folder's tokenizer is not read."""
+    reason, remedy = "", "put the tokenizer's files that were published with it into the folder"
+    there = [name for name in (VOCABULARY_NAME, CODES_NAME) if (folder / name).is_file()]
+    if there:
+        reason = f": {there[0]} stands alone"
+    elif (folder / FAST_NAME).is_file():
+        model = read_tree(folder / FAST_NAME).get("model")
+        kind = model.get("type") if isinstance(model, dict) else None
+        reason = f": its {FAST_NAME} is of another kind, {kind}"
+    elif fairseq.is_byte_level(folder):
+        remedy = "put GPT-2's encoder.json and vocab.bpe, whose ids dict.txt has, into the folder"
+    return BundleError(
+        f"{folder} holds no tokenizer that can be read here{reason}",
+        expected=_TOKENIZER_FILES,
+        remedy=remedy,
+    )

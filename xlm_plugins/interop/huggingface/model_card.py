@@ -1,0 +1,135 @@
+"""The model card: ``README.md`` of an exported model, with the fields that Hugging Face reads."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xlm_plugins.inference.features import looks_back
+from xlm_plugins.model.bundle import Bundle
+
+if TYPE_CHECKING:
+    from xlm_plugins.interop.huggingface.reload import Differences
+
+_CONFIG_NAME, _METRICS_NAME = "config.toml", "metrics.jsonl"  # of a run's folder
+_UNKNOWN = "not recorded"
+
+
+def model_card(
+    bundle: Bundle, notes: Sequence[str], licence: str, found: Differences, name: str
+) -> str:
+    """The text of a model card.
+
+    :param found: what the comparison gave.
+    """
+    run = _run_of(bundle.path)
+    metrics = _metrics(run, bundle.path)
+    sections = {
+        "Languages": _languages(bundle),
+        "Data": _data(run),
+        "Metrics": "\n".join(f"- {key}: {value:.4g}" for key, value in metrics.items()) or _UNKNOWN,
+        "Licence": licence,
+        "Use": _use(bundle, found, name),
+        "What to know": "\n".join(f"- {note}" for note in notes) or "Nothing else.",
+        "Compared": _compared(found),
+    }
+    head = _front_matter(bundle, licence, metrics, found.class_name)
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    objectives = ", ".join(bundle.objectives) or "nothing that is recorded"
+    options = bundle.description.options
+    what = (
+        f"An encoder of {options.n_layers} layers of {options.dim}, trained on {objectives} with "
+        "xlm-plugins and exported by `xlm export hf`."
+    )
+    return f"{head}\n# {name}\n\n{what}\n\n{body}\n"
+
+
+def _front_matter(
+    bundle: Bundle, licence: str, metrics: Mapping[str, float], class_name: str
+) -> str:
+    """The card's fields, in YAML that is JSON as well, where a value needs quotes."""
+    fields: dict[str, Any] = {
+        "language": list(bundle.description.languages) or ["multilingual"],
+        "license": licence,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation" if looks_back(bundle) else "fill-mask",
+        "tags": ["xlm-plugins", class_name],
+        "metrics": ["perplexity"] if any(name.endswith("_ppl") for name in metrics) else [],
+    }
+    lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _languages(bundle: Bundle) -> str:
+    described = bundle.description
+    if described.known_languages is None or len(described.languages) < 2:
+        named = ", ".join(described.languages) or _UNKNOWN
+        return f"{named}. The model is not told the language of a text."
+    rows = [f"| {name} | {number} |" for name, number in described.languages.items()]
+    return "\n".join(["| language | `langs` |", "|---|---|", *rows])
+
+
+def _data(run: Path | None) -> str:
+    if run is None:
+        return _UNKNOWN
+    try:
+        tree = tomllib.loads((run / _CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return _UNKNOWN
+    train = tree.get("train", {})
+    # A folder's name says enough; where it lay is nobody's business.
+    data = f"`{Path(train['data']).name}`" if train.get("data") else _UNKNOWN
+    objectives = ", ".join(f"`{objective}`" for objective in train.get("objective", []))
+    steps = f", {train['steps']} updates" if train.get("steps") else ""
+    return f"{data}, objectives {objectives}{steps}." if objectives else data
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run that a bundle lies in: ``RUN/best/METRIC`` or ``RUN/checkpoints/step-N``."""
+    run = path.resolve().parent.parent
+    return run if (run / _CONFIG_NAME).is_file() else None
+
+
+def _metrics(run: Path | None, path: Path) -> Mapping[str, float]:
+    """What was measured on this very model: at its step, or when its metric was best."""
+    if run is None or not (run / _METRICS_NAME).is_file():
+        return {}
+    lines = (run / _METRICS_NAME).read_text(encoding="utf-8").splitlines()
+    records = [record for line in lines if (record := json.loads(line))["kind"] == "evaluation"]
+    name = path.resolve().name
+    measured = [record for record in records if name in record]
+    if measured:
+        sign = 1 if name.endswith("_ppl") else -1
+        chosen = min(measured, key=lambda record: sign * record[name])
+    else:
+        chosen = next((r for r in records if f"step-{r['step']}" == name), {})
+    return {k: v for k, v in chosen.items() if k.startswith(("valid_", "test_"))}
+
+
+def _use(bundle: Bundle, found: Differences, name: str) -> str:
+    lines = ["from transformers import AutoModelForMaskedLM, AutoTokenizer", ""]
+    lines += [f'model = AutoModelForMaskedLM.from_pretrained("{name}")']
+    if found.texts is None:
+        return "\n".join(["```python", *lines, "```"])
+    lines += [
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        'inputs = tokenizer("A text.", return_tensors="pt")',
+    ]
+    known = bundle.description.known_languages
+    if known and len(known) > 1:
+        first, number = next(iter(known.items()))
+        lines += [f'inputs["langs"] = inputs["input_ids"] * 0 + {number}  # {first}']
+    return "\n".join(["```python", *lines, "scores = model(**inputs).logits", "```"])
+
+
+def _compared(found: Differences) -> str:
+    text = (
+        f"Opened by {found.class_name} in a process of its own, the largest difference from the "
+        f"exported model was {found.hidden:.2g} in hidden states and {found.scores:.2g} in scores"
+    )
+    if found.texts is None:
+        return f"{text}. No tokenizer was compared."
+    return f"{text}; {len(found.texts)} of the sample texts had other token ids."

@@ -1,0 +1,252 @@
+"""``xlm import xlm``: a checkpoint of the reference implementation becomes a bundle.
+
+Such a file holds the weights (``model``, or ``encoder`` and ``decoder``), the options of the run
+(``params``) and the vocabulary (``dico_id2word``, ``dico_counts``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.tokenizer import Tokenizer
+from xlm_plugins.core.errors import BundleError, OptionError
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.registry import Component
+from xlm_plugins.core.selection import StackName
+from xlm_plugins.interop.new_bundle import check_out, write_bundle
+from xlm_plugins.interop.pickles import read_checkpoint
+from xlm_plugins.interop.xlm.memories import placed_memories, shared_copies
+from xlm_plugins.interop.xlm.options import (
+    DEFAULTS,
+    SUPPORTED,
+    chosen_objectives,
+    languages_of,
+    model_options,
+)
+from xlm_plugins.interop.xlm.vocabulary import Words, read_codes, words_of
+from xlm_plugins.interop.xlm.weights import stack_weights
+from xlm_plugins.model.description import ModelDescription
+
+TOKENIZER = "fastbpe"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import gave.
+
+    :param notes: what a user should know: what was assumed, or left out.
+    """
+
+    out: Path
+    description: ModelDescription
+    notes: tuple[str, ...]
+
+
+def import_xlm(
+    checkpoint: Path,
+    out: Path,
+    plugins: Plugins,
+    *,
+    codes: Path | None = None,
+    vocabulary: Path | None = None,
+) -> Imported:
+    """Write the bundle of an XLM checkpoint.
+
+    :param codes: the fastBPE codes that were published with it; without them the bundle takes
+        text that is cut into its tokens already.
+    :param vocabulary: the file of ``token count`` lines that was published with them.
+    :raises XLMError: what cannot be imported, and why; nothing is written then.
+    """
+    check_out(out)
+    if codes and not vocabulary:
+        raise OptionError(
+            f"--codes {codes} without --vocab",
+            expected="both, as they were published together",
+            remedy="--vocab VOCAB, the file of `token count` lines",
+        )
+    content = _checked(read_checkpoint(checkpoint), checkpoint)
+    try:
+        model = _read(content, checkpoint, plugins, codes, vocabulary)
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        raise BundleError(
+            f"{checkpoint} holds something that XLM does not write: "
+            f"{type(error).__name__}: {error}",
+            expected="a checkpoint as XLM saved it",
+        ) from error
+    write_bundle(
+        out, model.description, model.component, model.tokenizer, model.weights, str(checkpoint)
+    )
+    return Imported(out, model.description, model.notes)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a checkpoint holds, in our terms.
+
+    :param component: the tokenizer's.
+    :param weights: by our names.
+    """
+
+    description: ModelDescription
+    component: Component
+    tokenizer: Tokenizer
+    weights: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+def _read(
+    content: Mapping[str, Any],
+    checkpoint: Path,
+    plugins: Plugins,
+    codes: Path | None,
+    vocabulary: Path | None,
+) -> _Model:
+    params = {**DEFAULTS, **content["params"]}
+    words = words_of(content, params, checkpoint, vocabulary)
+    parts = _stacks(content)
+    _check_vocabulary(parts, words, checkpoint)
+    options = _options(params, parts)
+    component, tokenizer, notes = _tokenizer(words, codes, params, plugins)
+    description, left_out = _description(params, options, tokenizer, tuple(parts), plugins)
+    weights = _weights(parts, description)
+    return _Model(description, component, tokenizer, weights, (*notes, *left_out))
+
+
+def _checked(content: Any, checkpoint: Path) -> dict[str, Any]:
+    """The checkpoint, with ``params`` as a dictionary."""
+    stacks = {"model", "encoder", "decoder"}
+    if not isinstance(content, dict) or "params" not in content or not stacks & content.keys():
+        kind = type(content).__name__
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {kind}"
+        raise BundleError(
+            f"{checkpoint} is no checkpoint of XLM: it holds {found}",
+            expected="params, and model or encoder and decoder",
+            remedy="XLM-R, RoBERTa and Hugging Face folders: xlm import hf",
+        )
+    params = content["params"]
+    if isinstance(params, argparse.Namespace):
+        params = vars(params)
+    return {**content, "params": params}
+
+
+def _stacks(content: Mapping[str, Any]) -> dict[StackName, dict[str, Tensor]]:
+    """The weights of each stack, without what wrappers put before their names."""
+    names: dict[StackName, str] = {"encoder": "model" if "model" in content else "encoder"}
+    if "decoder" in content:
+        names["decoder"] = "decoder"
+    parts = {}
+    for stack, key in names.items():
+        given = content.get(key)
+        if not isinstance(given, Mapping) or not all(
+            isinstance(tensor, Tensor) for tensor in given.values()
+        ):
+            raise BundleError(
+                f"the checkpoint's {key!r} is no table of weights, or missing",
+                expected=SUPPORTED,
+            )
+        parts[stack] = {_unwrapped(name): tensor for name, tensor in given.items()}
+    return parts
+
+
+def _unwrapped(name: str) -> str:
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
+def _check_vocabulary(
+    parts: Mapping[StackName, Mapping[str, Tensor]], words: Words, checkpoint: Path
+) -> None:
+    for stack, weights in parts.items():
+        n_rows = len(weights.get("embeddings.weight", ()))
+        if n_rows != len(words.words):
+            raise BundleError(
+                f"{words.origin} has {len(words.words)} words, and the {stack} of {checkpoint} "
+                f"has embeddings of {n_rows}",
+                expected="one vocabulary",
+            )
+
+
+def _options(
+    params: Mapping[str, Any], parts: Mapping[StackName, Mapping[str, Tensor]]
+) -> ModelOptions:
+    weights = parts["encoder"]
+    widths = [len(t) for name, t in weights.items() if name.endswith("lin1.bias")]
+    positions = weights.get("position_embeddings.weight")
+    n_positions = 512 if positions is None else len(positions)
+    return model_options(params, n_positions, widths[0] if widths else None)
+
+
+def _description(
+    params: Mapping[str, Any],
+    options: ModelOptions,
+    tokenizer: Tokenizer,
+    stacks: tuple[StackName, ...],
+    plugins: Plugins,
+) -> tuple[ModelDescription, list[str]]:
+    languages = languages_of(params)
+    objectives, notes = chosen_objectives(params, stacks, languages, plugins)
+    layers = placed_memories(params, stacks, plugins)
+    vocabulary = tokenizer.vocabulary()
+    return ModelDescription(options, vocabulary, languages, stacks, layers, objectives), notes
+
+
+def _weights(
+    parts: Mapping[StackName, Mapping[str, Tensor]], description: ModelDescription
+) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for stack, given in parts.items():
+        weights |= stack_weights(given, description.options, len(description.languages), stack)
+    for copy in shared_copies(description.layers):
+        weights.pop(copy, None)
+    return weights
+
+
+def _tokenizer(
+    words: Words, codes: Path | None, params: Mapping[str, Any], plugins: Plugins
+) -> tuple[Component, Tokenizer, list[str]]:
+    """The tokenizer of the checkpoint's vocabulary, and what it takes."""
+    component = plugins.get("tokenizer", TOKENIZER)
+    build = component.load().from_vocabulary
+    languages = tuple(languages_of(params))
+    if codes is None:
+        tokenizer: Tokenizer = build(words.words, words.counts, None, languages=languages)
+        note = "no codes were given: text must be cut into the vocabulary's tokens already"
+        return component, tokenizer, [note]
+    lowercase, unaccented = _is_lowercase(words.words), _is_unaccented(words.words)
+    tokenizer = build(
+        words.words,
+        words.counts,
+        read_codes(codes),
+        languages=languages,
+        lowercase=lowercase,
+        remove_accents=unaccented,
+    )
+    notes = ["no word of the vocabulary has a capital: text is lower-cased"] if lowercase else []
+    notes += ["no word of the vocabulary has an accent: accents are removed"] if unaccented else []
+    return component, tokenizer, notes
+
+
+def _is_lowercase(words: Sequence[str]) -> bool:
+    """Whether a vocabulary was made of text in lower case, as XLM's English and 15-language ones.
+
+    Nothing else in a checkpoint says so.
+    """
+    return all(word == word.lower() for word in words)
+
+
+def _is_unaccented(words: Sequence[str]) -> bool:
+    """Whether a vocabulary was made of text without accents."""
+    return not any(
+        unicodedata.category(character) == "Mn"
+        for word in words
+        for character in unicodedata.normalize("NFD", word)
+    )

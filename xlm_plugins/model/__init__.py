@@ -1,0 +1,1 @@
+"""The model: network, description, and a bundle on disk with all that it needs."""

@@ -1,0 +1,1 @@
+"""Incremental decoding, greedy search, sampling and beam search."""

@@ -1,0 +1,141 @@
+"""Beam search for all sentences of a pool at once: no loop over sentences or beams.
+
+A hypothesis is worth the sum of its log-probabilities / length^penalty, the length counting the
+first EOS (SEMANTICS 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xlm_plugins.config.model import GenerationOptions
+
+
+@dataclass
+class Finished:
+    """The best closed hypotheses of each sentence, by falling score.
+
+    :param scores: -inf where there is none yet.  Shape: (n_sentences, beam)
+    :param tokens: from the token that they begin with on, without the closing EOS, filled up with
+        EOS.
+        Shape: (n_sentences, beam, longest)
+    :param lengths: how many of the tokens count.  Shape: (n_sentences, beam)
+    """
+
+    scores: Tensor
+    tokens: Tensor
+    lengths: Tensor
+
+    def take_in(self, scores: Tensor, tokens: Tensor, length: int) -> None:
+        """Keep the best of those that there are and some new ones.
+
+        :param scores: of the new ones, -inf for none.  Shape: (n_sentences, n_new)
+        :param tokens: shape (n_sentences, n_new, longest).
+        :param length: tokens of each new one.
+        """
+        lengths = torch.full_like(scores, length, dtype=torch.long)
+        every = torch.cat([self.scores, scores], 1)
+        self.scores, kept = every.topk(self.scores.shape[1])
+        self.lengths = torch.cat([self.lengths, lengths], 1).gather(1, kept)
+        self.tokens = _rows(torch.cat([self.tokens, tokens], 1), kept)
+
+    def copy(self) -> Finished:
+        return Finished(self.scores.clone(), self.tokens.clone(), self.lengths.clone())
+
+    def put(self, sentences: Tensor, others: Finished) -> None:
+        """Set the hypotheses of some sentences, by their numbers."""
+        self.scores[sentences], self.tokens[sentences] = others.scores, others.tokens
+        self.lengths[sentences] = others.lengths
+
+
+class Beam:
+    """Open hypotheses of a pool of sentences, ``options.beam`` each.
+
+    :param begin: the token that each sentence begins with.  Shape: (n_sentences,)
+    :param limits: greatest length of each sentence, that token and the closing EOS included.
+        Shape: (n_sentences,)
+    :param eos: closes a hypothesis.
+    """
+
+    def __init__(self, options: GenerationOptions, begin: Tensor, limits: Tensor, eos: int) -> None:
+        n_sentences, width = len(limits), options.beam
+        longest = int(limits.max()) if n_sentences else 1
+        self._options = options
+        self._limits = limits
+        self._eos = eos
+        self.length = 1
+        self.tokens = limits.new_full((n_sentences, width, longest), eos)
+        self.tokens[:, :, 0] = begin[:, None]
+        # All hypotheses are alike at first: only one of each sentence may go on.
+        self._sums = torch.full((n_sentences, width), -torch.inf, device=limits.device)
+        self._sums[:, 0] = 0.0
+        self.done = torch.zeros_like(limits, dtype=torch.bool)
+        scores = torch.full_like(self._sums, -torch.inf)
+        self.finished = Finished(scores, self.tokens, torch.ones_like(scores, dtype=torch.long))
+
+    @property
+    def last(self) -> Tensor:
+        """The token that each row ends with.  Shape: (n_sentences * beam,)"""
+        return self.tokens[:, :, self.length - 1].flatten()
+
+    def advance(self, log_probabilities: Tensor) -> Tensor:
+        """Lengthen every hypothesis by a token; those that end are closed.
+
+        :param log_probabilities: of the next token, -inf where it may not come.
+            Shape: (n_sentences * beam, vocabulary_size)
+        :returns: the row of its sentence that each row now goes on from.
+            Shape: (n_sentences, beam)
+        """
+        n_sentences, width = self._sums.shape
+        sums = self._sums.view(-1, 1) + log_probabilities
+        best, index = sums.view(n_sentences, -1).topk(2 * width)
+        parents, words = index // sums.shape[1], index % sums.shape[1]
+        is_end = words == self._eos
+        self._finish(best, parents, is_end)
+        # The best open ones, in order; there are enough, for at most one of each row ends.
+        ranks = torch.arange(2 * width, device=words.device) + 2 * width * is_end
+        kept = ranks.topk(width, largest=False).indices
+        parents, words = parents.gather(1, kept), words.gather(1, kept)
+        self._sums = best.gather(1, kept)
+        self.tokens = _rows(self.tokens, parents)
+        if self.length < self.tokens.shape[2]:
+            self.tokens[:, :, self.length] = words
+        self.length += 1
+        return parents
+
+    def _finish(self, best: Tensor, parents: Tensor, is_end: Tensor) -> None:
+        """Close what ends here, in sentences that are not done.
+
+        :param best: the sums of the best continuations, falling.  Shape: (n_sentences, 2 * beam)
+        """
+        options, width = self._options, self._sums.shape[1]
+        worst = self.finished.scores[:, -1]
+        reachable = best[:, 0] / self._limits**options.length_penalty
+        enough = worst > -torch.inf
+        self.done |= enough if options.early_stopping else enough & (worst >= reachable)
+        at_limit = (self._limits == self.length + 1)[:, None]
+        n_open_before = (~is_end).cumsum(1) - (~is_end).int()
+        closes = at_limit | (is_end & (n_open_before < width))
+        closes &= ~self.done[:, None]
+        scores = best / self.length**options.length_penalty
+        scores = scores.masked_fill(~closes, -torch.inf)
+        self.finished.take_in(scores, _rows(self.tokens, parents), self.length)
+        self.done |= at_limit[:, 0]
+
+    def keep_sentences(self, sentences: Tensor) -> None:
+        """Go on with some sentences only; their numbers among those that are left."""
+        self._limits = self._limits[sentences]
+        self._sums, self.tokens = self._sums[sentences], self.tokens[sentences]
+        self.done = self.done[sentences]
+        kept = self.finished
+        self.finished = Finished(
+            kept.scores[sentences], kept.tokens[sentences], kept.lengths[sentences]
+        )
+
+
+def _rows(of: Tensor, which: Tensor) -> Tensor:
+    """Pick hypotheses of each sentence.  Shapes: (n, a, longest), (n, b) -> (n, b, longest)"""
+    return of.gather(1, which[:, :, None].expand(-1, -1, of.shape[2]))

@@ -1,0 +1,1 @@
+"""The network alone: embeddings, attention, transformer, output."""

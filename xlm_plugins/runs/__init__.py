@@ -1,0 +1,1 @@
+"""The run folder: its layout, writing, finding models, metrics, curves.  Imports no torch."""

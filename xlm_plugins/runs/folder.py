@@ -1,0 +1,202 @@
+"""The run folder as the process that trains holds it: created, locked, written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from xlm_plugins.core.errors import RunError
+from xlm_plugins.core.files import write_json, write_text
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.runs.layout import (
+    BEST_NAME,
+    CHECKPOINTS_NAME,
+    CONFIG_NAME,
+    ENVIRONMENT_NAME,
+    LOCK_NAME,
+    METRICS_NAME,
+    ORDER_NAME,
+)
+from xlm_plugins.runs.whole_folders import (
+    clear_leftovers,
+    flush,
+    prune,
+    storing,
+    write_folder,
+)
+
+
+@dataclass
+class RunFolder:
+    """A run folder as one process has it.
+
+    Rank 0 holds it: no other run can write to it meanwhile.  The other ranks know it by name.
+    """
+
+    path: Path
+    _lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: str, plugins: Plugins) -> RunFolder:
+        """Make a new run folder.
+
+        :param config: the text of config.toml.
+        :raises RunError: it holds a run, or something else, or is in use.
+        """
+        if (path / CONFIG_NAME).exists():
+            raise RunError(
+                f"{path} already holds a run",
+                remedy=f"go on with it, --resume {path}, or choose another --out",
+            )
+        if path.exists() and any(entry.name != LOCK_NAME for entry in path.iterdir()):
+            raise RunError(f"{path} is not empty and is no run", remedy="choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path, _locked(path))
+        write_text(path / CONFIG_NAME, config)
+        write_json(path / ENVIRONMENT_NAME, _environment(plugins))
+        for written in (path / CONFIG_NAME, path):
+            flush(written)
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Hold a run folder to go on with it.
+
+        :raises RunError: it holds no run, or is in use.
+        """
+        if not (path / CONFIG_NAME).is_file():
+            raise RunError(
+                f"{path} holds no run: it has no {CONFIG_NAME}",
+                remedy="name the folder of a run, or leave out --resume",
+            )
+        folder = cls(path, _locked(path))
+        for parent in (path / CHECKPOINTS_NAME, path / BEST_NAME):
+            clear_leftovers(parent)
+        return folder
+
+    @property
+    def writing(self) -> bool:
+        """Whether this process writes, which rank 0 alone does."""
+        return self._lock is not None
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS_NAME
+
+    @property
+    def hypotheses(self) -> Path:
+        """What evaluations translated, a folder a step."""
+        return self.path / "hypotheses"
+
+    def save_checkpoint(self, update: int, fill: Callable[[Path], None], keep: int) -> Path:
+        """Write a checkpoint, and remove all but the newest.
+
+        :param update: updates done.
+        :param fill: writes the files into the folder that it is given.
+        :param keep: how many stay.
+        :returns: the checkpoint's folder.
+        :raises StorageError: the disk refuses it; older ones are as they were.
+        """
+        checkpoints = self.path / CHECKPOINTS_NAME
+        written = checkpoints / f"step-{update}"
+        with storing(written):
+            write_folder(written, fill)
+            prune(checkpoints, update, keep)
+        return written
+
+    def save_best(
+        self, improved: Sequence[str], fill: Callable[[Path], None], metrics: Sequence[str]
+    ) -> list[Path]:
+        """Write the bundle that is now the best by some metrics.
+
+        :param metrics: all metrics that models are kept for; RUN means the best by the first.
+        :returns: the bundles' folders.
+        :raises StorageError: the disk refuses it; the best before are as they were.
+        """
+        best = self.path / BEST_NAME
+        written = [best / name for name in improved]
+        with storing(best):
+            best.mkdir(exist_ok=True)
+            write_json(best / ORDER_NAME, list(metrics))
+            for folder in written:
+                write_folder(folder, fill)
+        return written
+
+    def remove(self) -> None:
+        """Delete the folder with all that is in it, where this process holds it."""
+        if self.writing:
+            shutil.rmtree(self.path)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _locked(path: Path) -> IO[str]:
+    lock = (path / LOCK_NAME).open("w")
+    try:
+        # The lock goes with the process, so a killed run never leaves a stale one.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise RunError(
+            f"{path} is in use by another run", remedy="wait for it, or choose another --out"
+        ) from error
+    except OSError:
+        pass  # a file system without locks: nothing can be told of other runs
+    return lock
+
+
+def free_run_path(name: str, root: Path = Path("runs")) -> Path:
+    """``runs/NAME-1``, or the next number that is free."""
+    number = 1
+    while (root / f"{name}-{number}").exists():
+        number += 1
+    return root / f"{name}-{number}"
+
+
+def _environment(plugins: Plugins) -> dict[str, object]:
+    libraries = ("torch", "numpy", "webdataset", "safetensors", "deepspeed")
+    installed = {name: v for name in libraries if (v := _version(name))}
+    return {
+        "command": sys.argv,
+        "directory": os.getcwd(),
+        "plugins": {s.distribution: s.version for s in plugins.states if s.state == "ok"},
+        "xlm-plugins": _version("xlm-plugins"),
+        "libraries": installed,
+        "python": platform.python_version(),
+        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "git": _git_state(),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except ImportError:
+        return None
+
+
+def _git_state() -> dict[str, object] | None:
+    """Commit and cleanness of the folder that the run was started in, if it is under git."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,43 @@
+"""What lies where in a run and in a bundle.
+
+::
+
+    RUN/config.toml           what `xlm train --config` repeats
+    RUN/environment.json      versions of plugins and libraries, git state, machine, command
+    RUN/metrics.jsonl         one JSON object a line
+    RUN/checkpoints/step-N/   a bundle, plus what training needs to go on
+    RUN/best/METRIC/          the bundle that was best by a validation metric
+    RUN/best/metrics.json     the metrics that models are kept for, the first one first
+    RUN/hypotheses/step-N/    what that evaluation translated, with the scores' signatures
+    RUN/plots/curves.png
+
+    BUNDLE/model.json         the model's description
+    BUNDLE/model.safetensors  its weights
+    BUNDLE/tokenizer/         its tokenizer
+    BUNDLE/plugins.json       which distributions made it
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIG_NAME = "config.toml"
+ENVIRONMENT_NAME = "environment.json"
+METRICS_NAME = "metrics.jsonl"
+CHECKPOINTS_NAME = "checkpoints"
+BEST_NAME = "best"
+ORDER_NAME = "metrics.json"
+LOCK_NAME = ".lock"
+
+BUNDLE_FORMAT = 1
+MODEL_NAME = "model.json"
+WEIGHTS_NAME = "model.safetensors"
+TOKENIZER_NAME = "tokenizer"
+
+
+def split_reference(reference: str) -> tuple[Path, str]:
+    """``RUN@WHICH`` as a path and what stands behind the ``@``; a path may have one of its own."""
+    run, _, which = reference.rpartition("@")
+    if not run or Path(reference).is_dir():
+        return Path(reference), ""
+    return Path(run), which

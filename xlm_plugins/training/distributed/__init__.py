@@ -1,0 +1,1 @@
+"""Several processes: found, compared, watched, and ended together."""

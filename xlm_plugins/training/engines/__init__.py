@@ -1,0 +1,1 @@
+"""Forward, backward, update and state, in plain torch or by DeepSpeed."""

@@ -1,0 +1,176 @@
+"""The interface of engines: forward, backward, update and state.
+
+Engines keep fp32 weights and moments by parameter name, so a checkpoint of one continues under
+another, at any world size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from xlm_plugins.contracts.batch import Batch, LossOutput, Step
+from xlm_plugins.contracts.objective import Trainable
+from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.distributed.signals import StopAsked
+from xlm_plugins.training.engines.training_state import TrainingState
+
+if TYPE_CHECKING:
+    from xlm_plugins.model.model import Model
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What an update did.
+
+    :param gradient_norm: over all parameters, before clipping; may be inf or NaN.
+    :param skipped: the norm was not finite, so weights and moments stay as they were.
+    """
+
+    gradient_norm: float
+    skipped: bool
+
+
+class Engine(ABC):
+    """Trains one model: gradients over micro-batches, then one update.
+
+    :param model: the root module; every forward passes through it.
+    :param world: this process among the others.
+    :param precision: fp32, bf16 (by autocast: parameters stay fp32) or fp16.
+
+    ``n_trained`` is how many numbers training changes.  Without ``can_generate`` every step of a
+    generation would be a collective, and ranks whose sentences end earlier would leave it.
+    """
+
+    n_trained: int
+    can_generate = True
+    asked_to_stop: Callable[[], bool] | None = None
+    """Whether a signal came to this process; set while a run can be stopped."""
+
+    def __init__(self, model: Model, world: World, precision: str) -> None:
+        self.model = model
+        self.device = world.device
+        self.rank = world.rank
+        self.world_size = world.world_size
+        self.precision = precision
+
+    @abstractmethod
+    def _forward(self, trainable: Trainable, batch: Batch) -> LossOutput:
+        """One pass through the root module, in the engine's precision."""
+
+    @abstractmethod
+    def _backward(self, loss: Tensor) -> None:
+        """Accumulate the gradient of the sum over ranks of this rank's loss."""
+
+    @abstractmethod
+    def step(self, rate: float) -> StepReport:
+        """Update the weights with the gradient accumulated since the last step.
+
+        :param rate: the run's learning rate; groups with a rate of their own derive theirs.
+        """
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """As `TrainingState.weights`.  Collective; whole on rank 0, empty on the others."""
+
+    @abstractmethod
+    def state(self) -> TrainingState:
+        """All that is needed to go on.  Collective; without tensors on ranks other than 0."""
+
+    def prepare(self, trainable: Trainable, batch: Batch, step: Step) -> Batch:
+        """Bring a batch to the device and let the objective complete it, without gradient."""
+        with self.inference():
+            return trainable.prepare(self.model, batch.to(self.device), step)
+
+    def forward_backward(self, trainable: Trainable, batch: Batch, scale: float) -> LossOutput:
+        """Accumulate the gradient of ``scale * loss``, summed over micro-batches and ranks.
+
+        :param scale: weight / targets of the global batch; the same on every rank.
+        :returns: this rank's sums for this micro-batch, without gradient.
+        """
+        output = self._forward(trainable, batch)
+        self._backward(output.loss * scale)
+        return LossOutput(*(part.detach() for part in output))
+
+    def evaluate(self, trainable: Trainable, batch: Batch) -> LossOutput:
+        """The loss in eval mode, without gradient.  Collective, as every forward is.
+
+        :raises StopAsked: as `stop_if_asked`.
+        """
+        self.stop_if_asked()
+        with self._evaluating():
+            return self._forward(trainable, batch.to(self.device))
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """While entered, the model is in eval mode and keeps no gradient."""
+        with self._evaluating(), self._autocast():
+            yield
+
+    def stop_if_asked(self) -> None:
+        """Leave an evaluation in whose middle a signal came.  Collective.
+
+        :raises StopAsked: on all ranks, if any was asked.
+        """
+        if self.asked_to_stop is not None and self.agree(float(self.asked_to_stop())):
+            raise StopAsked
+
+    @contextmanager
+    def keeping_loss_scale(self) -> Iterator[None]:
+        """While entered, skipped updates leave fp16's loss scaling as it is."""
+        yield
+
+    def gather(self, texts: list[str]) -> list[list[str]]:
+        """The texts of all ranks, rank by rank, on every rank."""
+        if self.world_size == 1:
+            return [texts]
+        gathered: list[list[str]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(gathered, texts)
+        return gathered
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks, on the device that the values came from; they are left as they are."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def agree(self, value: float) -> float:
+        """One value for all: the greatest over ranks, of a clock or a stop signal."""
+        return float(self._reduced(torch.tensor(value, dtype=torch.float64), dist.ReduceOp.MAX))
+
+    def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+        if self.world_size == 1:
+            return values.clone()
+        reduced = values.to(self.device, copy=True)
+        dist.all_reduce(reduced, operation)
+        return reduced.to(values.device)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(was_training)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Resolve ``--precision``: auto is bf16 on a GPU that has it, and fp32 elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A copy that later updates do not touch."""
+    return tensor.detach().to("cpu", copy=True)

@@ -1,0 +1,1 @@
+"""Parameter groups, AdamW and learning rates."""

@@ -1,0 +1,75 @@
+"""The learning rate of every update.
+
+A pure function of the update's number and of how much of the run is done, so that a resumed run
+needs nothing but these.
+"""
+
+from __future__ import annotations
+
+import math
+
+from xlm_plugins.config.training import OptimizerOptions
+
+WARMUP_START = 1e-7
+"""The rate of the first update of a warm-up."""
+
+COSINE_FLOOR = 1e-9
+"""Where a cosine period ends."""
+
+
+class LearningRate:
+    """The rate that the run's options ask for.
+
+    :param options: peak, schedule, warm-up and cosine periods.
+    :param warmup_start: the rate of the first update of the warm-up.
+    """
+
+    def __init__(self, options: OptimizerOptions, warmup_start: float = WARMUP_START) -> None:
+        self.options = options
+        self.warmup_start = warmup_start
+        self._decay = {
+            "constant": self._constant,
+            "cosine": self._cosine,
+            "inverse_sqrt": self._inverse_sqrt,
+            "linear": self._linear,
+        }[options.schedule]
+
+    def at(self, update: int, progress: float) -> float:
+        """The rate of an update.
+
+        :param update: its number, from 0.
+        :param progress: how much of the run is done before it, in [0, 1].
+        """
+        decayed = self._decay(update, min(max(progress, 0.0), 1.0))
+        if update >= self.options.warmup:
+            return decayed
+        rise = (self.options.lr - self.warmup_start) / self.options.warmup
+        return min(self.warmup_start + rise * update, decayed)
+
+    def _constant(self, update: int, progress: float) -> float:
+        return self.options.lr
+
+    def _linear(self, update: int, progress: float) -> float:
+        return self.options.lr * (1.0 - progress)
+
+    def _inverse_sqrt(self, update: int, progress: float) -> float:
+        """``lr * sqrt(warmup / n)`` (Attention Is All You Need, equation 3, peaking at lr)."""
+        warmup = max(self.options.warmup, 1)
+        return self.options.lr * math.sqrt(warmup / max(update, warmup))
+
+    def _cosine(self, update: int, progress: float) -> float:
+        """Warm restarts (SGDR, equation 5); without a period, one half-wave over the run."""
+        options = self.options
+        if options.cosine_period == 0:
+            return _half_wave(options.lr, progress)
+        into, period = float(max(update - options.warmup, 0)), float(options.cosine_period)
+        peak = options.lr
+        while into >= period:
+            into -= period
+            period = max(period * options.cosine_multiplier, 1.0)
+            peak *= options.cosine_shrink
+        return _half_wave(peak, into / period)
+
+
+def _half_wave(peak: float, share: float) -> float:
+    return COSINE_FLOOR + 0.5 * (peak - COSINE_FLOOR) * (1.0 + math.cos(math.pi * share))

@@ -1,0 +1,1 @@
+"""The job of pretraining: its plan, and how it is evaluated."""

@@ -1,0 +1,1 @@
+"""Weights and word vectors that a new model starts from."""
