@@ -1,0 +1,115 @@
+"""Components and their look-up by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from xlm_plugins import Component, MaskingOptions, PluginError
+from xlm_plugins.config import finetune_settings, settings
+from xlm_plugins.core.registry import RESERVED_NAMES, Registry, with_origin
+
+
+def component(name: str, kind: str = "objective", distribution: str = "xlm-one") -> Component:
+    made = Component(name, "collections:OrderedDict", MaskingOptions)
+    return with_origin(made, kind, distribution, "1.2")
+
+
+def test_a_component_is_found_by_name_and_by_full_name() -> None:
+    registry = Registry([component("tlm"), component("mlm")])
+    assert registry.get("objective", "tlm").name == "tlm"
+    assert registry.get("objective", "xlm-one/mlm").name == "mlm"
+    assert [c.name for c in registry.of("objective")] == ["mlm", "tlm"]
+
+
+def test_kinds_are_apart() -> None:
+    registry = Registry([component("x", "objective"), component("x", "layer")])
+    assert registry.get("layer", "x").kind == "layer"
+
+
+def test_two_of_one_name_are_refused_and_full_names_help() -> None:
+    registry = Registry([component("tlm"), component("tlm", distribution="xlm-two")])
+    with pytest.raises(PluginError) as error:
+        registry.get("objective", "tlm")
+    for part in ("xlm-one 1.2", "xlm-two 1.2", "xlm-one/tlm", "XLM_DISABLE_PLUGINS=xlm-two"):
+        assert part in str(error.value)
+    assert registry.get("objective", "xlm-two/tlm").distribution == "xlm-two"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(PluginError, match="did you mean tlm"):
+        Registry([component("tlm"), component("mlm")]).get("objective", "tlmm")
+
+
+def test_a_missing_plugin_is_answered_with_the_command_that_installs_it() -> None:
+    with pytest.raises(PluginError, match="pip install xlm-adapter"):
+        Registry().get("layer", "adapter")
+
+
+def test_a_full_name_is_answered_with_its_distribution() -> None:
+    with pytest.raises(PluginError, match="pip install my-adapters"):
+        Registry().get("layer", "my-adapters/adapter")
+
+
+def test_names_that_clash_are_told_for_each_and_full_names_help() -> None:
+    same = [component("tlm"), component("tlm", distribution="xlm-two")]
+    registry = Registry([*same, component("mlm"), component("tlm", "layer")])
+    conflicts = [registry.conflict(one) for one in registry.of("objective")]
+    assert conflicts[0] is None
+    assert [fault.cause for fault in conflicts[1:] if fault] == [
+        "the objective 'tlm' is brought by xlm-two 1.2 too",
+        "the objective 'tlm' is brought by xlm-one 1.2 too",
+    ]
+    assert all("xlm-one/tlm or xlm-two/tlm" in fault.remedy for fault in conflicts[1:] if fault)
+    (layer,) = registry.of("layer")
+    assert registry.conflict(layer) is None
+
+
+@pytest.mark.parametrize("name", RESERVED_NAMES)
+def test_the_name_of_a_core_section_is_a_conflict(name: str) -> None:
+    one = component(name)
+    fault = Registry([one]).conflict(one)
+    assert fault is not None
+    assert f"[{name}]" in fault.cause
+    assert f"--objective xlm-one/{name}" in fault.remedy
+
+
+def test_reserved_names_are_the_core_sections() -> None:
+    sections = {*settings.CORE_SECTIONS, *finetune_settings.CORE_SECTIONS}
+    assert sections == set(RESERVED_NAMES)
+
+
+def test_the_target_is_imported_when_it_is_asked_for() -> None:
+    from xlm_plugins import Layer
+
+    made = Component("x", "xlm_plugins:Layer", kind="layer")
+    assert made.load() is Layer
+
+
+@pytest.mark.parametrize(
+    ("target", "cause", "remedy"),
+    [
+        ("no_such_module:X", "own module 'no_such_module' is not there", "--force-reinstall xlm-x"),
+        ("xlm_plugins.contracts.layer:Layre", "layer has no Layre", "did you mean Layer"),
+        ("xlm_plugins:option", "option is not a class of the kind layer", "xlm_plugins.Layer"),
+        ("xlm_plugins:Tokenizer", "Tokenizer is not a class of the kind layer", "derive it"),
+    ],
+)
+def test_a_target_that_cannot_be_loaded_names_the_distribution_and_the_cause(
+    target: str, cause: str, remedy: str
+) -> None:
+    broken = with_origin(Component("x", target), "layer", "xlm-x", "3.0")
+    with pytest.raises(PluginError) as error:
+        broken.load()
+    assert f"layer 'x' of xlm-x 3.0 cannot be loaded from '{target}'" in error.value.problem
+    assert cause in error.value.problem
+    assert remedy in error.value.remedy
+    assert error.value.__cause__ is not None
+
+
+def test_options_come_checked() -> None:
+    assert component("tlm").options_from({"mask-prob": 0.3}).mask_prob == 0.3
+
+
+def test_a_kind_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(TypeError, match="kind"):
+        Registry([component("x", "colour")])
