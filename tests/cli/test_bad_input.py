@@ -63,7 +63,7 @@ def test_an_empty_file(source: Path, refused: Refused, text: str) -> None:
     refused(["prepare", source, "out"], source / "valid.en.txt", "is empty")
 
 
-def test_bytes_that_are_not_utf8_and_the_way_out(
+def test_bytes_that_are_not_utf8_and_the_hint(
     source: Path, tiny_data: Path, refused: Refused
 ) -> None:
     path = source / "train.fr.txt"
@@ -152,7 +152,7 @@ def test_evaluating_on_data_of_another_tokenizer(
 def test_the_command_that_is_told_mends_it(
     tiny_run: Path, tiny_source: Path, other_data: Path, refused: Refused
 ) -> None:
-    told = refused(["evaluate", tiny_run, "--data", other_data], "way out")
+    told = refused(["evaluate", tiny_run, "--data", other_data], "hint")
     command = re.search(r"xlm (prepare SOURCE OUT --tokenizer-from \S+)", told)[1].split()
     command[1:3] = [str(tiny_source), "mended"]
     assert main([*command, "--workers", "1"]) == 0

@@ -138,7 +138,7 @@ def test_a_users_error_prints_without_traceback(capsys: pytest.CaptureFixture[st
     assert cli.main(["greet", "nobody"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err == ("error: nobody is there\n  expected: a name\n  way out: xlm greet you\n")
+    assert printed.err == ("error: nobody is there\n  expected: a name\n  hint: xlm greet you\n")
 
 
 @pytest.mark.usefixtures("greet")
@@ -201,7 +201,7 @@ def test_a_command_of_a_disabled_plugin_is_answered_with_that(
     assert cli.main(["greet", "you"]) == 2
     told = capsys.readouterr().err
     assert "there is no command 'greet': xlm-greet 1.0 is disabled" in told
-    assert "way out: take it out of XLM_DISABLE_PLUGINS" in told
+    assert "hint: take it out of XLM_DISABLE_PLUGINS" in told
 
 
 def test_strict_refuses_a_broken_plugin_and_lets_the_sound_be(
@@ -218,7 +218,7 @@ def test_strict_refuses_a_broken_plugin_and_lets_the_sound_be(
         "error: plugins are broken or in conflict, and --strict-plugins\n"
         "  xlm-bad 1.0 (bad) is broken\n"
         "    RuntimeError: no luck (xlm_bad.py, line 1)\n"
-        "    way out: pip install --upgrade xlm-bad, "
+        "    hint: pip install --upgrade xlm-bad, "
         "or leave it out: XLM_DISABLE_PLUGINS=xlm-bad\n"
     )
 

@@ -43,7 +43,7 @@ def test_a_table_with_nothing_cut_off(capsys: pytest.CaptureFixture[str]) -> Non
     assert any(line.split()[:4] == ["off", "xlm-off", "1.0", "disabled"] for line in lines)
     assert any(line.split()[:4] == ["bad", "xlm-bad", "1.0", "broken"] for line in lines)
     start = lines.index("xlm-bad 1.0 (bad) is broken")
-    assert lines[start + 1 : start + 3] == [f"  {CAUSE}", f"  way out: {REMEDY}"]
+    assert lines[start + 1 : start + 3] == [f"  {CAUSE}", f"  hint: {REMEDY}"]
 
 
 @pytest.mark.usefixtures("installed")

@@ -240,7 +240,7 @@ def test_models_of_two_stacks_agree_or_the_user_decides(save: Save) -> None:
     assert str(error.value) == (
         "--init encoder=one has n-layers = 2, dropout = 0.1, and --init decoder=two has "
         "n-layers = 1, dropout = 0.3\nexpected: models of one shape\n"
-        "way out: say what the new model has: --n-layers, --dropout"
+        "hint: say what the new model has: --n-layers, --dropout"
     )
     tree = with_their_model({"model": {"n_layers": 2}}, flags | {"model": {"dropout": 0.5}})
     assert tree["model"] | {"dropout": 0.5} == tree["model"] | {"n_layers": 2, "dropout": 0.5}

@@ -8,9 +8,9 @@ import xlm_plugins
 from xlm_plugins import DivergenceError, RunError, XLMError
 
 
-def test_an_error_says_what_was_wrong_what_was_expected_and_the_way_out() -> None:
+def test_an_error_says_what_was_wrong_what_was_expected_and_the_hint() -> None:
     error = XLMError("it is 3", expected="2 or less", remedy="--it 2")
-    assert str(error).splitlines() == ["it is 3", "expected: 2 or less", "way out: --it 2"]
+    assert str(error).splitlines() == ["it is 3", "expected: 2 or less", "hint: --it 2"]
     assert (error.problem, error.expected, error.remedy) == ("it is 3", "2 or less", "--it 2")
 
 

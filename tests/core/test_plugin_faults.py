@@ -1,4 +1,4 @@
-"""Broken plugins, really installed: each is told with cause and way out, and disturbs nobody."""
+"""Broken plugins, really installed: each is told with cause and hint, and disturbs nobody."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Broken:
     """A plugin, and what is told of it.
 
     :param cause: parts of the cause.
-    :param remedy: parts of the way out.
+    :param remedy: parts of the hint.
     """
 
     source: str
@@ -175,7 +175,7 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("installed")
-def test_each_is_listed_with_its_cause_and_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_is_listed_with_its_cause_and_the_hint(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "--json"]) == 0
     rows = {row["distribution"]: row for row in json.loads(capsys.readouterr().out)}
     assert main(["plugins"]) == 0
@@ -187,7 +187,7 @@ def test_each_is_listed_with_its_cause_and_the_way_out(capsys: pytest.CaptureFix
             assert part in row["cause"], name
         for part in broken.remedy:
             assert part in row["remedy"], name
-        assert f"  {row['cause']}\n  way out: {row['remedy']}\n" in table
+        assert f"  {row['cause']}\n  hint: {row['remedy']}\n" in table
     assert rows["xlm-pkm"]["state"] == "conflict"
     assert "the layer 'pkm' is brought by xlm-twin 1.5 too" in rows["xlm-pkm"]["cause"]
     assert {row["state"] for name, row in rows.items() if name[4:] not in {*BROKEN, "pkm"}} == {
@@ -279,7 +279,7 @@ def test_a_hook_that_fails_in_a_run_ends_it_under_strict_only(
     assert main(["--strict-plugins", *command, "--out", str(tmp_path / "strict")]) == 2
     told = capsys.readouterr().err
     assert "the plugin xlm-watch 1.0 failed: in xlm_step_end: OSError: the disk is full" in told
-    assert "way out: pip install --upgrade xlm-watch" in told
+    assert "hint: pip install --upgrade xlm-watch" in told
     assert (tmp_path / "strict").exists() == left
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
     assert "the disk is full" in capsys.readouterr().err

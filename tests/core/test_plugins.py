@@ -105,7 +105,7 @@ def test_asking_for_what_it_would_have_brought_tells_the_cause(
     assert "xlm-bad 1.0 is broken" in error.value.problem
     assert cause in error.value.problem
     assert "xlm-bad" in error.value.remedy
-    with pytest.raises(PluginError, match=r"way out: .*\nnote: broken plugins may have brought it"):
+    with pytest.raises(PluginError, match=r"hint: .*\nnote: broken plugins may have brought it"):
         Plugins.discover().get("objective", "other")
 
 
@@ -118,7 +118,7 @@ def test_a_disabled_plugin_is_not_even_imported(
     assert state_of(plugins, "xlm-bad").state == "disabled"
     assert plugins.unmatched == ("xlm-other",)
     for name in ("bad", "xlm-bad", "xlm-bad/other", "Bad"):
-        with pytest.raises(PluginError, match=r"xlm-bad 1\.0 is disabled.*\n(.*\n)?way out: take"):
+        with pytest.raises(PluginError, match=r"xlm-bad 1\.0 is disabled.*\n(.*\n)?hint: take"):
             plugins.get("objective", name)
     with pytest.raises(PluginError) as error:
         plugins.get("objective", "good")

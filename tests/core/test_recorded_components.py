@@ -1,4 +1,4 @@
-"""A plugin that is gone: what was made with it says so, with distribution, version and way out."""
+"""A plugin that is gone: what was made with it says so, with distribution, version and hint."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_what_was_made_with_a_plugin_that_is_gone_names_it(
 
 def assert_named(gone: str, told: str) -> None:
     assert f"was made with the {gone} 'my-{gone}' of xlm-my-{gone} {VERSION}: " in told
-    assert f"way out: pip install 'xlm-my-{gone}=={VERSION}'" in told
+    assert f"hint: pip install 'xlm-my-{gone}=={VERSION}'" in told
     assert "Traceback" not in told
 
 

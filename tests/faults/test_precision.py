@@ -116,7 +116,7 @@ def test_losses_that_stay_non_finite_end_the_run_by_name(
     told = log.read_text()
     assert f"not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row" in told
     assert re.search(r"update \d+ \((mlm|tlm):\S+, samples \[\d+(, \d+){3,}", told)
-    assert "way out: lower --lr" in told
+    assert "hint: lower --lr" in told
     assert "Traceback" not in told
     faults.survive(fault, "the run: it cannot learn")
 

@@ -181,7 +181,7 @@ def test_directions_are_what_the_objectives_say_of_their_steps(bundle: Bundle) -
             "not trained to translate from en to de\n"
             "expected: a direction that it was trained for: "
             "from en to fr or from fr to en or from de to en\n"
-            "way out: train it: xlm train --init my-run --objective mt:en-de --data DATA",
+            "hint: train it: xlm train --init my-run --objective mt:en-de --data DATA",
         ),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_model_that_was_only_pretrained_says_what_to_train() -> None:
         Translator(pretrained, "en", "fr")
     assert str(caught.value) == (
         "the model has no decoder: it was trained with reading only\n"
-        "way out: train it: xlm train --init my-run --objective mt:en-fr --data DATA"
+        "hint: train it: xlm train --init my-run --objective mt:en-fr --data DATA"
     )
 
 

@@ -1,6 +1,6 @@
 """The one family of errors that users meet.
 
-Each says what was given, what was expected and the way out.  The command line prints them
+Each says what was given, what was expected and a hint.  The command line prints them
 without a traceback and exits with status 2 (``--debug`` shows the traceback).
 """
 
@@ -15,7 +15,7 @@ class XLMError(Exception):
 
     :param problem: what was given and why it cannot work, one sentence.
     :param expected: what would have been accepted.
-    :param remedy: the way out, a command where there is one.
+    :param remedy: the hint, a command where there is one.
     """
 
     exit_status = 2
@@ -28,7 +28,7 @@ class XLMError(Exception):
         if expected:
             lines.append(f"expected: {expected}")
         if remedy:
-            lines.append(f"way out: {remedy}")
+            lines.append(f"hint: {remedy}")
         super().__init__("\n".join(lines))
 
 

@@ -24,7 +24,7 @@ DISABLE_VARIABLE = "XLM_DISABLE_PLUGINS"
 
 @dataclass(frozen=True)
 class Fault:
-    """The cause, and the way out."""
+    """The cause, and a hint."""
 
     cause: str
     remedy: str
@@ -35,7 +35,7 @@ class AuthorError(PluginError):
 
 
 def explain(error: BaseException, distribution: str, module: str) -> Fault:
-    """Cause and way out of an error that a plugin raised.
+    """Cause and hint of an error that a plugin raised.
 
     :param distribution: the plugin's.
     :param module: the module that was imported or called, which tells the plugin's own package.

@@ -33,7 +33,7 @@ _FAULTS = (Exception, SystemExit)
 class PluginState:
     """One entry point: what it brought, or why it brought nothing.
 
-    ``state`` is ``ok``, ``disabled`` or ``broken``; ``cause`` and ``remedy``, the way out, are
+    ``state`` is ``ok``, ``disabled`` or ``broken``; ``cause`` and ``remedy``, the hint, are
     empty where it is ``ok``.  Components that clash with others are `Registry.conflict`'s to tell.
     """
 
@@ -162,7 +162,7 @@ class Plugins:
         return [state for state in self.states if state.state == "broken"]
 
     def faults(self) -> list[str]:
-        """What is broken and what is in conflict, each with cause and way out, as text."""
+        """What is broken and what is in conflict, each with cause and hint, as text."""
         found = []
         for state in self.states:
             if state.state == "broken":
@@ -250,4 +250,4 @@ def _check_free(names: Iterable[str], owners: dict[str, str]) -> None:
 
 
 def _told(what: str, fault: Fault) -> str:
-    return f"{what}\n  {fault.cause}\n  way out: {fault.remedy}"
+    return f"{what}\n  {fault.cause}\n  hint: {fault.remedy}"

@@ -30,7 +30,7 @@ def find_again(plugins: Plugins, kind: str, name: str, origin: str, what: str) -
     except PluginError as error:
         short = name.rpartition("/")[2]
         problem = f"{what} was made with the {kind} {short!r} of {origin}: {error.problem}"
-        # What stands in the way of an installed one is told with its own way out.
+        # What stands in the way of an installed one is told with its own hint.
         present = any(s.state == "disabled" and s.may_bring(name) for s in plugins.states)
         present = present or bool(plugins.registry.named(kind, name))
         remedy = error.remedy if present else _install(origin)

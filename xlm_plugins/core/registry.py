@@ -103,7 +103,7 @@ class Registry:
         if found:
             owners = " and ".join(f"{c.distribution} {c.version}" for c in found)
             raise PluginError(
-                f"several plugins bring the {kind} {name!r}: {owners}", remedy=_way_out(found)
+                f"several plugins bring the {kind} {name!r}: {owners}", remedy=_hint(found)
             )
         names = [c.name for c in self.of(kind)]
         distribution = name.rpartition("/")[0] or f"xlm-{name}"
@@ -132,7 +132,7 @@ class Registry:
         if not others:
             return None
         return Fault(
-            f"the {kind} {name!r} is brought by {' and '.join(others)} too", _way_out(same)
+            f"the {kind} {name!r} is brought by {' and '.join(others)} too", _hint(same)
         )
 
 
@@ -153,7 +153,7 @@ def _class_of(module: ModuleType, name: str, kind: str) -> Any:
     return found
 
 
-def _way_out(same: list[Component]) -> str:
+def _hint(same: list[Component]) -> str:
     """What to do about components of one kind and name."""
     names = " or ".join(c.full_name for c in same)
     return (

@@ -77,7 +77,7 @@ def test_a_file_of_no_language_is_refused(write: Write) -> None:
     assert refusal(train=file) == (
         f"{file} does not say its language\n"
         "expected: LANGUAGE=FILE, or a name such as train.en.tsv\n"
-        f"way out: en={file}, if it is English"
+        f"hint: en={file}, if it is English"
     )
 
 

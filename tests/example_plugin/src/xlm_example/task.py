@@ -29,7 +29,7 @@ class ExampleTask(Task):
         parts = []
         for split in SPLITS:
             files = sorted(Path(self.options.data).glob(f"{split}.*.tsv"))
-            # Users read this error: what was given, what would work, the way out.
+            # Users read this error: what was given, what would work, a hint.
             if not files and split != "test":
                 raise DataError(
                     f"{self.options.data!r} has no labelled texts for {split}",

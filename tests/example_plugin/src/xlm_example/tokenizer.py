@@ -40,7 +40,7 @@ class ExampleTokenizer(Tokenizer):
         counts: Counter[str] = Counter()
         for text in texts:  # one by one: the text may be larger than memory
             counts.update(text.lower() if options.lowercase else text)
-        # Users read this error: what was given, what would work, the way out.
+        # Users read this error: what was given, what would work, a hint.
         possible = len(cls.ROLES) + len(counts)
         if not len(cls.ROLES) < vocabulary_size <= possible:
             raise DataError(
