@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,9 +20,6 @@ from xlm_plugins.model.bundle import Bundle
 
 BATCH_TOKENS = 4096
 """Tokens that go through a model together, if nobody says otherwise."""
-
-CAUSAL, MASKED = frozenset({"clm"}), frozenset({"mlm", "tlm"})
-"""Objectives that predict the next token, and those that predict what a mask hides."""
 
 _LINE_ENDS = str.maketrans("\r\n", "  ")
 
@@ -61,6 +59,18 @@ def language_id(bundle: Bundle, language: str | None) -> int:
             expected=f"--language with one of {', '.join(sorted(known))}",
         )
     return known[language]
+
+
+def predicts(bundle: Bundle, what: Literal["next token", "masked tokens"]) -> bool:
+    """Whether the model was trained to predict this, by any of its objectives."""
+    return any(objective.predicts == what for objective in bundle.objectives.values())
+
+
+def is_causal(bundle: Bundle) -> bool:
+    """Whether the encoder was only ever trained with causal attention, and so must use it now."""
+    objectives = bundle.objectives.values()
+    only_next = all(objective.predicts == "next token" for objective in objectives)
+    return bundle.model.decoder is None and bool(objectives) and only_next
 
 
 def trained_on(bundle: Bundle) -> str:

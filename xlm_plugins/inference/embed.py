@@ -16,6 +16,7 @@ from xlm_plugins.inference.common import (
     Advance,
     batches_by_length,
     device_of,
+    is_causal,
     language_id,
     longest_sentence,
     sentence_batch,
@@ -23,7 +24,6 @@ from xlm_plugins.inference.common import (
     trained_on,
     unwatched,
 )
-from xlm_plugins.inference.features import looks_back
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.nn.pooling import mean_inside
 
@@ -57,7 +57,7 @@ class Embedder:
         self._language = language_id(bundle, language)
         self._tokenizer = tokenizer_of(bundle, language)
         self._n_layers = _number_of(layer, bundle.description.options.n_layers)
-        self._causal = looks_back(bundle)
+        self._causal = is_causal(bundle)
         if pool not in POOLS:
             raise OptionError(f"there is no pool {pool!r}", expected=" or ".join(POOLS))
         self._pool = pool

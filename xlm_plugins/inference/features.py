@@ -7,7 +7,7 @@ from torch import Tensor
 
 from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.core.errors import DataError, OptionError
-from xlm_plugins.inference.common import CAUSAL, device_of, tokenizer_of
+from xlm_plugins.inference.common import device_of, is_causal, tokenizer_of
 from xlm_plugins.model.bundle import Bundle
 
 
@@ -69,17 +69,12 @@ def extract_features(
         targets=nothing,
         sample_ids=torch.arange(len(grid)),
     ).to(device_of(bundle))
-    states = encoder.hidden_states(batch, causal=looks_back(bundle))
+    states = encoder.hidden_states(batch, causal=is_causal(bundle))
     real = real.to(batch.tokens.device)
     padded = [layer.new_zeros(*grid.shape, layer.shape[1]) for layer in states]
     for whole, layer in zip(padded, states, strict=True):
         whole[real] = layer
     return padded
-
-
-def looks_back(bundle: Bundle) -> bool:
-    """Whether the encoder has only ever looked back, and must not look ahead now."""
-    return bundle.model.decoder is None and set() < bundle.objectives.keys() <= CAUSAL
 
 
 def _only_language(bundle: Bundle) -> int:

@@ -12,11 +12,11 @@ from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.contracts.ragged import IntArray, Ragged
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.inference.common import (
-    CAUSAL,
     Advance,
     device_of,
     language_id,
     one_line,
+    predicts,
     tokenizer_of,
     trained_on,
     unwatched,
@@ -168,10 +168,10 @@ class Writer:
 
 
 def _check_objectives(bundle: Bundle) -> None:
-    if not bundle.objectives.keys() & CAUSAL:
+    if not predicts(bundle, "next token"):
         raise OptionError(
             f"the model does not write: it was trained on {trained_on(bundle)}",
-            expected="a model trained on clm",
+            expected="a model trained with an objective that predicts the next token, such as clm",
             remedy=f"train it: xlm train --init {bundle.path} --objective clm --data DATA",
         )
 

@@ -16,14 +16,13 @@ from xlm_plugins.contracts.ragged import IntArray, Ragged
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.inference.common import (
     BATCH_TOKENS,
-    CAUSAL,
-    MASKED,
     Advance,
     batches_by_length,
     cut,
     device_of,
     language_id,
     longest_sentence,
+    predicts,
     sentence_batch,
     tokenizer_of,
     trained_on,
@@ -52,16 +51,16 @@ class SentenceScore:
 
 def kinds_of_score(bundle: Bundle) -> tuple[str, ...]:
     """The kinds of score that a model was trained for, the preferred one first."""
-    objectives = bundle.objectives.keys()
-    can = {"causal": CAUSAL, "pseudo": MASKED}
-    return tuple(kind for kind, such in can.items() if objectives & such)
+    causal = ("causal",) if predicts(bundle, "next token") else ()
+    pseudo = ("pseudo",) if predicts(bundle, "masked tokens") else ()
+    return causal + pseudo
 
 
 class Scorer:
     """A bundle that says how probable sentences of one language are.
 
     ``causal``: the log-probability of the sentence, its closing EOS included, each token given
-    those before it; the sum of a trained clm's losses.
+    those before it; minus the summed loss of next-token prediction.
 
     ``pseudo``: the pseudo-log-likelihood (Salazar et al., arXiv 1910.14659, equation 2): the sum
     of each token's log-probability given all others, itself masked; without the EOS.
@@ -186,7 +185,8 @@ def _checked_kind(bundle: Bundle, kind: str | None) -> str:
         raise OptionError(
             f"the model does not say how probable a sentence is: it was trained on "
             f"{trained_on(bundle)}",
-            expected=f"a model trained on one of {', '.join(sorted(CAUSAL | MASKED))}",
+            expected="a model trained to predict the next token, such as by clm, or masked tokens, "
+            "such as by mlm",
             remedy=f"train it: xlm train --init {bundle.path} --objective mlm --data DATA",
         )
     if kind is not None and kind not in kinds:

@@ -14,6 +14,7 @@ class ExampleObjective(Objective):
     One instance lives in the trainer and one in every loader worker: keep no tensors in it.
     """
 
+    predicts = "masked tokens"  # so models trained on it `score` and `fill-mask`
     options: ExampleObjectiveOptions
 
     def layout(self, step: Step) -> Layout:
