@@ -87,5 +87,5 @@ def test_an_encoder_of_such_an_objective_alone_attends_causally(model: LoadedMod
     whole = model.extract_features(ids, languages)
     part = model.extract_features(ids[:3], languages[:3])
     torch.testing.assert_close(whole[:, :3], part)
-    with pytest.raises(OptionError, match="the first position sees no sentence"):
+    with pytest.raises(OptionError, match="its first position sees none of the sentence"):
         model.embed(TEXTS, "en", pool="first")
