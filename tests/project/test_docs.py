@@ -20,7 +20,11 @@ from xlm_plugins.model.nn.transformer import Stack
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "tests" / "example_plugin"
 PLUGINS_MD = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/*/README.md")]
+DOCUMENTS = [
+    path
+    for pattern in ("*.md", "docs/*.md", "recipes/*.md", "benchmarks/results/*.md", "tests/*/*.md")
+    for path in sorted(ROOT.glob(pattern))
+] + sorted(ROOT.glob("plugins/*/*/README.md"))
 
 NAMES = [name for name in xlm_plugins.__all__ if name != "__version__"]
 CLASSES = {name: found for name in NAMES if inspect.isclass(found := getattr(xlm_plugins, name))}
