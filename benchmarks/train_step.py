@@ -2,8 +2,8 @@
 
     python benchmarks/train_step.py [--objective mlm,clm,tlm] [--precision bf16]
 
-The step is whole: batch making, forward, backward, clipping, fused AdamW.  The model is that of
-PERFORMANCE: dim 256, 4 layers, 8 heads, vocabulary 7,965, dropout 0.1, none on attention weights.
+The step is whole: batch making, forward, backward, clipping, fused AdamW.  The model has
+dim 256, 4 layers, 8 heads, vocabulary 7,965, dropout 0.1, none on attention weights.
 MLM and CLM take 32 windows of 128 tokens, TLM 32 pairs of 10 to 150.  The text is random; speed
 does not depend on it.
 

@@ -2,7 +2,7 @@
 
     python benchmarks/translate.py [--rounds 9] [--threads 2]
 
-The model is that of PERFORMANCE: dim 256, 4 layers a stack, 8 heads, vocabulary 8,000, fp32; its
+The model has dim 256, 4 layers per stack, 8 heads, vocabulary 8,000, in fp32; its
 weights are random, for speed does not depend on them.  64 sentences at once, encoded and written
 greedily and by a beam of 4:
 

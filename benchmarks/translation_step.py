@@ -3,7 +3,7 @@
     python benchmarks/translation_step.py [--run RUN] [--rounds 5] [--steps 2] [--threads 2]
 
 A step is whole: batch making, generation where there is one, forward, backward, clipping, fused
-AdamW.  The model is that of PERFORMANCE: dim 256, 4 layers a stack, 8 heads, vocabulary 7,965,
+AdamW.  The model has dim 256, 4 layers per stack, 8 heads, vocabulary 7,965,
 dropout 0.1, none on attention weights, fp32.  Sentences are random, 5 to 100 tokens long (36 on
 average); a batch has about 2,000 tokens:
 
