@@ -1,4 +1,7 @@
-"""docs/semantics.md and docs/glossary.md: defaults are the code's, files and sections exist."""
+"""docs/semantics.md and docs/glossary.md: defaults are the code's, files and sections exist.
+
+Other pages are held to the files that they name, too.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,16 @@ def test_files_exist(text: str) -> None:
     found = files(text)
     assert len(found) > 15
     assert [name for name in sorted(found) if not any((p / name).exists() for p in PLACES)] == []
+
+
+PAGES = [*ROOT.glob("docs/[cmr]*.md"), ROOT / "recipes/README.md", *ROOT.glob("plugins/*/*/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_named_from_the_root_exist(page: Path) -> None:
+    named = r"(?:tests|benchmarks|xlm_plugins)/[\w/.-]*\w"
+    for path in re.findall(rf"(?<![\w/]){named}", page.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists(), path
 
 
 def test_docstrings_cite_sections_that_exist() -> None:
