@@ -27,7 +27,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Embedder(TextReader):
-    """A bundle that maps sentences of one language to vectors.
+    """A bundle that maps sentences of one language to vectors (docs/semantics.md, 8.1).
 
     :param language: of the sentences; required if the model knows several.
     :param layer: 0 is the embedding layer, 1 the first layer, -1 the last; later layers are not
