@@ -83,7 +83,7 @@ def test_kept_keys_and_values_give_what_a_whole_pass_gives(model: Model) -> None
     tokens = torch.randint(5, SIZE, (2, GROWTH + 3))
     states = Source(model.encoder(source), source.offsets)
     decoding = Decoding(model.decoder, 2, language=1, source=states)
-    stepwise = torch.stack([decoding.write(column) for column in tokens.T], 1)
+    stepwise = torch.stack([decoding.append(column) for column in tokens.T], 1)
     batch = Batch(
         tokens.flatten(),
         torch.arange(tokens.shape[1]).repeat(2),
