@@ -144,9 +144,9 @@ def greedy_or_sample(
     pool = _Pool(begin, limits, vocabulary.roles["eos"])
     forbidden = _forbidden(vocabulary, limits.device)
     for length in range(1, pool.longest):
-        log_shares = decoding.stack.scores(decoding.append(pool.last)).float().log_softmax(1)
-        chosen = _choose(log_shares.index_fill(1, forbidden, -torch.inf), options)
-        pool.append(chosen, log_shares, length)
+        log_probs = decoding.stack.scores(decoding.append(pool.last)).float().log_softmax(1)
+        chosen = _choose(log_probs.index_fill(1, forbidden, -torch.inf), options)
+        pool.append(chosen, log_probs, length)
         still = pool.is_open.nonzero()[:, 0]
         if not len(still):
             break
@@ -171,15 +171,15 @@ class _Pool:
         self._lengths = torch.zeros_like(limits)
         self._sums = torch.zeros(n_sentences, device=limits.device)
 
-    def append(self, chosen: Tensor, log_shares: Tensor, length: int) -> None:
+    def append(self, chosen: Tensor, log_probs: Tensor, length: int) -> None:
         """Add a token to each unfinished sentence; one at its limit is closed.
 
         :param chosen: shape (n_left,).
-        :param log_shares: log-probabilities.  Shape: (n_left, vocabulary_size)
+        :param log_probs: log-probabilities.  Shape: (n_left, vocabulary_size)
         :param length: tokens so far, the first EOS included.
         """
         self.last = chosen.masked_fill(self._limits[self.left] == length + 1, self._eos)
-        gained = log_shares.gather(1, self.last[:, None])[:, 0]
+        gained = log_probs.gather(1, self.last[:, None])[:, 0]
         self._sums[self.left] += gained.masked_fill(~self.is_open, 0.0)
         self.is_open &= self.last != self._eos
         self._tokens[self.left, length] = self.last.masked_fill(~self.is_open, self._eos)
@@ -215,8 +215,8 @@ def beam_search(
     found = beam.finished.copy()
     left = torch.arange(len(limits), device=limits.device)
     for _ in range(1, found.tokens.shape[2]):
-        log_shares = decoding.stack.scores(decoding.append(beam.last)).float().log_softmax(1)
-        decoding.continue_rows(beam.advance(log_shares.index_fill(1, forbidden, -torch.inf)))
+        log_probs = decoding.stack.scores(decoding.append(beam.last)).float().log_softmax(1)
+        decoding.continue_rows(beam.advance(log_probs.index_fill(1, forbidden, -torch.inf)))
         still = (~beam.done).nonzero()[:, 0]
         if len(still) < COMPACT_BELOW * len(left):
             found.put(left, beam.finished)
@@ -249,21 +249,21 @@ def _forbidden(vocabulary: Vocabulary, device: torch.device) -> Tensor:
     return torch.tensor(sorted(special), dtype=torch.long, device=device)
 
 
-def _choose(log_shares: Tensor, options: GenerationOptions) -> Tensor:
+def _choose(log_probs: Tensor, options: GenerationOptions) -> Tensor:
     """The most probable token of each row, or a sampled one (nucleus sampling, arXiv 1904.09751).
 
-    :param log_shares: shape (n_rows, vocabulary_size).
+    :param log_probs: shape (n_rows, vocabulary_size).
     :returns: shape (n_rows,).
     """
     if not options.sample:
-        return log_shares.argmax(1)
-    scores = log_shares / options.temperature
+        return log_probs.argmax(1)
+    scores = log_probs / options.temperature
     if options.top_k:
         least = scores.topk(min(options.top_k, scores.shape[1])).values[:, -1:]
         scores = scores.masked_fill(scores < least, -torch.inf)
-    shares = scores.softmax(1)
+    probs = scores.softmax(1)
     if options.top_p < 1:
-        ordered, order = shares.sort(descending=True)
+        ordered, order = probs.sort(descending=True)
         before = ordered.cumsum(1) - ordered
-        shares = shares.scatter(1, order, ordered.masked_fill(before >= options.top_p, 0.0))
-    return torch.multinomial(shares, 1)[:, 0]
+        probs = probs.scatter(1, order, ordered.masked_fill(before >= options.top_p, 0.0))
+    return torch.multinomial(probs, 1)[:, 0]

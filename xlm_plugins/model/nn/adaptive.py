@@ -47,8 +47,8 @@ class AdaptiveOutput(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             states = states.to(self.adaptive.head.weight.dtype)  # half in DeepSpeed's fp16
             if targets is None:
-                log_shares: Tensor = self.adaptive.log_prob(states).float()
-                return log_shares
+                log_probs: Tensor = self.adaptive.log_prob(states).float()
+                return log_probs
             with torch.no_grad():
                 n_correct = (self.adaptive.predict(states) == targets).sum()
             n_targets = torch.tensor(len(targets), device=states.device)

@@ -102,11 +102,11 @@ class _CrossEntropy(torch.autograd.Function):
         with torch.autocast(states.device.type, enabled=False):
             for begin in range(0, len(states), step):
                 rows, wanted = states[begin : begin + step].to(compute), targets[begin:][:step]
-                log_shares = linear(rows, matrix, offset).to(exact).log_softmax(1)
-                loss -= log_shares.gather(1, wanted[:, None]).sum()
-                n_correct += (log_shares.max(1).indices == wanted).sum()
+                log_probs = linear(rows, matrix, offset).to(exact).log_softmax(1)
+                loss -= log_probs.gather(1, wanted[:, None]).sum()
+                n_correct += (log_probs.max(1).indices == wanted).sum()
                 if gradient is not None:
-                    excess = log_shares.exp_()
+                    excess = log_probs.exp_()
                     excess[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
                     gradient.add(slice(begin, begin + step), rows, matrix, excess)
         if gradient is not None:
