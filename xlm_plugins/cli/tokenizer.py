@@ -62,9 +62,9 @@ def train(
 ) -> None:
     """Learn a vocabulary from TEXT and save it in a folder.
 
-    TEXT is one or more text files, one sentence a line, plain or .gz, .xz, .zst; or one SOURCE
-    as `xlm prepare` takes it.  A bounded sample is read, in which small files (or languages)
-    are favoured.
+    TEXT is one or more text files, one sentence per line, plain or .bz2, .gz, .xz, .zst; or one
+    SOURCE as `xlm prepare` takes it.  A bounded sample is read, in which small files (or
+    languages) are favoured.
     """
     from xlm_plugins.core.files import whole_folder
     from xlm_plugins.core.saved_tokenizers import mark_tokenizer
