@@ -25,7 +25,7 @@ from xlm_plugins.core.errors import BundleError, OptionError, PluginError
 from xlm_plugins.core.files import read_json
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.recorded_components import PLUGINS_NAME, find_again, options_again
+from xlm_plugins.core.recorded_components import PLUGINS_NAME, resolve_options, resolve_recorded
 from xlm_plugins.core.selection import LayerSelection, Position, parse_positions
 
 _WHAT = "the model of --init"
@@ -265,7 +265,7 @@ def _known(
         found = placed.get(component.full_name)
         if found and _are_alike(found):
             options = dict(found[0].options)
-            tree[name] = to_mapping(options_again(component, options, found[0].origin, _WHAT))
+            tree[name] = to_mapping(resolve_options(component, options, found[0].origin, _WHAT))
     return tree
 
 
@@ -276,8 +276,8 @@ def _are_alike(layers: Sequence[_Layer]) -> bool:
 def _again(full_name: str, layer: _Layer, plugins: Plugins) -> tuple[str, dict[str, Any]]:
     """What users call a layer's component, and its options as the installed one reads them."""
     try:
-        component = find_again(plugins, "layer", full_name, layer.origin, _WHAT)
-        options = options_again(component, dict(layer.options), layer.origin, _WHAT)
+        component = resolve_recorded(plugins, "layer", full_name, layer.origin, _WHAT)
+        options = resolve_options(component, dict(layer.options), layer.origin, _WHAT)
     except PluginError as error:
         raise PluginError(
             error.problem,
