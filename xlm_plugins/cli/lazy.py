@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
                 remedy=nearest(name, known),
             )
             # Plugins add commands to the program itself only.
-            raise error if ctx.parent else ctx.obj.plugins.told_of(name, error)
+            raise error if ctx.parent else ctx.obj.plugins.explain_unknown(name, error)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -21,7 +21,7 @@ from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.errors import OptionError, PluginError, RunError
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.recorded_components import find_again
+from xlm_plugins.core.recorded_components import resolve_recorded
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
 
@@ -105,7 +105,7 @@ def selected_components(
     for kind, name in named:
         origin = (made_with or {}).get(f"{kind}/{name.rpartition('/')[2]}")
         component = (
-            find_again(plugins, kind, name, origin, "the run")
+            resolve_recorded(plugins, kind, name, origin, "the run")
             if origin
             else plugins.get(kind, name)
         )

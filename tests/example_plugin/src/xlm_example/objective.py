@@ -22,9 +22,9 @@ class ExampleObjective(Objective):
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
         """Runs in loader workers.  Whatever is drawn is drawn from ``rng``; here nothing is."""
         (sentences,) = samples.sides  # a pair would have two
-        # Ids go by role: a number written here would be wrong for the next tokenizer.
-        eos, mask = self.vocabulary.roles["eos"], self.vocabulary.roles["mask"]
-        clean = sentences.framed(eos, eos)
+        # Ask the vocabulary for ids: a number written here would be wrong for another tokenizer.
+        mask = self.vocabulary.roles["mask"]
+        clean = sentences.framed(*self.vocabulary.frame)
         n_hidden = np.ceil(sentences.lengths * self.options.share)
         n_behind = np.repeat(clean.offsets[1:] - 1, clean.lengths) - np.arange(len(clean.values))
         is_hidden = (n_behind > 0) & (n_behind <= np.repeat(n_hidden, clean.lengths))
