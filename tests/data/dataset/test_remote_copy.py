@@ -19,10 +19,10 @@ from helpers.data_server import Server, serving
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.data.dataset import download as fetching
-from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset import retry
 from xlm_plugins.data.dataset.manifest import Manifest, StoredFile, Stream, TokenizerRecord
-from xlm_plugins.data.dataset.remote_copy import Copy, local_copy, open_data_set
-from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter, damages
+from xlm_plugins.data.dataset.remote_copy import RemoteCopy, local_copy, open_data_set
+from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter, find_damage
 from xlm_plugins.data.dataset.skip_bad_shards import SkippingReader
 
 RECORD = TokenizerRecord("words", "tests", "1", "abc", 100, {"unk": 3}, [])
@@ -53,7 +53,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A data set on a server, a cache of this test's own, and no time to lose."""
     monkeypatch.setenv("WDS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(retry, "PAUSES", (0.01, 0.02, 0.04))
     make_data_set(tmp_path / "data")
     with serving(tmp_path / "data") as server:
         yield server
@@ -78,13 +78,13 @@ def test_a_shard_is_fetched_when_a_block_of_it_is_read_and_then_kept(served: Ser
     assert again == folder
     assert {n for name, n in served.requests.items() if name.endswith(".tar")} == {1}
     assert served.requests["component.json"] == 1
-    assert damages(folder, manifest) == []
+    assert find_damage(folder, manifest) == []
 
 
 def test_what_is_not_there_yet_is_fetched_to_be_verified(served: Server) -> None:
     folder, manifest, _ = opened(served)
     served.actions["3.tar"] = ["garble"]
-    (told,) = damages(folder, manifest)
+    (told,) = find_damage(folder, manifest)
     assert f"{served.url}/3.tar does not have the checksum" in told
 
 
@@ -175,7 +175,7 @@ def test_a_cache_that_cannot_be_written_is_told(served: Server, tmp_path: Path) 
     with pytest.raises(DataError, match=f"{folder} cannot be written") as caught:
         read_all(manifest, reader)
     assert "--data-cache DIR" in caught.value.remedy
-    assert f"{folder} cannot be written" in damages(folder, manifest)[0]
+    assert f"{folder} cannot be written" in find_damage(folder, manifest)[0]
     with pytest.raises(DataError, match="cannot be written"):
         local_copy(served.url, tmp_path / "data" / "0.tar")
 
@@ -220,7 +220,7 @@ def test_a_cache_makes_room_among_all_its_data_sets_and_nothing_else(
     text = manifest.dumps().replace("train-en-", "train-xx-")
     (tmp_path / "data" / "manifest.json").write_text(text)
     second = local_copy(served.url, gigabytes=1.5 * manifest.shards[0].n_bytes / 1e9)
-    Copy.of(second).provide(manifest.shards[0])  # type: ignore[union-attr]
+    RemoteCopy.of(second).ensure(manifest.shards[0])  # type: ignore[union-attr]
     assert not list(first.glob("*.tar"))
     assert mine.is_file()
     assert (first / "manifest.json").is_file()
@@ -277,7 +277,7 @@ def test_processes_share_a_copy(served: Server, faults: Any) -> None:
         "[7, 8, 9, 10, 11, 12]\n"
     ] * 4
     folder, manifest = open_data_set(served.url)
-    assert damages(folder, manifest) == []
+    assert find_damage(folder, manifest) == []
     assert not list(folder.rglob("*.part"))
     faults.survive("four processes that fetch the same shards at once")
 

@@ -17,7 +17,7 @@ import numpy as np
 from xlm_plugins.contracts.batch import Batch, Step
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.contracts.ragged import IntArray
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 from xlm_plugins.data.batches.planning import BatchSizes
 from xlm_plugins.data.batches.pools import BlockTable, Pool, stream_languages
 from xlm_plugins.data.dataset.manifest import Manifest
@@ -72,7 +72,7 @@ class EvaluationBatches:
             if current is None or current[0] != pool:
                 current = (pool, self.table.read_pool(self.reader, self.pools[pool], None))
             samples = current[1].batch(number - int(ends[pool]) + self.n_batches[pool])
-            rng = generator("evaluation", self.table.stream.split, str(self.step), number)
+            rng = keyed_rng("evaluation", self.table.stream.split, str(self.step), number)
             yield self.objective.evaluation_batches(samples, self.step, rng), counts
 
 
@@ -98,16 +98,16 @@ def evaluation_batches(
     if frozenset(languages) not in have:
         return []
     stream = manifest.stream(split, languages)
-    cutting = dataclasses.replace(
-        sizes.cutting(layout, stream, step, manifest.tokenizer.roles["eos"]),
+    batching = dataclasses.replace(
+        sizes.batching(layout, stream, step, manifest.tokenizer.roles["eos"]),
         batch_tokens=min(sizes.batch_tokens, MOST_TOKENS),
         whole=True,
         by_length=False,
     )
-    table = BlockTable.of(stream, cutting)
+    table = BlockTable.of(stream, batching)
     pools = _pools(table)
     n_batches = [int(table.n_batches(blocks)) for blocks in pools]
-    reader = ShardReader(folder, manifest, patient=True)
+    reader = ShardReader(folder, manifest, retry=True)
     return EvaluationBatches(reader, table, pools, n_batches, objective, step, rank, world_size)
 
 

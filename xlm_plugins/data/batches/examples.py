@@ -19,7 +19,7 @@ from xlm_plugins.contracts.ragged import IntArray, Ragged, stack
 from xlm_plugins.contracts.task import LabelledTexts, TaskData, Values
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,6 @@ class ExampleBatches(Dataset[list[Batch]]):
         """The order of the rows in an epoch; the last one asked for is kept, for it takes a while
         to make one of many rows."""
         if self._order[0] != epoch:
-            order = generator(self._seed, "examples", epoch).permutation(self._examples.n_rows)
+            order = keyed_rng(self._seed, "examples", epoch).permutation(self._examples.n_rows)
             self._order = (epoch, order)
         return self._order[1]

@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 
 
-def generator(*key: int | str) -> np.random.Generator:
+def keyed_rng(*key: int | str) -> np.random.Generator:
     """The generator of one purpose: equal keys give equal numbers, on every machine.
 
     :param key: the run's seed, then what the numbers are for.

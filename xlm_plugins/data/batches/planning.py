@@ -22,8 +22,8 @@ import numpy as np
 from xlm_plugins.contracts.batch import Layout, Samples, Step
 from xlm_plugins.contracts.ragged import IntArray
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.data.batches.keyed_rng import generator
-from xlm_plugins.data.batches.pools import BlockReader, BlockTable, Cutting, Pool
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
+from xlm_plugins.data.batches.pools import Batching, BlockReader, BlockTable, Pool
 from xlm_plugins.data.dataset.manifest import Stream
 
 POOL_BLOCKS = 8
@@ -58,13 +58,13 @@ class BatchSizes:
         """
         return max(2, min(self.window, self.batch_tokens // self.lanes))
 
-    def cutting(self, layout: Layout, stream: Stream, step: Step, eos: int) -> Cutting:
+    def batching(self, layout: Layout, stream: Stream, step: Step, eos: int) -> Batching:
         """How one lane cuts the stream that a step reads."""
         n_sides = 2 if layout is Layout.PAIR else 1
         sides = tuple(stream.languages.index(code) for code in step.languages[:n_sides])
         share = self.batch_tokens / self.lanes
         by_length = self.by_length and layout is not Layout.STREAM
-        return Cutting(
+        return Batching(
             layout, sides, eos, self.max_length, self.stream_window, share, by_length=by_length
         )
 
@@ -99,9 +99,9 @@ class StreamPlan:
     """
 
     def __init__(
-        self, stream: Stream, cutting: Cutting, lanes: int, key: tuple[int | str, ...]
+        self, stream: Stream, batching: Batching, lanes: int, key: tuple[int | str, ...]
     ) -> None:
-        self.table = BlockTable.of(stream, cutting)
+        self.table = BlockTable.of(stream, batching)
         self.lanes = lanes
         self._key = key
         _check_stream(self.table, lanes)
@@ -123,7 +123,7 @@ class StreamPlan:
         name = (place.epoch, place.pool)
         if lane not in self._pools or self._pools[lane][0] != name:
             self._pools.pop(lane, None)  # before the next one is read: never both in memory
-            rng = generator(*self._key, "pool", place.epoch, lane, place.pool)
+            rng = keyed_rng(*self._key, "pool", place.epoch, lane, place.pool)
             self._pools[lane] = (name, self.table.read_pool(reader, place.blocks, rng))
         return self._pools[lane][1].batch(place.batch)
 
@@ -135,7 +135,7 @@ class StreamPlan:
         epoch, rest = _find(epochs, n - int(self._n_before[number][lane]))
         pool, turn = _find(deal.n_batches[epoch, lane], rest)
         n_batches = int(deal.n_batches[epoch, lane, pool])
-        batch = self._batch_at(turn, n - turn, n_batches) if self.table.cutting.by_length else turn
+        batch = self._batch_at(turn, n - turn, n_batches) if self.table.batching.by_length else turn
         blocks = deal.blocks[epoch, lane, pool]
         present = blocks[blocks < len(self.table.stream.blocks)]
         return Place(number * self._epochs_at_once + epoch, pool, present, batch)
@@ -150,7 +150,7 @@ class StreamPlan:
         :param first: the n that the pool begins with.
         """
         chunks = range(first // _DRAWN_AT_ONCE, (first + n_batches - 1) // _DRAWN_AT_ONCE + 1)
-        drawn = [generator(*self._key, "length", chunk).random(_DRAWN_AT_ONCE) for chunk in chunks]
+        drawn = [keyed_rng(*self._key, "length", chunk).random(_DRAWN_AT_ONCE) for chunk in chunks]
         of_pool = np.concatenate(drawn)[first % _DRAWN_AT_ONCE :][:n_batches]
         return int(np.count_nonzero(of_pool < of_pool[turn]))
 
@@ -177,7 +177,7 @@ class StreamPlan:
         n_blocks, n_epochs = len(self.table.stream.blocks), self._epochs_at_once
         shape = (n_epochs, self._pool_size, self._n_pools, self.lanes)
         dealt = np.full((n_epochs, self._pool_size * self._n_pools * self.lanes), n_blocks)
-        rng = generator(*self._key, "deal", number)
+        rng = keyed_rng(*self._key, "deal", number)
         in_order = np.tile(np.arange(n_blocks), (n_epochs, 1))
         dealt[:, :n_blocks] = rng.permuted(in_order, axis=1)
         blocks = dealt.reshape(shape).transpose(0, 3, 2, 1)
@@ -202,6 +202,6 @@ def _check_stream(table: BlockTable, lanes: int) -> None:
         )
     if not table.n_tokens.any():
         raise DataError(
-            f"{stream.name} has no sentence of 1 to {table.cutting.max_length} tokens",
+            f"{stream.name} has no sentence of 1 to {table.batching.max_length} tokens",
             remedy="raise --max-length, or prepare text that is cut in sentences",
         )

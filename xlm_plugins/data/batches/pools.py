@@ -1,6 +1,6 @@
 """Pools: a few blocks at a time, cut into samples, and the samples into batches.
 
-How many batches a pool gives follows from the manifest alone (`Cutting.n_batches`), so a plan
+How many batches a pool gives follows from the manifest alone (`Batching.n_batches`), so a plan
 can count them without reading a block; `read_pool` then reads the blocks and cuts them so.
 """
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from xlm_plugins.contracts.batch import Layout, Samples, Step
 from xlm_plugins.contracts.ragged import IntArray, Ragged, offsets_of, stack
-from xlm_plugins.data.dataset.manifest import Block, Stream, stand_in
+from xlm_plugins.data.dataset.manifest import Block, Stream, placeholder_rows
 
 
 class BlockReader(Protocol):
@@ -28,7 +28,7 @@ class BlockReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Cutting:
+class Batching:
     """How one stream is cut into samples and batches for one step.
 
     Sentences and pairs: those of 1 to ``max_length`` tokens (a pair: its longer side) are
@@ -115,29 +115,29 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockTable:
-    """Per block of a stream, what `Cutting.count` gives, and the number of its first sample.
+    """Per block of a stream, what `Batching.count` gives, and the number of its first sample.
 
     The arrays have one more entry, all 0, for a block that is not there. Shape: (n_blocks + 1,)
     """
 
     stream: Stream
-    cutting: Cutting
+    batching: Batching
     n_sentences: IntArray
     n_tokens: IntArray
     first: IntArray
 
     @classmethod
-    def of(cls, stream: Stream, cutting: Cutting) -> BlockTable:
+    def of(cls, stream: Stream, batching: Batching) -> BlockTable:
         """Count every block of a stream."""
-        counts = np.array([*map(cutting.count, stream.blocks), (0, 0)], np.int64)
-        streaming = cutting.layout is Layout.STREAM
+        counts = np.array([*map(batching.count, stream.blocks), (0, 0)], np.int64)
+        streaming = batching.layout is Layout.STREAM
         sizes = counts[:-1, 1] if streaming else [block.n_sentences for block in stream.blocks]
-        return cls(stream, cutting, counts[:, 0], counts[:, 1], offsets_of(np.asarray(sizes)))
+        return cls(stream, batching, counts[:, 0], counts[:, 1], offsets_of(np.asarray(sizes)))
 
     def n_batches(self, blocks: IntArray) -> IntArray:
         """Batches of each pool. Shape: (..., pool_size) block numbers -> (...)"""
-        cutting = self.cutting
-        return cutting.n_batches(
+        batching = self.batching
+        return batching.n_batches(
             self.n_sentences[blocks].sum(axis=-1), self.n_tokens[blocks].sum(axis=-1)
         )
 
@@ -151,13 +151,13 @@ class BlockTable:
             keeps the text's own order.
         :raises DataError: as the reader.
         """
-        cutting = self.cutting
+        batching = self.batching
         parts = [self._read_block(reader, block) for block in blocks]
-        sides = tuple(stack([part.sides[side] for part in parts]) for side in cutting.sides)
+        sides = tuple(stack([part.sides[side] for part in parts]) for side in batching.sides)
         lost = np.repeat([part.lost for part in parts], [part.sides[0].n_rows for part in parts])
-        if cutting.layout is Layout.STREAM:
+        if batching.layout is Layout.STREAM:
             ends = sides[0].offsets[1:].astype(np.int64)
-            values = np.insert(sides[0].values, ends, cutting.eos)
+            values = np.insert(sides[0].values, ends, batching.eos)
             return self._windows(blocks, values, np.repeat(lost, sides[0].lengths + 1), rng)
         return self._sentences(blocks, sides, lost, rng)
 
@@ -165,7 +165,7 @@ class BlockTable:
         block = self.stream.blocks[number]
         sides = reader.read(block)
         if sides is None:
-            return _Part(stand_in(block, len(self.stream.languages)), lost=True)
+            return _Part(placeholder_rows(block, len(self.stream.languages)), lost=True)
         return _Part(sides, lost=False)
 
     def _windows(
@@ -181,8 +181,8 @@ class BlockTable:
         """
         n_tokens = len(values)
         opening = int(rng.integers(n_tokens)) if rng else 0
-        n_windows = int(self.cutting.n_windows(np.asarray(n_tokens)))
-        offsets = np.minimum(np.arange(n_windows + 1) * self.cutting.window, n_tokens)
+        n_windows = int(self.batching.n_windows(np.asarray(n_tokens)))
+        offsets = np.minimum(np.arange(n_windows + 1) * self.batching.window, n_tokens)
         windows = Ragged(np.roll(values, -opening)[: offsets[-1]], offsets)
         order = rng.permutation(windows.n_rows) if rng else np.arange(windows.n_rows)
         ids = self._numbers(blocks, (offsets[:-1] + opening) % n_tokens, self.n_tokens)
@@ -197,7 +197,7 @@ class BlockTable:
         rng: np.random.Generator | None,
     ) -> Pool:
         lengths = np.stack([side.lengths.astype(np.int64) for side in sides])
-        kept = np.flatnonzero(self.cutting.keeps(lengths.max(axis=0)))
+        kept = np.flatnonzero(self.batching.keeps(lengths.max(axis=0)))
         order = rng.permutation(kept) if rng else kept
         framed = lengths.sum(axis=0) + 2 * len(sides)
         sizes = np.diff(self.first, append=self.first[-1])
@@ -220,7 +220,7 @@ class BlockTable:
         lengths: IntArray,
         lost: npt.NDArray[np.bool_],
     ) -> Pool:
-        if self.cutting.by_length:
+        if self.batching.by_length:
             rising = np.argsort(lengths, kind="stable")  # equally long ones stay shuffled
             order, lengths = order[rising], lengths[rising]
         n_batches = int(self.n_batches(np.asarray(blocks)))

@@ -23,14 +23,14 @@ from xlm_plugins.contracts.batch import Step
 from xlm_plugins.contracts.ragged import IntArray
 from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.selection import LossWeight
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 
 MAX_DRAWS = 5
 CHUNK_ITERATIONS = 4096
 
 
 @dataclass(frozen=True)
-class StepPlan:
+class ScheduledObjective:
     """One objective's part in the schedule.
 
     :param objective: its name.
@@ -90,20 +90,20 @@ class _Chunk(NamedTuple):
 class Schedule:
     """The order of updates.
 
-    :param plans: the objectives, in the order in which an iteration goes through them.
+    :param objectives: the objectives, in the order in which an iteration goes through them.
     :param seed: the run's.
     :raises RunError: no objective has a weight above 0 at any time.
     """
 
-    def __init__(self, plans: Sequence[StepPlan], seed: int) -> None:
-        self.plans = tuple(plans)
+    def __init__(self, objectives: Sequence[ScheduledObjective], seed: int) -> None:
+        self.objectives = tuple(objectives)
         self.seed = seed
-        self._choices = [(plan, step) for plan in self.plans for step in plan.steps]
+        self._choices = [(part, step) for part in self.objectives for step in part.steps]
         # What lies before each chunk known so far: updates, and updates of each choice.
         self._n_before = [0]
         self._counts_before = [np.zeros(len(self._choices), np.int64)]
         self._current: tuple[int, _Chunk] | None = None
-        if not any(weight > 0 for plan in self.plans for _, weight in plan.weight.points):
+        if not any(weight > 0 for part in self.objectives for _, weight in part.weight.points):
             raise RunError(
                 "every objective has the weight 0, so there is nothing to train",
                 remedy="give one of them a weight above 0, such as --objective mlm@1",
@@ -120,9 +120,9 @@ class Schedule:
         choice, iteration = int(chunk.choices[place]), int(chunk.iterations[place])
         earlier = self._counts_before[number][choice]
         occurrence = int(earlier + np.count_nonzero(chunk.choices[:place] == choice))
-        plan, step = self._choices[choice]
-        weight = plan.weight.at(iteration)
-        return Update(index, iteration, plan.objective, step, occurrence, weight)
+        part, step = self._choices[choice]
+        weight = part.weight.at(iteration)
+        return Update(index, iteration, part.objective, step, occurrence, weight)
 
     def _chunk_with(self, index: int) -> int:
         """The chunk that an update lies in; counts chunks up to there once, then remembers."""
@@ -136,7 +136,7 @@ class Schedule:
         return int(np.searchsorted(self._n_before, index, side="right")) - 1
 
     def _refuse_if_over(self, iteration: int) -> None:
-        last_points = [plan.weight.points[-1] for plan in self.plans]
+        last_points = [part.weight.points[-1] for part in self.objectives]
         if all(weight == 0 and iteration >= last for last, weight in last_points):
             raise RunError(
                 f"after {self._n_before[-1]} updates every objective has the weight 0 for good",
@@ -152,18 +152,20 @@ class Schedule:
         """Draw every place of every iteration, then leave out those of weight 0."""
         first = number * CHUNK_ITERATIONS
         iterations = np.arange(first, first + CHUNK_ITERATIONS)
-        n_draws = [plan.n_draws for plan in self.plans]
-        draws = generator(self.seed, "schedule", number).random((len(iterations), sum(n_draws)))
+        n_draws = [part.n_draws for part in self.objectives]
+        draws = keyed_rng(self.seed, "schedule", number).random((len(iterations), sum(n_draws)))
         choices = np.empty(draws.shape, np.int64)
         active = np.empty(draws.shape, bool)
-        first_choices = itertools.accumulate((len(plan.steps) for plan in self.plans), initial=0)
+        first_choices = itertools.accumulate(
+            (len(part.steps) for part in self.objectives), initial=0
+        )
         ends = np.cumsum(n_draws)
-        for plan, end, first_choice in zip(self.plans, ends, first_choices, strict=False):
-            places = slice(end - plan.n_draws, end)
+        for part, end, first_choice in zip(self.objectives, ends, first_choices, strict=False):
+            places = slice(end - part.n_draws, end)
             # The last bound is left out: rounding may leave it below a draw.
-            bounds = np.cumsum(plan.probabilities())[:-1]
+            bounds = np.cumsum(part.probabilities())[:-1]
             choices[:, places] = first_choice + np.searchsorted(bounds, draws[:, places], "right")
-            active[:, places] = (_weights(plan.weight, iterations) > 0)[:, None]
+            active[:, places] = (_weights(part.weight, iterations) > 0)[:, None]
         return _Chunk(choices[active], np.repeat(iterations, active.sum(axis=1)))
 
 

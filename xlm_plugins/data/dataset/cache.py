@@ -20,7 +20,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """While entered, no other process is at what the lock file stands for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -29,7 +29,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def after_others(path: Path) -> Iterator[None]:
+def single_flight(path: Path) -> Iterator[None]:
     """Wait until the process that came first is through; those that waited then go on together.
 
     So what the first one makes is there for all, and where it fails nobody waits twice.

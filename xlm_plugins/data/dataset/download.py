@@ -27,7 +27,7 @@ STALL_SECONDS = 30.0
 """How long a server may send nothing."""
 
 _CHUNK_BYTES = 2**20
-_MAY_PASS = {408, 425, 429}  # of the client's errors; those of a server may always pass
+_TRANSIENT_STATUS = {408, 425, 429}  # of the client's errors; those of a server may always pass
 
 
 def is_url(place: str) -> bool:
@@ -35,13 +35,13 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
-def url_of(base: str, path: str) -> str:
+def join_url(base: str, path: str) -> str:
     """The URL of a file below another one; a query, such as a signature, stays behind it."""
     parts = urlsplit(base)
     return parts._replace(path=f"{parts.path.rstrip('/')}/{quote(path)}").geturl()
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """A URL for people: without a password or a signature."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
@@ -55,7 +55,7 @@ def fetch_text(url: str) -> str:
     try:
         return b"".join(_chunks(url)).decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{shown(url)} is not text: {error}") from error
+        raise DataError(f"{redacted(url)} is not text: {error}") from error
 
 
 def fetch(url: str, file: StoredFile, path: Path) -> None:
@@ -75,20 +75,20 @@ def fetch(url: str, file: StoredFile, path: Path) -> None:
                 digest.update(chunk)
                 n_bytes += target.write(chunk)
         if (n_bytes, digest.hexdigest()) != (file.n_bytes, file.sha256):
-            raise _unlike(url, file, n_bytes)
+            raise _mismatch(url, file, n_bytes)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _unlike(url: str, file: StoredFile, n_bytes: int) -> DataError:
+def _mismatch(url: str, file: StoredFile, n_bytes: int) -> DataError:
     if n_bytes != file.n_bytes:
         return DataError(
-            f"{shown(url)} gave {n_bytes:,} bytes",
+            f"{redacted(url)} gave {n_bytes:,} bytes",
             expected=f"{file.n_bytes:,} bytes, as the manifest records",
         )
     return DataError(
-        f"{shown(url)} does not have the checksum that the manifest records",
+        f"{redacted(url)} does not have the checksum that the manifest records",
         remedy="the file was damaged or replaced: put it there again",
     )
 
@@ -106,24 +106,26 @@ def _chunks(url: str) -> Iterator[bytes]:
             remedy="give the URL, and say how it is opened: GOPEN_REWRITE='s3://=pipe:COMMAND s3://'",
         )
     try:
-        with _opened_by_python(url) if scheme in ("http", "https") else gopen(url) as stream:
+        with _open_http(url) if scheme in ("http", "https") else gopen(url) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
             if missing := getattr(stream, "length", None):  # of HTTP; Python itself is silent
                 raise http.client.IncompleteRead(b"", missing)
     except HTTPError as error:
         error.close()
-        permanent = error.code < 500 and error.code not in _MAY_PASS
+        permanent = error.code < 500 and error.code not in _TRANSIENT_STATUS
         kind = PermanentError if permanent else DataError
-        raise kind(f"{shown(url)} cannot be had: HTTP {error.code} {error.reason}") from error
+        raise kind(f"{redacted(url)} cannot be had: HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise DataError(f"{shown(url)} cannot be had: {type(error).__name__}: {reason}") from error
+        raise DataError(
+            f"{redacted(url)} cannot be had: {type(error).__name__}: {reason}"
+        ) from error
     except ValueError as error:
-        raise PermanentError(f"{shown(url)} cannot be had: {error}") from error
+        raise PermanentError(f"{redacted(url)} cannot be had: {error}") from error
 
 
-def _opened_by_python(url: str) -> http.client.HTTPResponse:
+def _open_http(url: str) -> http.client.HTTPResponse:
     request = Request(url, headers={"User-Agent": f"xlm-plugins/{__version__}"})
     answer: http.client.HTTPResponse = urlopen(request, timeout=STALL_SECONDS)
     return answer

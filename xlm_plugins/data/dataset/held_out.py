@@ -24,7 +24,7 @@ def held_out_text(
     if frozenset(languages) not in have:
         return ()
     stream = manifest.stream(split, languages)
-    reader = ShardReader(folder, manifest, patient=True)
+    reader = ShardReader(folder, manifest, retry=True)
     blocks = [reader.read_text(block) for block in stream.blocks]
     if not all(blocks):
         return ()  # training text is kept as ids alone

@@ -254,7 +254,7 @@ def length_table(sides: tuple[Ragged, ...]) -> npt.NDArray[np.int32]:
     return np.stack([longest, n_sentences, n_tokens], axis=1).astype(np.int32)
 
 
-def stand_in(block: Block, n_sides: int) -> tuple[Ragged, ...]:
+def placeholder_rows(block: Block, n_sides: int) -> tuple[Ragged, ...]:
     """Rows of zeros in the place of a block: as many, with as many tokens, as the manifest says.
 
     They are in another order than the block's own, and the first side of a pair is the longer.

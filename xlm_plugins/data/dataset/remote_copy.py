@@ -21,10 +21,10 @@ from pathlib import Path
 
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.files import write_json, write_text
-from xlm_plugins.data.dataset import retry as patience
-from xlm_plugins.data.dataset.cache import after_others, alone, cache_folder
-from xlm_plugins.data.dataset.download import fetch, fetch_text, is_url, shown, url_of
+from xlm_plugins.data.dataset.cache import cache_folder, exclusive_lock, single_flight
+from xlm_plugins.data.dataset.download import fetch, fetch_text, is_url, join_url, redacted
 from xlm_plugins.data.dataset.manifest import MANIFEST_NAME, Manifest, StoredFile
+from xlm_plugins.data.dataset.retry import with_retries
 
 ORIGIN_NAME = "origin.json"
 DEFAULT_GB = 50.0
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Copy:
+class RemoteCopy:
     """The copy of a data set.
 
     :param url: of the data set.
@@ -44,22 +44,22 @@ class Copy:
     most_bytes: int
 
     @classmethod
-    def of(cls, folder: Path) -> Copy | None:
+    def of(cls, folder: Path) -> RemoteCopy | None:
         """The copy that a folder is; None for a data set that is all there."""
         path = folder / ORIGIN_NAME
         return cls(folder, **json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
-    def provide(self, shard: StoredFile) -> None:
+    def ensure(self, shard: StoredFile) -> None:
         """Have a shard in the folder.
 
         :raises DataError: it cannot be had, or not be kept.
         """
         path = self.folder / shard.path
         if not path.is_file():
-            with _written(self.folder), after_others(self.folder / ".locks" / shard.path):
+            with _writing(self.folder), single_flight(self.folder / ".locks" / shard.path):
                 if not path.is_file():
                     self._make_room(shard.n_bytes)
-                    fetch(url_of(self.url, shard.path), shard, path)
+                    fetch(join_url(self.url, shard.path), shard, path)
         with contextlib.suppress(OSError):  # it decides no more than what makes room first
             os.utime(path)  # read last: the system's own times of access are often switched off
 
@@ -99,26 +99,26 @@ def local_copy(url: str, cache: Path | None = None, gigabytes: float | None = No
     default = float(os.environ.get("WDS_CACHE_SIZE") or 1e9 * DEFAULT_GB)
     most_bytes = int(default if gigabytes is None else 1e9 * gigabytes)
     try:
-        manifest_url = url_of(url, MANIFEST_NAME)
-        text = patience.patiently(lambda: fetch_text(manifest_url), patience.PAUSES)
+        manifest_url = join_url(url, MANIFEST_NAME)
+        text = with_retries(lambda: fetch_text(manifest_url))
     except DataError as error:
         expected = "the URL of a folder that `xlm prepare` made"
         raise DataError(error.problem, expected=expected, remedy=error.remedy) from error
-    manifest = Manifest.loads(text, f"{shown(url)}/{MANIFEST_NAME}")
+    manifest = Manifest.loads(text, f"{redacted(url)}/{MANIFEST_NAME}")
     if not manifest.files:
         raise DataError(
-            f"the manifest of {shown(url)} is of an older version and does not name all files",
+            f"the manifest of {redacted(url)} is of an older version and does not name all files",
             remedy="prepare the text again, or copy the folder here and give its path",
         )
-    _warn_of_little_room(manifest, url, most_bytes)
-    folder = root.resolve() / _name(url, text)
-    with _written(folder), alone(folder.with_name(f"{folder.name}.lock")):
-        _begin(Copy(folder, url, most_bytes), manifest, text)
+    _warn_if_cache_too_small(manifest, url, most_bytes)
+    folder = root.resolve() / _folder_name(url, text)
+    with _writing(folder), exclusive_lock(folder.with_name(f"{folder.name}.lock")):
+        _fetch_metadata(RemoteCopy(folder, url, most_bytes), manifest, text)
     return folder
 
 
 @contextlib.contextmanager
-def _written(folder: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
     """While entered, something is written to a copy.
 
     :raises DataError: the system refuses it.
@@ -133,34 +133,34 @@ def _written(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _begin(copy: Copy, manifest: Manifest, text: str) -> None:
+def _fetch_metadata(copy: RemoteCopy, manifest: Manifest, text: str) -> None:
     """Have all files but the shards; another process may have begun before."""
     folder = copy.folder
     folder.mkdir(parents=True, exist_ok=True)
     for file in manifest.files:
         path = folder / file.path
         if not path.is_file():
-            get = functools.partial(fetch, url_of(copy.url, file.path), file, path)
-            patience.patiently(get, patience.PAUSES)
+            get = functools.partial(fetch, join_url(copy.url, file.path), file, path)
+            with_retries(get)
     origin = {name: value for name, value in asdict(copy).items() if name != "folder"}
     write_json(folder / ORIGIN_NAME, origin)
     write_text(folder / MANIFEST_NAME, text)
 
 
-def _name(url: str, manifest: str) -> str:
+def _folder_name(url: str, manifest: str) -> str:
     """Another address, or other content at the same one, is another copy."""
-    address = shown(url).rstrip("/")
+    address = redacted(url).rstrip("/")
     key = hashlib.sha256(f"{address}\n{manifest}".encode()).hexdigest()[:12]
     return f"{re.sub(r'[^A-Za-z0-9_-]', '-', address.rpartition('/')[2])}-{key}"
 
 
-def _warn_of_little_room(manifest: Manifest, url: str, most_bytes: int) -> None:
+def _warn_if_cache_too_small(manifest: Manifest, url: str, most_bytes: int) -> None:
     n_bytes = sum(shard.n_bytes for shard in manifest.shards)
     if n_bytes > most_bytes:
         _log.warning(
             "%s has %.3g GB of shards and the cache holds %.3g GB: shards will be fetched again "
             "and again; raise --data-cache-gb",
-            shown(url), n_bytes / 1e9, most_bytes / 1e9,
+            redacted(url), n_bytes / 1e9, most_bytes / 1e9,
         )  # fmt: skip
 
 

@@ -24,8 +24,7 @@ from webdataset.writer import TarWriter
 from xlm_plugins.contracts.ragged import IntArray, Ragged
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.files import checksum
-from xlm_plugins.data.dataset import retry as patience
-from xlm_plugins.data.dataset.download import fetch_text, url_of
+from xlm_plugins.data.dataset.download import fetch_text, join_url
 from xlm_plugins.data.dataset.manifest import (
     MANIFEST_NAME,
     TRAIN,
@@ -34,7 +33,8 @@ from xlm_plugins.data.dataset.manifest import (
     StoredFile,
     length_table,
 )
-from xlm_plugins.data.dataset.remote_copy import Copy
+from xlm_plugins.data.dataset.remote_copy import RemoteCopy
+from xlm_plugins.data.dataset.retry import with_retries
 
 _HEADER_BYTES = 256
 Result = TypeVar("Result")
@@ -126,19 +126,19 @@ class ShardReader:
 
     :param folder: the data set.
     :param manifest: its manifest.
-    :param patient: try again, for a while, what cannot be read.
-    :param who: what its log lines begin with, such as ``rank 1: ``.
+    :param retry: try again, for a while, what cannot be read; a copy's reader always does.
+    :param log_prefix: what its log lines begin with, such as ``rank 1: ``.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, *, patient: bool = False, who: str = ""
+        self, folder: Path, manifest: Manifest, *, retry: bool = False, log_prefix: str = ""
     ) -> None:
         self._folder = folder
         self._shards = manifest.shards
         self._vocabulary_size = manifest.tokenizer.size
-        self._copy = Copy.of(folder)
-        self._pauses = patience.PAUSES if patient or self._copy else ()
-        self._who = who
+        self._copy = RemoteCopy.of(folder)
+        self._retry = retry or self._copy is not None
+        self._log_prefix = log_prefix
 
     def read(self, block: Block) -> tuple[Ragged, ...]:
         """The block's rows, one `Ragged` for each language in sorted order; read-only.
@@ -158,7 +158,7 @@ class ShardReader:
             self._check(block, sides)
             return sides
 
-        return self._patiently(block, rows)
+        return self._read(block, rows)
 
     def read_text(self, block: Block) -> tuple[list[str], ...]:
         """The sentences of a held-out block as text, a list for each language in sorted order.
@@ -176,29 +176,30 @@ class ShardReader:
                 raise self._damaged(block, f"{block.key} does not have {block.n_sentences} lines")
             return tuple(found)
 
-        return self._patiently(block, texts)
+        return self._read(block, texts)
 
-    def check_origin(self) -> None:
+    def check_reachable(self) -> None:
         """Refuse to go on where not a shard but the whole data set is gone.
 
         :raises DataError: not even its manifest can be had.
         """
         if self._copy is not None:
-            fetch_text(url_of(self._copy.url, MANIFEST_NAME))
+            fetch_text(join_url(self._copy.url, MANIFEST_NAME))
         elif not (self._folder / MANIFEST_NAME).is_file():
             raise DataError(f"the data set {self._folder} is gone")
 
-    def _patiently(self, block: Block, read: Callable[[BinaryIO], Result]) -> Result:
+    def _read(self, block: Block, read: Callable[[BinaryIO], Result]) -> Result:
         """Open a block's shard and read from it, again and again if need be."""
         shard = self._shards[block.shard]
         forget = functools.partial(self._copy.discard, shard) if self._copy else lambda: None
-        return patience.patiently(lambda: self._once(shard, read), self._pauses, self._who, forget)
+        read_once = functools.partial(self._read_once, shard, read)
+        return with_retries(read_once, self._log_prefix, forget) if self._retry else read_once()
 
-    def _once(self, shard: StoredFile, read: Callable[[BinaryIO], Result]) -> Result:
+    def _read_once(self, shard: StoredFile, read: Callable[[BinaryIO], Result]) -> Result:
         path = self._folder / shard.path
         try:
             if self._copy is not None:
-                self._copy.provide(shard)
+                self._copy.ensure(shard)
             check_size(self._folder, shard)
             with path.open("rb") as file:
                 return read(file)
@@ -261,30 +262,30 @@ def check_size(folder: Path, shard: StoredFile) -> None:
         )
 
 
-def check_shards(folder: Path, manifest: Manifest, *, training_too: bool = True) -> None:
+def check_shards(folder: Path, manifest: Manifest, *, include_training: bool = True) -> None:
     """Refuse a data set whose shards are not all there and whole; a copy's may still come.
 
-    :param training_too: look at the shards of training text as well.
+    :param include_training: look at the shards of training text as well.
     :raises DataError: the first that is missing, truncated or longer.
     """
-    if Copy.of(folder) is not None:
+    if RemoteCopy.of(folder) is not None:
         return
     held_out = {b.shard for s in manifest.streams if s.split != TRAIN for b in s.blocks}
     for number, shard in enumerate(manifest.shards):
-        if training_too or number in held_out:
+        if include_training or number in held_out:
             check_size(folder, shard)
 
 
-def damages(folder: Path, manifest: Manifest) -> list[str]:
+def find_damage(folder: Path, manifest: Manifest) -> list[str]:
     """What is wrong with the shards of a data set, one sentence a damaged shard.
 
     Those that a copy has not yet are fetched, which finds what is wrong with them.
     """
-    found, copy = [], Copy.of(folder)
+    found, copy = [], RemoteCopy.of(folder)
     for shard in manifest.shards:
         try:
             if copy is not None:
-                copy.provide(shard)
+                copy.ensure(shard)
             check_size(folder, shard)
         except DataError as error:
             found.append(f"{error.problem}; expected {error.expected or 'the file'}")

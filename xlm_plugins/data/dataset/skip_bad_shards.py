@@ -21,12 +21,12 @@ class SkippingReader:
     """Reads training blocks; those of a shard that failed once are left out from then on.
 
     :param reader: tells why a shard cannot be read.
-    :param who: what log lines begin with, such as ``rank 1: ``.
+    :param log_prefix: what log lines begin with, such as ``rank 1: ``.
     """
 
-    def __init__(self, reader: ShardReader, manifest: Manifest, who: str = "") -> None:
+    def __init__(self, reader: ShardReader, manifest: Manifest, log_prefix: str = "") -> None:
         self._reader = reader
-        self._who = who
+        self._log_prefix = log_prefix
         self._streams = {
             stream.name: {block.shard for block in stream.blocks}
             for stream in manifest.streams
@@ -55,7 +55,7 @@ class SkippingReader:
 
     def _give_up(self, shard: int, error: DataError) -> None:
         try:
-            self._reader.check_origin()
+            self._reader.check_reachable()
         except DataError as gone:
             raise DataError(
                 f"{error.problem}; nor is anything else of the data set there: {gone.problem}",
@@ -68,4 +68,4 @@ class SkippingReader:
                     f"{error.problem}; no shard of {name} is left that can be read",
                     remedy=error.remedy,
                 ) from error
-        _log.warning("%s%s; going on without this shard", self._who, error.problem)
+        _log.warning("%s%s; going on without this shard", self._log_prefix, error.problem)
