@@ -156,7 +156,7 @@ def test_a_run_whose_server_dies_goes_on_when_it_is_back(
     assert main(["train", *TRAIN, *flags, "--steps=60", f"--out={run}"]) == 2
     told = capsys.readouterr().err
     assert "Traceback" not in told
-    assert "cannot be had: HTTP 503" in told
+    assert "cannot be fetched: HTTP 503" in told
     assert 0 < len(metrics_of(run)) < len(metrics_of(whole))
     server.shards_left = 10**9
     assert main(["train", f"--resume={run}"]) == 0
@@ -192,7 +192,7 @@ def test_a_rank_left_with_nothing_keeps_up_with_the_others(
         run, log = tmp_path / f"run-{n_ranks}", tmp_path / f"log-{n_ranks}"
         arguments = [script, "train", *TRAIN, *exact, f"--out={run}"]
         assert as_ranks(arguments, n_ranks, log, 400) == [0] * n_ranks, log.read_text()
-        assert "going on without this shard" in log.read_text()
+        assert "continuing without this shard" in log.read_text()
         lines = metrics_of(run, "train")
         assert lines[-1]["step"] == 20
         assert lines[-1]["blocks_left_out"] > 50

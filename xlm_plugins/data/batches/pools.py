@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from xlm_plugins.contracts.batch import Layout, Samples, Step
 from xlm_plugins.contracts.ragged import IntArray, Ragged, offsets_of, stack
-from xlm_plugins.data.dataset.manifest import Block, Stream, placeholder_rows
+from xlm_plugins.data.dataset.manifest import Block, Stream
 
 
 class BlockReader(Protocol):
@@ -165,7 +165,7 @@ class BlockTable:
         block = self.stream.blocks[number]
         sides = reader.read(block)
         if sides is None:
-            return _Part(placeholder_rows(block, len(self.stream.languages)), lost=True)
+            return _Part(block.placeholder_rows(len(self.stream.languages)), lost=True)
         return _Part(sides, lost=False)
 
     def _windows(
