@@ -1,7 +1,7 @@
-"""Batches for the trainer: this rank's share of every update, by loader processes or without.
+"""Batches for the trainer: this rank's share of every update, with or without loader processes.
 
-What a batch holds is decided by (manifest, seed, index of the update) and by nothing else, so
-it is the same for any number of ranks, micro-batches and workers.
+The content of a batch depends on the manifest, the seed and the update's index only, so it is the
+same for any number of ranks, micro-batches and workers.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from xlm_plugins.data.dataset.skip_bad_shards import SkippingReader
 
 
 class TrainingBatches(Dataset[list[Batch]]):
-    """Update number -> this rank's micro-batches.  Picklable, so loader processes can have it.
+    """This rank's micro-batches by number of the update; picklable, for loader processes.
 
-    The lanes, in order, are split evenly over ranks, and a rank's over its micro-batches.
+    The lanes, in order, are split evenly over ranks, and those of a rank over its micro-batches.
 
     :param folder: the data set.
     :param objectives: those that the schedule names.
     :param rank, world_size: which part of the lanes is this process's.
-    :param accumulation: micro-batches a rank makes one update of.
-    :param skip_bad_shards: leave out what cannot be read, instead of an error.
+    :param accumulation: micro-batches per rank and update.
+    :param skip_bad_shards: leave out blocks that cannot be read, instead of raising an error.
     :raises RunError: the lanes cannot be split evenly.
-    :raises DataError: a step has no text, too few blocks, or no sentence short enough.
+    :raises DataError: a step has no text, too few blocks, or no sentence that is short enough.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class TrainingBatches(Dataset[list[Batch]]):
     def __getitem__(self, index: int) -> list[Batch]:
         """This rank's micro-batches of one update.
 
-        :raises DataError: a shard cannot be read; names it, and the rank where there are many.
+        :raises DataError: a shard cannot be read; names it, and the rank if there are several.
         """
         update = self._schedule.update(index)
         try:
@@ -88,7 +88,7 @@ class TrainingBatches(Dataset[list[Batch]]):
             raise DataError(
                 f"{self._log_prefix}{error.problem}",
                 expected=error.expected,
-                remedy=f"{error.remedy or 'make the data readable again'}; then go on with "
+                remedy=f"{error.remedy or 'make the data readable again'}; then resume with "
                 "--resume RUN.  --skip-bad-shards leaves out what cannot be read",
             ) from error
 
@@ -102,7 +102,7 @@ class TrainingBatches(Dataset[list[Batch]]):
         return Batch.cat(batches) if batches else self._empty_batch(update)
 
     def _lane_batch(self, update: Update, lane: int) -> Batch | None:
-        """A lane's share; None where all of it is left out."""
+        """A lane's share; None if all of it is left out."""
         plan = self._plans[update.objective, update.step]
         samples = plan.samples(self._reader, lane, update.occurrence)
         if not len(samples.ids):
@@ -111,9 +111,9 @@ class TrainingBatches(Dataset[list[Batch]]):
         return self._objectives[update.objective].make_batch(samples, update.step, rng)
 
     def _empty_batch(self, update: Update) -> Batch:
-        """A batch that predicts nothing: its rank must still go through the update with the others.
+        """A batch without targets, for a rank that must take part in the update all the same.
 
-        One sample of two words keeps the model from meeting a batch without any token.
+        It has one sample of two tokens, so that the model never sees a batch without tokens.
         """
         objective = self._objectives[update.objective]
         row = Ragged.of([objective.vocabulary.ordinary[:2]])
@@ -128,7 +128,7 @@ class Loaded(NamedTuple):
     """What is loaded for one update.
 
     :param batches: this rank's micro-batches.
-    :param left_out: keys of the blocks that this process had to leave out since its last answer.
+    :param left_out: keys of blocks that were left out since the loading process's last update.
     """
 
     batches: list[Batch]
@@ -151,8 +151,8 @@ def load_batches(
 
 @dataclass(frozen=True)
 class _Answers(Dataset[Loaded | XLMError]):
-    """Batches, or the user's error in their place: an error raised in a loader process would come
-    out with the traceback of that process as its message."""
+    """Batches, or the user's error in their place: the message of an error that is raised in a
+    loader process would be that process's traceback."""
 
     batches: Dataset[list[Batch]]
 
@@ -181,14 +181,14 @@ def _answers(answers: _Answers, indices: range, workers: int) -> Iterator[Loaded
             worker_init_fn=partial(_init_worker, trainer),
             multiprocessing_context="spawn",
         )
-        found = iter(loader)  # by name, so that the pipe closes before torch waits for processes
+        found = iter(loader)  # kept alive, so that the pipe closes before torch joins processes
         yield from found
 
 
 def _init_worker(trainer: Connection, worker: int) -> None:
-    """Leave signals to the trainer, which saves first, and end with it or when it asks no more.
+    """Leave signals to the trainer, which saves first; exit when it closes the pipe or dies.
 
-    Torch waits for what a process is at, be it a server that does not answer.
+    Torch would wait for whatever the process is doing, such as reading from a dead server.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -197,7 +197,7 @@ def _init_worker(trainer: Connection, worker: int) -> None:
 
 def _exit_with_trainer(trainer: Connection) -> None:
     with suppress(EOFError):
-        trainer.recv_bytes()  # nothing ever comes but the end
+        trainer.recv_bytes()  # nothing is ever sent: returns when the pipe closes
     os._exit(0)
 
 

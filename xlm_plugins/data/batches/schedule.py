@@ -2,11 +2,11 @@
 
 An *iteration* goes through the objectives in order.  Each draws up to five of its steps, with
 replacement, and each draw is one *update*.  An objective whose loss weight is 0 at an iteration
-keeps its place in the draw and makes no update there, so switching one off does not change what
-the others see.  (XLM, arXiv 1901.07291, section 3.1, for the sampling of languages)
+keeps its place in the draw but makes no update, so switching it off does not change what the
+others see.  (For the sampling of languages: XLM, arXiv 1901.07291, section 3.1)
 
-Iterations are drawn in chunks, each from random numbers of its own; a chunk's updates are
-counted without drawing their data, so the millionth update is found in a moment.
+Iterations are drawn in chunks, each from its own random numbers; a chunk's updates are counted
+without drawing their data, so that the millionth update is found at once.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class ScheduledObjective:
     :param objective: its name.
     :param steps: the steps it trains on.
     :param sizes: how much text each step has, in sentences or pairs.
-    :param weight: the loss weight, by iteration.
-    :param alpha: steps are drawn with probability proportional to size^alpha; 0 draws evenly.
+    :param weight: the loss weight by iteration.
+    :param alpha: a step's probability is proportional to size^alpha; 0 draws uniformly.
     """
 
     objective: str
@@ -48,11 +48,11 @@ class ScheduledObjective:
 
     @property
     def n_draws(self) -> int:
-        """Draws in one iteration."""
+        """Draws per iteration."""
         return min(MAX_DRAWS, len(self.steps))
 
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """How likely each step is in one draw. Shape: (n_steps,)"""
+        """The probability of each step in one draw. Shape: (n_steps,)"""
         sizes = np.asarray(self.sizes, np.float64)
         shares = (sizes / sizes.sum()) ** self.alpha
         probabilities: npt.NDArray[np.float64] = shares / shares.sum()
@@ -63,9 +63,9 @@ class ScheduledObjective:
 class Update:
     """One update of the weights.
 
-    :param index: updates before it.
-    :param iteration: what loss weights count.
-    :param occurrence: earlier updates with the same objective and step.
+    :param index: number of updates before it.
+    :param iteration: the iteration that it belongs to, which loss weights depend on.
+    :param occurrence: number of earlier updates with the same objective and step.
     :param weight: the loss weight at this iteration, above 0.
     """
 
@@ -90,8 +90,8 @@ class _Chunk(NamedTuple):
 class Schedule:
     """The order of updates.
 
-    :param objectives: the objectives, in the order in which an iteration goes through them.
-    :param seed: the run's.
+    :param objectives: in the order in which an iteration goes through them.
+    :param seed: the random seed of the run.
     :raises RunError: no objective has a weight above 0 at any time.
     """
 
@@ -99,18 +99,18 @@ class Schedule:
         self.objectives = tuple(objectives)
         self.seed = seed
         self._choices = [(part, step) for part in self.objectives for step in part.steps]
-        # What lies before each chunk known so far: updates, and updates of each choice.
+        # Updates, and updates of each choice, before each chunk counted so far.
         self._n_before = [0]
         self._counts_before = [np.zeros(len(self._choices), np.int64)]
         self._current: tuple[int, _Chunk] | None = None
         if not any(weight > 0 for part in self.objectives for _, weight in part.weight.points):
             raise RunError(
-                "every objective has the weight 0, so there is nothing to train",
+                "every objective has weight 0, so there is nothing to train",
                 remedy="give one of them a weight above 0, such as --objective mlm@1",
             )
 
     def update(self, index: int) -> Update:
-        """The update of an index, counted from 0.
+        """The update with an index, counted from 0.
 
         :raises RunError: all weights have fallen to 0 for good before that update.
         """
@@ -125,7 +125,7 @@ class Schedule:
         return Update(index, iteration, part.objective, step, occurrence, weight)
 
     def _chunk_with(self, index: int) -> int:
-        """The chunk that an update lies in; counts chunks up to there once, then remembers."""
+        """The chunk that contains an update; chunks up to there are counted once and cached."""
         while self._n_before[-1] <= index:
             number = len(self._n_before) - 1
             self._refuse_if_over(number * CHUNK_ITERATIONS)
@@ -139,7 +139,7 @@ class Schedule:
         last_points = [part.weight.points[-1] for part in self.objectives]
         if all(weight == 0 and iteration >= last for last, weight in last_points):
             raise RunError(
-                f"after {self._n_before[-1]} updates every objective has the weight 0 for good",
+                f"after {self._n_before[-1]} updates every objective has weight 0 for good",
                 expected=f"--steps of at most {self._n_before[-1]}, or a weight that stays above 0",
             )
 
@@ -149,7 +149,7 @@ class Schedule:
         return self._current[1]
 
     def _draw(self, number: int) -> _Chunk:
-        """Draw every place of every iteration, then leave out those of weight 0."""
+        """Draw a choice for every place of every iteration, then leave out those of weight 0."""
         first = number * CHUNK_ITERATIONS
         iterations = np.arange(first, first + CHUNK_ITERATIONS)
         n_draws = [part.n_draws for part in self.objectives]
