@@ -10,7 +10,7 @@ from xlm_plugins.core.options import option
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """A transformer as XLM has it (SEMANTICS: post-LayerNorm, learned positions, tied output)."""
+    """A transformer as XLM has it (docs/semantics.md, 4)."""
 
     dim: int = option(256, "width of the model", minimum=1)
     n_layers: int = option(4, "layers of each stack", minimum=1)
@@ -60,7 +60,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How text is generated (SEMANTICS 7)."""
+    """How text is generated (docs/semantics.md, 7.4)."""
 
     beam: int = option(1, "hypotheses kept for each sentence; 1 is greedy", minimum=1)
     length_penalty: float = option(

@@ -9,7 +9,7 @@ from xlm_plugins.core.options import option
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Adam with decoupled weight decay, and its learning rate (SEMANTICS 6)."""
+    """Adam with decoupled weight decay, and its learning rate (docs/semantics.md, 6)."""
 
     lr: float = option(1e-3, "peak learning rate", above=0.0)
     schedule: str = option(

@@ -1,7 +1,7 @@
 """How texts become the rows that an encoder reads: ``</s> x </s>``, or ``</s> x </s> y </s>``.
 
 The second form compares two texts.  Their positions go on across both, and the EOS between them
-belongs to the first.  (SEMANTICS 8: the layout of parallel classification)  Where sentences begin
+belongs to the first.  (docs/semantics.md, 8.3)  Where sentences begin
 with BOS, it is RoBERTa's layout: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
 """
 

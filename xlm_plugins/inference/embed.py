@@ -32,7 +32,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Embedder:
-    """A bundle that turns sentences of one language into vectors.  (SEMANTICS 8)
+    """A bundle that turns sentences of one language into vectors.  (docs/semantics.md, 8.1)
 
     :param language: of the sentences; needed where the model knows several.
     :param layer: 0 is the embedding layer, 1 the first layer, -1 the last; those behind it are

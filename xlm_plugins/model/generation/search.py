@@ -46,7 +46,7 @@ class Hypotheses:
 def length_limits(source: Batch, longest: int) -> Tensor:
     """How long each hypothesis may get, both framing EOS included: 1.3 times its source and 5.
 
-    Each sentence's own, so that it does not depend on the batch (SEMANTICS 3, BT).
+    Each sentence's own, so that it does not depend on the batch (docs/semantics.md, 7.4).
 
     :param longest: positions of the model.
     :returns: shape (n_sentences,).

@@ -1,7 +1,7 @@
 """Evaluation: perplexity and accuracy per objective and step, and the layers' own metrics.
 
-Names are those of the field (SEMANTICS 7): ``valid_en_mlm_ppl``, ``valid_en-fr_tlm_acc``, the mean
-over an objective's steps ``valid_mlm_ppl``, and ``valid_enc.2_pkm_usage`` for a layer.
+Names (docs/semantics.md, 7.1): ``valid_en_mlm_ppl``, ``valid_en-fr_tlm_acc``, the mean over an
+objective's languages ``valid_mlm_ppl``, and ``valid_enc.2_pkm_usage`` for a layer.
 """
 
 from __future__ import annotations

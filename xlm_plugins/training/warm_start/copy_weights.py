@@ -2,7 +2,8 @@
 
 Rows of token tables go by the token's written form, rows of language tables by the language's
 code, so that vocabularies and languages may differ.  All else goes by name and shape; a decoder
-takes what it has in common with an encoder where the other model has no decoder (SEMANTICS 4).
+takes what it has in common with an encoder where the other model has no decoder
+(docs/semantics.md, 4).
 
 ``--init-embeddings`` then puts word vectors of a file in the place of token embeddings.
 """
