@@ -267,7 +267,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_model_named(
     for content, problem in (
         ('{"format": 7}', "one has bundle format 7"),
         ('{"format": 1}', "one is a damaged bundle: KeyError"),
-        ("{", "one is a damaged bundle: JSONDecodeError"),
+        ("{", "one/model.json cannot be read: JSONDecodeError"),
     ):
         shutil.rmtree("one", ignore_errors=True)
         (save("one") / "model.json").write_text(content)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import click
 
 from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.files import whole_folder
 from xlm_plugins.core.registry import KINDS, RESERVED_NAMES
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "template"
@@ -145,15 +145,11 @@ def _check_name(name: str) -> None:
 
 
 def _write(files: dict[str, str], folder: Path) -> None:
-    """Write the files so that the folder is there whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
-        unfinished = Path(work) / "plugin"
+    with whole_folder(folder, shared=True) as partial:
         for where, text in files.items():
-            path = unfinished / where
+            path = partial / where
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        unfinished.rename(folder)
 
 
 def _next_commands(name: str, kinds: Sequence[str], folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.text_files import decode_line
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.ragged import Ragged
@@ -106,30 +107,13 @@ def progress(done: str) -> Iterator[Callable[[int], None]]:
         yield lambda n_lines: shown.advance(task, n_lines)
 
 
-_BYTE_ORDER_MARK = "\ufeff"
-
-
 def input_lines(n_together: int, errors: str = "strict") -> Iterator[list[str]]:
     """The lines of standard input without their ends, many at once; one at a time of a terminal.
 
     :param errors: ``strict`` refuses bytes that are not UTF-8, ``replace`` puts U+FFFD there.
     :raises DataError: not UTF-8; no line of its lot has been given then.
     """
-    lines = _decoded_lines(errors)
+    numbered = enumerate(sys.stdin.buffer, 1)
+    lines = (decode_line(line, number, "standard input", errors) for number, line in numbered)
     while lot := list(itertools.islice(lines, 1 if sys.stdin.isatty() else n_together)):
         yield lot
-
-
-def _decoded_lines(errors: str) -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            text = line.rstrip(b"\r\n").decode("utf-8", errors)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"standard input, line {number}: byte {error.start + 1} of the line is "
-                f"0x{line[error.start]:02x}, which is not UTF-8 there",
-                expected="text in UTF-8",
-                remedy="convert it (iconv -f latin1 -t utf-8), or put the replacement character "
-                "there: --errors replace",
-            ) from error
-        yield text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text

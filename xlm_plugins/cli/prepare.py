@@ -75,8 +75,8 @@ def prepare(
     """Turn the text of SOURCE into a data set OUT: tokenizer, shards and manifest.
 
     SOURCE is a folder of SPLIT.LANG.txt and SPLIT.L1-L2.LANG.txt (train.en.txt, valid.en.txt,
-    train.en-fr.en.txt with train.en-fr.fr.txt), one sentence a line, plain or .gz, .xz, .zst;
-    or a TOML file with paths relative to itself:
+    train.en-fr.en.txt with train.en-fr.fr.txt), one sentence per line, plain or .bz2, .gz, .xz,
+    .zst; or a TOML file with paths relative to itself:
 
     \b
       [[text]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,10 +62,11 @@ def train(
 ) -> None:
     """Learn a vocabulary from TEXT and save it in a folder.
 
-    TEXT is one or more text files, one sentence a line, plain or .gz, .xz, .zst; or one SOURCE
-    as `xlm prepare` takes it.  A bounded sample is read, in which small files (or languages)
-    are favoured.
+    TEXT is one or more text files, one sentence per line, plain or .bz2, .gz, .xz, .zst; or one
+    SOURCE as `xlm prepare` takes it.  A bounded sample is read, in which small files (or
+    languages) are favoured.
     """
+    from xlm_plugins.core.files import whole_folder
     from xlm_plugins.core.saved_tokenizers import mark_tokenizer
     from xlm_plugins.data.prepare.lines import count_text
     from xlm_plugins.data.prepare.tokenizer_sample import (
@@ -82,15 +82,11 @@ def train(
     sources = _training_text(texts)
     plan = plan_sample(sources, {s.name: count_text(s, errors) for s in sources.streams})
     click.echo(f"{component.name} learns from {describe_sample(plan)}", err=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
-        folder = Path(work) / "tokenizer"
-        folder.mkdir()
+    with whole_folder(out, shared=True) as folder:
         learnt = component.load().train(
             sampled_texts(plan, errors), vocab_size, options, folder, os.cpu_count() or 1
         )
         saved = mark_tokenizer(component, learnt, folder)
-        folder.rename(out)
     click.echo(
         f"{out}: {saved.name}, {len(learnt.tokens()):,} ids, fingerprint {saved.fingerprint}\n"
         f"Next: xlm prepare SOURCE OUT --tokenizer-from {out}",

@@ -6,7 +6,6 @@ and their options, is as it is in RUN.  None of this imports torch before there 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from xlm_plugins.config.settings import (
 )
 from xlm_plugins.config.training import TrainOptions
 from xlm_plugins.core.errors import BundleError, OptionError, PluginError
+from xlm_plugins.core.files import read_json
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.recorded_components import PLUGINS_NAME, find_again, options_again
@@ -53,10 +53,9 @@ class Origin:
 
         :raises BundleError: the folder is no bundle, is damaged, or of another format.
         """
-        from xlm_plugins.runs.layout import BUNDLE_FORMAT
-        from xlm_plugins.runs.recorded import recorded_description
+        from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME
 
-        tree = recorded_description(path)
+        tree = read_json(path / MODEL_NAME)
         if tree.get("format") != BUNDLE_FORMAT:
             raise BundleError(
                 f"{path} has bundle format {tree.get('format')}", expected=f"format {BUNDLE_FORMAT}"
@@ -67,9 +66,9 @@ class Origin:
                 dict(tree["languages"]),
                 tuple(tree["stacks"]),
                 tuple(tree["layers"]),
-                json.loads((path / PLUGINS_NAME).read_text(encoding="utf-8")),
+                read_json(path / PLUGINS_NAME),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"{path} is a damaged bundle: {type(error).__name__}: {error}"
             ) from error

@@ -14,13 +14,13 @@ from rich.console import Console
 
 from xlm_plugins.config.training import RunOptions
 from xlm_plugins.core.errors import OptionError, RunError, XLMError
+from xlm_plugins.core.files import read_json
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.nn.cpu_tuning import tune_host
 from xlm_plugins.runs.folder import RunFolder, free_run_path
-from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME
+from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME
 from xlm_plugins.runs.plot import plot_runs
-from xlm_plugins.runs.recorded import recorded_description
 from xlm_plugins.runs.whole_folders import latest_good
 from xlm_plugins.training.distributed import agreement, slurm
 from xlm_plugins.training.distributed import process_group as launch
@@ -225,7 +225,7 @@ def _check_same_model(checkpoint: Path, run: Path, job: Job) -> None:
 
     :raises RunError: something differs; says what.
     """
-    written = recorded_description(checkpoint)
+    written = read_json(checkpoint / MODEL_NAME)
     asked = job.description.to_json()
     for part, value in asked.items():
         if written.get(part) != value:

@@ -125,7 +125,7 @@ def test_what_fails_while_it_is_measured_leaves_no_results(
     assert main(["finetune", "--resume", str(out)]) == 0  # measures, and trains no more
     assert results(out)
     assert len(list((out / "predictions").iterdir())) == 4
-    assert not (out / ".predictions.new").exists()
+    assert not (out / ".predictions.partial").exists()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
@@ -20,6 +19,7 @@ from webdataset.gopen import gopen
 
 from xlm_plugins import __version__
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.files import whole_file
 from xlm_plugins.data.dataset.manifest import StoredFile
 from xlm_plugins.data.dataset.retry import PermanentError
 
@@ -66,11 +66,10 @@ def fetch(url: str, file: StoredFile, path: Path) -> None:
     :raises DataError: it cannot be fetched, or is not what it should be.
     :raises OSError: it cannot be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     digest, n_bytes = hashlib.sha256(), 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with part.open("wb") as target:
+    with whole_file(path, shared=True) as partial:
+        with partial.open("wb") as target:
             for chunk in _chunks(url):
                 digest.update(chunk)
                 n_bytes += target.write(chunk)
@@ -84,9 +83,6 @@ def fetch(url: str, file: StoredFile, path: Path) -> None:
                 f"{redacted(url)} does not have the checksum that the manifest records",
                 remedy="the file was damaged or replaced: upload it again",
             )
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _chunks(url: str) -> Iterator[bytes]:

@@ -21,6 +21,7 @@ from xlm_plugins import __version__
 from xlm_plugins.contracts.ragged import IntArray
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.files import whole_folder
 from xlm_plugins.core.options import to_mapping
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.saved_tokenizers import mark_tokenizer, save_tokenizer
@@ -157,7 +158,7 @@ def _tokenizer_folder(job: _Job, tokenizer: Tokenizer | TokenizerTraining) -> Pa
     """Where the tokenizer is saved, once it is trained or copied there."""
     folder = job.partial.folder / TOKENIZER_NAME
     if not folder.is_dir():
-        with job.partial.filled_at_once(TOKENIZER_NAME) as new:
+        with whole_folder(folder) as new:
             if isinstance(tokenizer, TokenizerTraining):
                 _train(job, tokenizer, new)
             else:
