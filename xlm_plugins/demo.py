@@ -1,8 +1,8 @@
-"""The demonstration: the main job on the embedded corpus, and what a person wants to see of it.
+"""``xlm demo``: trains on the embedded corpus and shows what the model has learned.
 
-`xlm demo` runs the commands below one after the other, echoes each, and then shows what the model
-learned: perplexities beside those of the untrained model, masks filled in both languages, and how
-often a verse finds its translation.
+It echoes and runs three `xlm` commands, to prepare data, train, and fill masks in both languages.
+Then it compares the trained model with the untrained one: in perplexity, and in how often a verse
+finds its translation (`retrieval_accuracy`, with `overlap_accuracy` as the baseline).
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from xlm_plugins.runs.find import find_bundle
 from xlm_plugins.runs.layout import METRICS_NAME
 from xlm_plugins.runs.metrics_file import read_metrics
 
+Vectors = npt.NDArray[np.float32]
+
 VOCABULARY_SIZE = 2000
-MIDDLE_LAYER = 1  # of two: its states align languages better than the last layer's
+MIDDLE_LAYER = 1  # of two: its states align languages better than those of the last layer
 MODEL = (
     "--dim 128 --n-layers 2 --n-heads 4 --dropout 0 --layer pkm:1+ --pkm.n-keys 32 --pkm.heads 2 "
     "--pkm.knn 8 --pkm.k-dim 64 --pkm.no-query-batchnorm --pkm.value-lr 4e-3"
@@ -42,8 +44,8 @@ OBJECTIVES = (
 )
 TRAINING = "--batch-tokens 1300 --lr 4e-3 --evaluate-every 2000 --save-every 0"
 
-# Two of the corpus's three languages: in four minutes three get further than the untrained model
-# by far, but less far than two, above all in finding translations (README has both figures).
+# Two of the corpus's three languages: within four minutes, three languages improve a lot on the
+# untrained model too, but less than two, above all in retrieval (README has the figures for both).
 MASKED = {
     "en": (
         "Jesus said to <mask>, Follow me.",
@@ -62,7 +64,7 @@ MASKED = {
 class Demonstration:
     """A demonstration in a folder.
 
-    :param folder: gets ``data`` and ``run``; must not exist yet.
+    :param folder: for ``data`` and ``run``; must not exist yet.
     :param minutes: how long to train.
     """
 
@@ -72,13 +74,13 @@ class Demonstration:
     console: Console
 
     def show(self) -> None:
-        """Run everything.
+        """Run the commands and print the results.
 
         :raises RunError: the folder exists, or a command failed.
         """
         if self.folder.exists():
             raise RunError(
-                f"{self.folder} exists already", remedy="delete it, or choose another --out"
+                f"{self.folder} already exists", remedy="delete it, or choose another --out"
             )
         self.folder.mkdir(parents=True)
         data, run = self.folder / "data", self.folder / "run"
@@ -100,7 +102,7 @@ class Demonstration:
         self.console.print(f"\n$ xlm {command}", style="bold", markup=False, soft_wrap=True)
         done = subprocess.run([sys.executable, "-m", "xlm_plugins", *shlex.split(command)])
         if done.returncode:
-            raise RunError(f"`xlm {command}` ended with status {done.returncode}")
+            raise RunError(f"`xlm {command}` exited with status {done.returncode}")
 
     def _show_perplexities(self, run: Path) -> None:
         lines = [m for m in read_metrics(run / METRICS_NAME) if m["kind"] == "evaluation"]
@@ -128,8 +130,8 @@ class Demonstration:
         n_verses = len(texts["en"])
         table = Table(
             "", "chance", "untrained", "word overlap", "trained",
-            title=f"\nA verse finds its translation among {n_verses}, by nearest neighbour of the "
-            f"mean state of layer {MIDDLE_LAYER}", title_justify="left",
+            title=f"\nVerses that find their translation among {n_verses}, by nearest neighbour of "
+            f"the mean state of layer {MIDDLE_LAYER}", title_justify="left",
         )  # fmt: skip
         for candidate, query in itertools.permutations(MASKED, 2):
             shares = [
@@ -154,7 +156,7 @@ class Demonstration:
 
 
 def _untrained(bundle: Bundle) -> Bundle:
-    """The same model with fresh weights."""
+    """The same model with newly initialized weights."""
     torch.manual_seed(1)
     return replace(bundle, model=bundle.description.build_model(bundle.objectives).eval())
 
@@ -169,13 +171,10 @@ def _retrieval(
     return retrieval_accuracy(*sides)
 
 
-Vectors = npt.NDArray[np.float32]
-
-
 def retrieval_accuracy(queries: Vectors, candidates: Vectors) -> float:
-    """Share of queries whose nearest candidate by cosine is their own translation, in percent.
+    """Percentage of queries whose nearest candidate by cosine is their own translation.
 
-    Each side is centred first: the mean of a side is what its language has in common.
+    Each side is centred first: its mean is what all sentences of its language have in common.
 
     :param queries: row i is the translation of candidate i. Shape: (n, dim)
     :param candidates: shape (n, dim).
@@ -185,9 +184,9 @@ def retrieval_accuracy(queries: Vectors, candidates: Vectors) -> float:
 
 
 def overlap_accuracy(queries: Sequence[str], candidates: Sequence[str]) -> float:
-    """The same by the share of lower-cased words in common (Jaccard): what spelling alone gives.
+    """The same by the share of lower-cased words in common (Jaccard): a spelling-only baseline.
 
-    A tie goes to the first candidate, so names and numbers decide, as they would by eye.
+    A tie goes to the first candidate.  It is names and numbers that decide, as they would by eye.
     """
     candidate_words = [_words(text) for text in candidates]
     hits = 0

@@ -44,9 +44,9 @@ def _verify(folder: Path, manifest: Manifest, as_json: bool) -> None:
     import json
 
     from xlm_plugins.core.errors import DataError
-    from xlm_plugins.data.dataset.shards import damages
+    from xlm_plugins.data.dataset.shards import find_damage
 
-    found = damages(folder, manifest)
+    found = find_damage(folder, manifest)
     if as_json:
         click.echo(json.dumps({"n_shards": len(manifest.shards), "damages": found}))
     if found:

@@ -69,7 +69,7 @@ def train(
     from xlm_plugins.core.files import whole_folder
     from xlm_plugins.core.saved_tokenizers import mark_tokenizer
     from xlm_plugins.data.prepare.lines import count_text
-    from xlm_plugins.data.prepare.tokenizer_training import (
+    from xlm_plugins.data.prepare.tokenizer_sample import (
         describe_sample,
         plan_sample,
         sampled_texts,

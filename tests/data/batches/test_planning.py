@@ -67,8 +67,8 @@ def make_plan(
     by_length: bool = False,
 ) -> StreamPlan:
     sizes = dataclasses.replace(sizes, by_length=by_length)
-    cutting = sizes.cutting(layout, text.stream, Step.parse(step), EOS)
-    return StreamPlan(text.stream, cutting, sizes.lanes, (seed, "test", step))
+    batching = sizes.batching(layout, text.stream, Step.parse(step), EOS)
+    return StreamPlan(text.stream, batching, sizes.lanes, (seed, "test", step))
 
 
 def epoch_of(plan: StreamPlan, text: Text, lane: int, epoch: int) -> list[Samples]:
@@ -324,7 +324,7 @@ def test_only_long_sentences() -> None:
         make_plan(text)
 
 
-# Cutting
+# Batching
 
 
 @pytest.mark.parametrize(
@@ -362,8 +362,8 @@ def test_cut_never_leaves_a_batch_empty_and_keeps_them_even() -> None:
 
 def test_evaluation_windows_lose_nothing() -> None:
     text = Text(5)
-    cutting = SIZES.cutting(STREAM, text.stream, Step(("en",)), EOS)
-    table = BlockTable.of(text.stream, dataclasses.replace(cutting, whole=True))
+    batching = SIZES.batching(STREAM, text.stream, Step(("en",)), EOS)
+    table = BlockTable.of(text.stream, dataclasses.replace(batching, whole=True))
     pool = table.read_pool(text, np.arange(5), None)
     batches = [pool.batch(i) for i in range(len(pool.bounds) - 1)]
     windows = [row for batch in batches for row in batch.sides[0].rows]

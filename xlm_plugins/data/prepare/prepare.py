@@ -36,10 +36,10 @@ from xlm_plugins.data.dataset.manifest import (
     TokenizerRecord,
 )
 from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
-from xlm_plugins.data.prepare.encoding import Encoder, blocks_of, chunks_of, sensible_workers
+from xlm_plugins.data.prepare.encoding import Encoder, blocks_of, chunks_of, default_workers
 from xlm_plugins.data.prepare.lines import TextCount, count_text, sentences
 from xlm_plugins.data.prepare.sources import Sources, StreamSource
-from xlm_plugins.data.prepare.tokenizer_training import describe_sample, plan_sample, sampled_texts
+from xlm_plugins.data.prepare.tokenizer_sample import describe_sample, plan_sample, sampled_texts
 from xlm_plugins.data.prepare.unfinished import Partial, check_free
 
 SHARD_BLOCKS = 256
@@ -104,7 +104,7 @@ def prepare(
     with Partial.open(out, _request(sources, component, tokenizer, errors)) as partial:
         job = _Job(sources, counts, component, partial, errors, report)
         folder = _tokenizer_folder(job, tokenizer)
-        with Encoder(component, folder, workers or sensible_workers(n_characters)) as encoder:
+        with Encoder(component, folder, workers or default_workers(n_characters)) as encoder:
             record = _record(component, encoder.tokenizer)
             shards: list[Manifest] = []
             for stream in sources.streams:
