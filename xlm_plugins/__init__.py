@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         pack,
         pack_translation,
     )
+    from xlm_plugins.contracts.framing import frame_sides
     from xlm_plugins.contracts.layer import Layer, ParameterGroup
     from xlm_plugins.contracts.objective import Objective
     from xlm_plugins.contracts.ragged import Ragged
@@ -89,6 +90,7 @@ _ON_FIRST_USE = {
     "choose_masked": "xlm_plugins.contracts.batch",
     "f1": "xlm_plugins.contracts.scores",
     "find_bundle": "xlm_plugins.runs.find",
+    "frame_sides": "xlm_plugins.contracts.framing",
     "generate": "xlm_plugins.model.generation.search",
     "join_pair": "xlm_plugins.contracts.batch",
     "load": "xlm_plugins.inference.loaded_model",
@@ -149,6 +151,7 @@ __all__ = [
     "choose_masked",
     "f1",
     "find_bundle",
+    "frame_sides",
     "generate",
     "hookimpl",
     "join_pair",

@@ -20,7 +20,7 @@ from xlm_plugins.cli.pipes import input_lines
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.saved_tokenizers import save_tokenizer
-from xlm_plugins.inference.translate import BATCH_TOKENS
+from xlm_plugins.inference.common import BATCH_TOKENS
 from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
 from xlm_plugins.model.weights import named_weights, save_tensors

@@ -78,7 +78,7 @@ def generate(
         limits = length_limits(source, model.options.max_positions)
     decoding = read_source(model, source, language, options.beam)
     begin = limits.new_full((len(limits),), vocabulary.roles["eos"])
-    search = beam_search if options.beam > 1 else one_by_one
+    search = beam_search if options.beam > 1 else greedy_or_sample
     return search(decoding, begin, vocabulary, options, limits)
 
 
@@ -95,7 +95,7 @@ def read_source(model: Model, source: Batch, language: int, width: int = 1) -> D
 
 
 @torch.no_grad()
-def go_on(
+def continue_prompts(
     model: Model,
     prompts: Tensor,
     language: int,
@@ -120,12 +120,12 @@ def go_on(
         decoding.write(read.repeat_interleave(options.beam))
     begin = prompts[:, -1]
     limits = torch.full_like(begin, max_tokens + 2)  # the prompt's last token, the closing EOS
-    search = beam_search if options.beam > 1 else one_by_one
+    search = beam_search if options.beam > 1 else greedy_or_sample
     return search(decoding, begin, vocabulary, options, limits)
 
 
 @torch.no_grad()
-def one_by_one(
+def greedy_or_sample(
     decoding: Decoding,
     begin: Tensor,
     vocabulary: Vocabulary,
@@ -203,7 +203,7 @@ def beam_search(
     options: GenerationOptions,
     limits: Tensor,
 ) -> Hypotheses:
-    """The ``options.beam`` best hypotheses that a beam search finds; parameters as `one_by_one`.
+    """The ``options.beam`` best hypotheses of a beam search; parameters as `greedy_or_sample`.
 
     With a beam of 1 this is not greedy search: it goes on while a longer hypothesis may win.
 

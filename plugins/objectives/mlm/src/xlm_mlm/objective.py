@@ -31,6 +31,7 @@ class MaskedLanguageModelling(Objective):
 
     name = "mlm"
     n_languages = (1,)
+    predicts = "masked tokens"
 
     def layout(self, step: Step) -> Layout:
         return Layout(self.options.layout)

@@ -34,6 +34,7 @@ class TranslationLanguageModelling(Objective):
 
     name = "tlm"
     n_languages = (2,)
+    predicts = "masked tokens"
 
     def layout(self, step: Step) -> Layout:
         return Layout.PAIR
