@@ -138,12 +138,12 @@ def _ready(
 def _estimate(job: Job, model: Model, world: World, rehearsals: list[Rehearsal]) -> MemoryEstimate:
     """What the run needs of memory on this rank."""
     options = job.options
-    groups = optim.parameter_groups(model, job.optimizer, options.train_only)
+    trained = optim.selected_parameters(model, options.train_only)
     is_sharded = launch.choose_engine(options.engine, world) == "deepspeed"
     return MemoryEstimate.of(
         job.description.options,
         size(model),
-        sum(p.numel() for p in optim.trained_parameters(groups).values()),
+        sum(parameter.numel() for parameter in trained.values()),
         max(one.batch.n_tokens for one in rehearsals),
         n_stacks=len(job.description.stacks),
         stage=options.zero_stage if is_sharded else 0,

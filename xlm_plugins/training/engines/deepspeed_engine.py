@@ -67,6 +67,7 @@ class DeepSpeedEngine(Engine):
         self.groups = optim.parameter_groups(model, options, train.train_only)
         self._refuse_what_cannot_be()
         self._trained = optim.trained_parameters(self.groups)
+        optim.freeze_others(model, self._trained)
         self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
         if state is not None:
             load_weights(model, state.weights, "the checkpoint")

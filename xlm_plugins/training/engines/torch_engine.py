@@ -49,10 +49,11 @@ class TorchEngine(Engine):
         super().__init__(model, world, precision)
         self.options = options
         self.groups = optim.parameter_groups(model, options, train.train_only)
+        self._trained = optim.trained_parameters(self.groups)
+        optim.freeze_others(model, self._trained)
         if state is not None:
             load_weights(model, state.weights, "the checkpoint")
         model.to(self.device)
-        self._trained = optim.trained_parameters(self.groups)
         self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
         self._optimizer = optim.adamw(self.groups)
         self._n_updates = state.n_updates if state else 0
