@@ -27,6 +27,7 @@ from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.distributed.signals import StopRequest
 from xlm_plugins.training.engines.engine import (
     Engine,
     StepReport,
@@ -59,8 +60,9 @@ class DeepSpeedEngine(Engine):
         train: RunOptions,
         world: World,
         state: TrainingState | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
-        super().__init__(model, world, choose_precision(train.precision, world.device))
+        super().__init__(model, world, choose_precision(train.precision, world.device), stop)
         self.options = options
         self.stage = train.zero_stage
         self.can_generate = self.stage < 3
