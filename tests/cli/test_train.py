@@ -108,7 +108,7 @@ def test_resuming_goes_on_with_the_runs_own_settings(
     assert main(["train", "--resume", str(run)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{run}\n"
-    assert f"going on with {run / 'checkpoints' / 'step-11'} after 11 steps" in err
+    assert f"resuming from {run / 'checkpoints' / 'step-11'} after 11 steps" in err
     assert _losses(run) == _losses(tiny_run)
 
 
@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_told_and_passed_over(
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert main(["train", "--resume", str(run)]) == 0
     told = capsys.readouterr().err
-    assert "passing over the damaged checkpoint step-11" in told
+    assert "skipping the damaged checkpoint step-11" in told
     assert "after 10 steps" in told
     assert _losses(run) == _losses(tiny_run)
 

@@ -138,7 +138,7 @@ def test_a_run_goes_on_and_is_repeated_without_the_options_of_its_origin(
     assert evaluations("run")[-1]["step"] == 4
     capfd.readouterr()
     assert main([*again, "--layer", ""]) == 2
-    assert "the run's layers are not those asked for now" in capfd.readouterr().err
+    assert "the run's layers are not those requested now" in capfd.readouterr().err
     save("odd", {**SHAPE, "n_layers": 1})  # another model in its place: what was resolved counts
     capfd.readouterr()
     assert main(["train", "--config", "run/config.toml", "--out", "repeated"]) == 0

@@ -317,14 +317,14 @@ def scenario_touched_bf16(world: World, where: Path, **train_options: Any) -> di
     return scenario_touched(world, where, precision="bf16", **train_options)
 
 
-def scenario_agree(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
+def scenario_reductions(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
     engine = engine_of(world, **train_options)
     values = torch.tensor([1.5, 2.0 + engine.rank], dtype=torch.float64)
     return {
         "sum": engine.sum(values).tolist(),
         "kept": values.tolist(),
         "integers": engine.sum(torch.tensor(2**40 + 1)).tolist(),
-        "agree": engine.agree(float(engine.rank)),
+        "max": engine.max_over_ranks(float(engine.rank)),
     }
 
 

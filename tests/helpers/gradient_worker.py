@@ -34,14 +34,15 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.data.batches.schedule import Update
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
 from xlm_plugins.runs.folder import RunFolder
+from xlm_plugins.training.best_models import Validation
 from xlm_plugins.training.distributed.process_group import World, finish, start
 from xlm_plugins.training.distributed.signals import StopRequest
 from xlm_plugins.training.distributed.watchdog import Watchdog
 from xlm_plugins.training.engines.create import create_engine
 from xlm_plugins.training.engines.engine import Engine, StepReport
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run_hooks import RunHooks
-from xlm_plugins.training.trainer import Course, Trainer, TrainerState
+from xlm_plugins.training.run_record import RunRecord
+from xlm_plugins.training.trainer import Trainer, TrainerState, TrainingPlan
 
 N_UPDATES, LANES = 10, 16
 STEPS = {
@@ -154,16 +155,16 @@ def trained(world: World, text: str) -> dict[str, Any]:
     engine = create_engine(case.model(), ADAM, options, world)
     assert engine.can_generate is (stage != "3")
     watched = Watched(engine)
-    course = Course(
-        case.description, Path(), case.objectives, case.update, case, NoEvaluation(), (), False
-    )
-    report = Report(Console(stderr=True, quiet=True))
-    trainer = Trainer(options, ADAM, course, engine, report, TrainerState("made up"))
+    plan = TrainingPlan(
+        case.description, Path(), case.objectives, case.update, case, NoEvaluation(),
+        Validation(()), evaluates_untrained=False,
+    )  # fmt: skip
     folder = RunFolder(Path())  # of a rank that writes nothing
     assert not folder.writing
-    hooks, watch = RunHooks(Plugins.discover(), folder, report), Watchdog(world, 10.0)
-    reason = trainer.run(folder, StopRequest(), hooks, watch)
-    assert reason == "done"
+    record = RunRecord(folder, Plugins.discover(), Report(Console(stderr=True, quiet=True)))
+    state, stop, watchdog = TrainerState("made up"), StopRequest(), Watchdog(world, 10.0)
+    trainer = Trainer(options, ADAM, plan, engine, state, record, stop, watchdog)
+    assert trainer.run() == "done"
     told = sorted(line for lines in engine.gather(watched.sources) for line in lines)
     return {"norms": watched.norms, "sources": told, "weights": engine.weights()}
 

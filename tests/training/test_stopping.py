@@ -14,7 +14,7 @@ from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training import run_job
 from xlm_plugins.training.engines.engine import Engine
-from xlm_plugins.training.pretraining.translations import TranslationPlan
+from xlm_plugins.training.pretraining.translations import TranslationEvaluation
 from xlm_plugins.training.trainer import Trainer
 
 STOPPED = 75
@@ -108,7 +108,7 @@ def test_translating_held_out_text_is_left_too(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    after(monkeypatch, TranslationPlan, "_translate", signal.SIGTERM)
+    after(monkeypatch, TranslationEvaluation, "_translate", signal.SIGTERM)
     command = ["train", "--objective=mt:en-fr", f"--data={tiny_data}", f"--out={run}"]
     sizes = ["--dim=16", "--n-layers=1", "--n-heads=2", "--batch-tokens=256", "--max-length=20"]
     steps = ["--steps=2", "--translate-sentences=3", "--threads=1"]

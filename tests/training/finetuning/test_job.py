@@ -242,8 +242,8 @@ def test_several_seeds_give_mean_and_deviation(
     [
         (["--seeds=2", "--batch-sentences=2", "--accumulation=3"], "cannot be divided"),
         (["--seeds=2", "--validation-metrics=valid_de_classify_acc"], "is not measured"),
-        (["--layers=2:1"], "no range of the model's layers"),
-        (["--layers=_9:_1"], "no range of the model's layers"),
+        (["--layers=2:1"], "not a range of the model's layers"),
+        (["--layers=_9:_1"], "not a range of the model's layers"),
         (["--max-length=600"], "the model has 512 positions"),
         (["--class-weights=balanced", "--classify.kind=regression"], "is not a number"),
         (["--from=nowhere"], "there is no run or bundle at nowhere"),

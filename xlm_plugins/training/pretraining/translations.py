@@ -48,7 +48,7 @@ class Translated:
 
 
 @dataclass(frozen=True)
-class TranslationPlan:
+class TranslationEvaluation:
     """What of held-out text a model translates in an evaluation, and how.
 
     :param bundle: the model that is evaluated, with all that it needs.
