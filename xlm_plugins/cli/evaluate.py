@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,14 +10,11 @@ import click
 from xlm_plugins.cli.options import Section, SectionedCommand, given
 from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.options import build
-from xlm_plugins.core.plugins import Plugins
+
+CORE = (Section("generation", "Generation, where the model translates", GenerationOptions),)
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    return [Section("generation", "Generation, where the model translates", GenerationOptions)]
-
-
-@click.command(cls=SectionedCommand, sections=_sections)
+@click.command(cls=SectionedCommand, core=CORE)
 @click.argument("run", metavar="RUN")
 @click.option("--data", help="Data set, a folder or its URL; the run's own if unset.")
 @click.option("--split", default="test", show_default=True)

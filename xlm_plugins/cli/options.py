@@ -1,13 +1,14 @@
-"""Command-line flags made from options dataclasses, for commands whose flags depend on plugins.
+"""Flags built from options dataclasses, for commands whose flags depend on selected plugins.
 
-A command says which sections of options it has, given the plugins and the raw arguments; the
-flags, the help and the checks follow.  The tokenizer of `xlm prepare`, for example::
+Arguments are parsed twice: first with the flags that the command always has, which say what is
+selected, then with the flags of the selected components too.  The tokenizer of `xlm prepare`, for
+example::
 
-    def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-        name = (all_given(arguments, "--tokenizer") or ["sentencepiece"])[-1]
-        return [Section.of(plugins.get("tokenizer", name), name)]
+    def select(first: click.Context) -> list[Section]:
+        name = first.params["tokenizer"]
+        return [Section.of(first.obj.plugins.get("tokenizer", name), name)]
 
-    @click.command(cls=SectionedCommand, sections=sections)
+    @click.command(cls=SectionedCommand, select=select)
     @click.argument("source")
     @click.option("--tokenizer", default="sentencepiece")
     @click.pass_context
@@ -15,8 +16,8 @@ flags, the help and the checks follow.  The tokenizer of `xlm prepare`, for exam
         component = context.obj.plugins.get("tokenizer", tokenizer)
         options = component.options_from(given(context).get(tokenizer, {}))
 
-`given` holds what was really written on the command line and nothing else, so that a TOML file
-can stand between the flags and the defaults.  Limits are checked by `core.options.build`.
+`given` returns only what was written on the command line, so that a TOML file can come between
+flags and defaults.  Limits are checked by `core.options.build`.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ _GIVEN = f"{__name__}.given"
 
 @dataclass(frozen=True)
 class Section:
-    """Options of one owner: one heading of the help, one key of `given`.
+    """The options of one owner: one heading of the help, one key of `given`.
 
     :param key: the owner's key in `given` and in TOML: ``train``, ``tlm``.
     :param title: the heading.
     :param options: the options dataclass.
-    :param prefix: what stands before each flag's name: nothing, or ``tlm.``.
+    :param prefix: precedes each flag's name: empty, or ``tlm.``.
     """
 
     key: str
@@ -60,32 +61,20 @@ class Section:
         return cls(name, f"{name} ({component.kind})", component.options, f"{name}.")
 
 
-SectionsOf = Callable[[Plugins, Sequence[str]], Sequence[Section]]
+Select = Callable[[click.Context], Sequence[Section]]
 
 
 def given(context: click.Context) -> dict[str, dict[str, Any]]:
     """The values written on the command line: by section, then by option name."""
-    values: dict[str, dict[str, Any]] = context.meta.get(_GIVEN, {})
+    values: dict[str, dict[str, Any]] = context.meta.setdefault(_GIVEN, {})
     return values
 
 
-def all_given(arguments: Sequence[str], flag: str) -> list[str]:
-    """The values of a flag, found before the arguments are parsed (``--x 1`` and ``--x=1``)."""
-    values = []
-    for index, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        if argument == flag and index + 1 < len(arguments):
-            values.append(arguments[index + 1])
-        elif argument.startswith(flag + "="):
-            values.append(argument.removeprefix(flag + "="))
-    return values
-
-
-def last_given(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag of which the last one counts, as `all_given` finds it."""
-    found = all_given(arguments, flag)
-    return found[-1] if found else None
+def asks_for_help(context: click.Context) -> bool:
+    """Whether the arguments have ``--help``, which the first parse does not act on."""
+    option = context.command.get_help_option(context)
+    source = context.get_parameter_source(str(option.name)) if option else None
+    return source is ParameterSource.COMMANDLINE
 
 
 errors_option = click.option(
@@ -98,25 +87,52 @@ errors_option = click.option(
 
 
 class SectionedCommand(click.Command):
-    """A command whose flags include those of the sections that ``sections`` names."""
+    """A command with flags from options dataclasses, some of which the arguments select.
 
-    def __init__(self, *args: Any, sections: SectionsOf, **kwargs: Any) -> None:
+    :param core: the sections that it always has.
+    :param select: returns the sections of what is selected, given the context of the first parse:
+        its ``params``, its `given` flags and ``obj``.  Whatever it stores in ``meta`` is in the
+        command's own context too.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        core: Sequence[Section] = (),
+        select: Select = lambda first: (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._sections = sections
+        self._core = core
+        self._select = select
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, with the flags of the sections that these arguments call for."""
-        plugins = ctx.obj.plugins
+        """Parse with the core's flags, and again with those of what they select."""
+        first = self._first_parse(ctx, args)
+        selected = self._select(first)
+        ctx.meta.update(first.meta)
         ctx.meta[_GIVEN] = {}
-        ctx.meta[_FLAGS] = [
-            (section.title, [_Flag(section, field) for field in fields_of(section.options)])
-            for section in self._sections(plugins, tuple(args))
-        ]
+        ctx.meta[_FLAGS] += _flags(selected)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             known = [flag for p in self.get_params(ctx) for flag in (*p.opts, *p.secondary_opts)]
-            raise _unknown_flag(error.option_name, known, plugins) from error
+            raise _unknown_flag(error.option_name, known, ctx.obj.plugins) from error
+
+    def _first_parse(self, ctx: click.Context, args: Sequence[str]) -> click.Context:
+        """Parse leniently: a bad value is as good as none, and unknown options stay in ``args``."""
+        first = click.Context(
+            self,
+            info_name=ctx.info_name,
+            obj=ctx.obj,
+            help_option_names=ctx.help_option_names,
+            resilient_parsing=True,
+            ignore_unknown_options=True,
+            allow_extra_args=True,
+        )
+        first.meta[_FLAGS] = _flags(self._core)
+        super().parse_args(first, list(args))
+        return first
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters and those of its sections."""
@@ -124,8 +140,8 @@ class SectionedCommand(click.Command):
         return [*super().get_params(ctx), *flags]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one heading a section, the command's own options first."""
-        # Without arguments, which the usage line shows and the text explains.
+        """Write one heading per section, the command's own options first."""
+        # Arguments are left out: the usage line shows them and the text explains them.
         own = [("Options", [p for p in super().get_params(ctx) if isinstance(p, click.Option)])]
         for title, parameters in [*own, *ctx.meta.get(_FLAGS, ())]:
             records = [parameter.get_help_record(ctx) for parameter in parameters]
@@ -133,6 +149,11 @@ class SectionedCommand(click.Command):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def _flags(sections: Sequence[Section]) -> list[tuple[str, list[_Flag]]]:
+    """Each section's title and flags."""
+    return [(s.title, [_Flag(s, field) for field in fields_of(s.options)]) for s in sections]
 
 
 class _Flag(click.Option):

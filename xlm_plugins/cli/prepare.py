@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors_option, given
+from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, errors_option, given
 from xlm_plugins.core.errors import OptionError, PluginError
 
 if TYPE_CHECKING:
@@ -28,20 +28,20 @@ DEFAULT_VOCABULARY = 8000
 _STAGES = {"read": "checking", "tokenizer": "tokenizer:", "encode": "encoding"}
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    """The tokenizer's options, unless a tokenizer that exists is taken."""
-    if all_given(arguments, "--tokenizer-from"):
+def select_tokenizer(first: click.Context) -> list[Section]:
+    """The options of the tokenizer to train, unless an existing one is taken."""
+    if first.params.get("tokenizer_from"):
         return []
-    name = (all_given(arguments, "--tokenizer") or [DEFAULT_TOKENIZER])[-1]
+    name = first.params["tokenizer"] or DEFAULT_TOKENIZER
     try:
-        return [Section.of(plugins.get("tokenizer", name), name)]
+        return [Section.of(first.obj.plugins.get("tokenizer", name), name)]
     except PluginError:
-        if {"-h", "--help"} & set(arguments):  # the help is there even where no tokenizer is
+        if asks_for_help(first):  # there is help even without the tokenizer
             return []
         raise
 
 
-@click.command(cls=SectionedCommand, sections=_sections)
+@click.command(cls=SectionedCommand, select=select_tokenizer)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--tokenizer", help=f"Which kind to train.  [default {DEFAULT_TOKENIZER}]")

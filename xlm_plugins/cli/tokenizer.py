@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors_option, given
+from xlm_plugins.cli.options import SectionedCommand, errors_option, given
 from xlm_plugins.cli.pipes import input_lines
-from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY
+from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY, select_tokenizer
 from xlm_plugins.core.errors import DataError
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
-    from xlm_plugins.core.plugins import Plugins
     from xlm_plugins.data.prepare.sources import Sources
 
 LINES_AT_ONCE = 1000
@@ -31,19 +30,12 @@ def tokenizer() -> None:
     """
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    name = (all_given(arguments, "--tokenizer") or [DEFAULT_TOKENIZER])[-1]
-    if "--help" in arguments and not plugins.registry.of("tokenizer"):
-        return []
-    return [Section.of(plugins.get("tokenizer", name), name)]
-
-
-@tokenizer.command(cls=SectionedCommand, sections=_sections)
+@tokenizer.command(cls=SectionedCommand, select=select_tokenizer)
 @click.argument(
     "texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT..."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--tokenizer", "name", default=DEFAULT_TOKENIZER, show_default=True, help="Kind.")
+@click.option("--tokenizer", default=DEFAULT_TOKENIZER, show_default=True, help="Kind.")
 @click.option(
     "--vocab-size",
     type=click.IntRange(min=1),
@@ -57,7 +49,7 @@ def train(
     context: click.Context,
     texts: tuple[Path, ...],
     out: Path,
-    name: str,
+    tokenizer: str,
     vocab_size: int,
     errors: str,
 ) -> None:
@@ -76,8 +68,8 @@ def train(
     )
     from xlm_plugins.data.prepare.unfinished import check_free
 
-    component = context.obj.plugins.get("tokenizer", name)
-    options = component.options_from(given(context).get(name, {}))
+    component = context.obj.plugins.get("tokenizer", tokenizer)
+    options = component.options_from(given(context).get(tokenizer, {}))
     check_free(out)
     sources = _training_text(texts)
     plan = plan_sample(sources, {s.name: count_text(s, errors) for s in sources.streams})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, errors_option, given
@@ -18,14 +16,11 @@ from xlm_plugins.cli.pipes import (
 )
 from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.options import build
-from xlm_plugins.core.plugins import Plugins
+
+CORE = (Section("generation", "Generation", GenerationOptions),)
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    return [Section("generation", "Generation", GenerationOptions)]
-
-
-@click.command(cls=SectionedCommand, sections=_sections)
+@click.command(cls=SectionedCommand, core=CORE)
 @click.argument("run", metavar="RUN")
 @click.option("--from", "source", required=True, metavar="LANGUAGE", help="Language of the text.")
 @click.option("--to", "target", required=True, metavar="LANGUAGE", help="Language to write.")

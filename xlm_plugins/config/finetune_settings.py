@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xlm_plugins.config.settings import NOT_REPEATED, Values, built, check_tables
+from xlm_plugins.config.settings import (
+    NOT_REPEATED,
+    Values,
+    absolute_reference,
+    built,
+    check_tables,
+)
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.options import to_mapping, with_absolute_paths
@@ -73,12 +79,9 @@ def to_toml(settings: FinetuneSettings) -> str:
     """The text of ``config.toml``: everything resolved, with paths that hold anywhere."""
     import tomli_w
 
-    from xlm_plugins.runs.layout import split_reference
-
     options = settings.finetune
     if options.from_ is not None:
-        path, which = split_reference(options.from_)
-        options = replace(options, from_=f"{path.resolve()}{f'@{which}' if which else ''}")
+        options = replace(options, from_=absolute_reference(options.from_))
     tree = {"finetune": to_mapping(options), "optimizer": to_mapping(settings.optimizer)}
     for key in NOT_REPEATED:
         tree["finetune"].pop(key, None)
