@@ -28,7 +28,7 @@ from xlm_plugins.data.prepare.embedded import embedded_sentences
 from xlm_plugins.inference.embed import embed
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.runs.find import find_bundle
-from xlm_plugins.runs.layout import METRICS_NAME
+from xlm_plugins.runs.layout import CURVES_NAME, METRICS_NAME
 from xlm_plugins.runs.metrics_file import read_metrics
 
 VOCABULARY_SIZE = 2000
@@ -143,7 +143,7 @@ class Demonstration:
 
     def _show_what_next(self, run: Path) -> None:
         self.console.print(
-            f"\nThe curves: {run / 'plots' / 'curves.png'}\n\nTry next:\n"
+            f"\nThe curves: {run / CURVES_NAME}\n\nTry next:\n"
             f"  xlm evaluate {run} --split test\n"
             f"  xlm fill-mask {run} --language en 'In the beginning God created the <mask>.'\n"
             f"  xlm train --objective tlm --layer pkm      # the same at its full size",

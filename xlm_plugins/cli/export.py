@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xlm_plugins.runs.layout import WEIGHTS_NAME
+
 if TYPE_CHECKING:
     from xlm_plugins.model.bundle import Bundle
 
@@ -62,10 +64,10 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
 @click.pass_context
 def safetensors(context: click.Context, run: str, out: Path) -> None:
     """Write the weights of RUN, whatever it is, and a description in JSON into OUT."""
-    from xlm_plugins.interop.plain import export_safetensors
+    from xlm_plugins.interop.plain import DESCRIPTION_NAME, export_safetensors
 
     export_safetensors(_open(context, run), out)
-    click.echo(f"{out}: model.safetensors and description.json", err=True)
+    click.echo(f"{out}: {WEIGHTS_NAME} and {DESCRIPTION_NAME}", err=True)
 
 
 def _open(context: click.Context, run: str) -> Bundle:

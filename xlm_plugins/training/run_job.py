@@ -18,7 +18,7 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.nn.cpu_tuning import tune_host
 from xlm_plugins.runs.folder import RunFolder, free_run_path
-from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME
+from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME, CURVES_NAME
 from xlm_plugins.runs.plot import plot_runs
 from xlm_plugins.runs.recorded import recorded_description
 from xlm_plugins.runs.whole_folders import latest_good
@@ -92,7 +92,7 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
 def _plot(run: Path, report: Report) -> None:
     """Draw the curves of a run that is over: whatever comes of it, what the run is for is there."""
     try:
-        plot_runs([run], run / "plots" / "curves.png")
+        plot_runs([run], run / CURVES_NAME)
     except Exception as error:  # a full disk, or anything of matplotlib's
         report.note(f"the curves could not be drawn: {error}; once it is mended: xlm plot {run}")
 
