@@ -244,8 +244,8 @@ def test_models_of_two_stacks_agree_or_the_user_decides(save: Save) -> None:
         resolved(train)
     assert str(error.value) == (
         "--init encoder=one has n-layers = 2, dropout = 0.1, and --init decoder=two has "
-        "n-layers = 1, dropout = 0.3\nexpected: models of one shape\n"
-        "hint: say what the new model has: --n-layers, --dropout"
+        "n-layers = 1, dropout = 0.3\nexpected: models of the same shape\n"
+        "hint: set them for the new model: --n-layers, --dropout"
     )
     model = resolved(train, 0.5, model={"n_layers": 2}).model
     assert (model.n_layers, model.dropout, model.dim, model.ffn_dim) == (2, 0.5, 16, 64)

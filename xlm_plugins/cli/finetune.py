@@ -1,4 +1,4 @@
-"""``xlm finetune``: an encoder on a downstream task."""
+"""``xlm finetune``: fine-tune an encoder on a downstream task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, given
+from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given
 from xlm_plugins.config.finetune_settings import resolve_finetune, task_of
 from xlm_plugins.config.settings import read_config
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
@@ -54,29 +54,26 @@ def _task_argument(first: click.Context) -> str | None:
     cls=SectionedCommand,
     core=CORE,
     select=select,
-    epilog="Options of a task show once it is named: xlm finetune classify --help.",
+    epilog="Options of a task appear once it is named: xlm finetune classify --help.",
 )
 @click.argument("task", required=False, metavar="TASK")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="TOML file with any of these options; flags win.  RUN/config.toml repeats a run.",
-)
+@config_option
 @click.pass_context
 def finetune(context: click.Context, task: str | None, config: Path | None) -> int:
-    """Fine-tune the encoder of a model, and a head, on TASK.
+    """Fine-tune the encoder of a model, with a new head, on TASK.
 
     With --resume RUN alone, the task and the settings are those of RUN.
 
-    The best model by the first validation metric is measured on all that there is; the metrics
-    are in RUN/results.json, what it predicts of test rows in RUN/predictions.
+    The best model by the first validation metric is evaluated on all validation and test rows:
+    metrics go to RUN/results.json, predictions for test rows to RUN/predictions.
     """
+    # `select` has read the file.
     plugins, tree = context.obj.plugins, context.meta[_CONFIG]
     name = task or task_of(tree)
     if name is None:
         installed = ", ".join(c.name for c in plugins.registry.of("task"))
         raise OptionError(
-            "no task is named, so there is nothing to fine-tune on",
+            "no task is named to fine-tune on",
             expected=f"one of {installed}" if installed else "an installed task",
             remedy="xlm finetune classify --from RUN ...",
         )
@@ -92,19 +89,22 @@ def finetune(context: click.Context, task: str | None, config: Path | None) -> i
         _show(results, len(results.by_seed))
         click.echo(results.path)
         if was_stopped:
-            told = f"{results.reason}: saved and stopped"
-            click.echo(f"{told}\nto go on: xlm finetune --resume {results.path}", err=True)
+            click.echo(
+                f"{results.reason}: saved and stopped\n"
+                f"to resume: xlm finetune --resume {results.path}",
+                err=True,
+            )
     return RESUMABLE_STATUS if was_stopped else 0
 
 
 def _show(results: Results, n_seeds: int) -> None:
-    """The metrics as a table on standard error, and what is to be said of them."""
+    """Print the metrics as a table, and the remarks, on standard error."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(stderr=True)
     if results.means:
-        title = f"mean and deviation of {n_seeds} seeds" if n_seeds > 1 else ""
+        title = f"mean and deviation over {n_seeds} seeds" if n_seeds > 1 else ""
         table = Table("metric", "value", box=None, pad_edge=False, title=title or None)
         deviations = results.deviations
         for name, value in results.means.items():

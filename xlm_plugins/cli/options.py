@@ -26,6 +26,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,19 +72,26 @@ def given(context: click.Context) -> dict[str, dict[str, Any]]:
 
 
 def asks_for_help(context: click.Context) -> bool:
-    """Whether the arguments have ``--help``, which the first parse does not act on."""
+    """Whether the arguments include ``--help``, which the first parse ignores."""
     option = context.command.get_help_option(context)
     source = context.get_parameter_source(str(option.name)) if option else None
     return source is ParameterSource.COMMANDLINE
 
 
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file with any of these options; flags override it.  RUN/config.toml repeats a run.",
+)
+"""Of commands that train."""
+
 errors_option = click.option(
     "--errors",
     type=click.Choice(["strict", "replace"]),
     default="strict",
-    help="What to do about bytes that are not UTF-8: refuse, or put U+FFFD there.",
+    help="Bytes that are not UTF-8: strict is an error, replace puts U+FFFD in their place.",
 )
-"""For commands that read text."""
+"""Of commands that read text."""
 
 
 class SectionedCommand(click.Command):
@@ -120,7 +128,7 @@ class SectionedCommand(click.Command):
             raise _unknown_flag(error.option_name, known, ctx.obj.plugins) from error
 
     def _first_parse(self, ctx: click.Context, args: Sequence[str]) -> click.Context:
-        """Parse leniently: a bad value is as good as none, and unknown options stay in ``args``."""
+        """Parse leniently: bad values are dropped, and unknown options stay in ``args``."""
         first = click.Context(
             self,
             info_name=ctx.info_name,
@@ -157,7 +165,7 @@ def _flags(sections: Sequence[Section]) -> list[tuple[str, list[_Flag]]]:
 
 
 class _Flag(click.Option):
-    """One field of an options dataclass as a flag; notes its value only where it was given."""
+    """One field of an options dataclass as a flag, whose value is kept only if it was given."""
 
     def __init__(self, section: Section, field: OptionField) -> None:
         switch = field.kind is bool
@@ -173,7 +181,7 @@ class _Flag(click.Option):
             expose_value=False,
             callback=self._keep,
         )
-        # Set afterwards: click takes the slash of a full name, xlm-gate/gate, for a switch's.
+        # Not passed to click, which would read the slash of xlm-gate/gate as that of --x/--no-x.
         self.opts = [f"--{section.prefix}{field.key}"]
         self.secondary_opts = [f"--{section.prefix}no-{field.key}"] if switch else []
 
@@ -187,32 +195,32 @@ class _Flag(click.Option):
 
 
 class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
-    """Reads one value; its limits are checked later, with those that come from TOML."""
+    """Converts one value; its limits are checked later, like those of values from TOML."""
 
     def __init__(self, field: OptionField) -> None:
         self._field = field
         self.name = "|".join(field.info.choices or ()) or _METAVARS[field.kind]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """What stands for the value in the help."""
+        """The placeholder of the value in the help."""
         return f"[{self.name}]" if self._field.info.choices else self.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Turn the written value into a number where the option takes one."""
+        """Convert a value to the option's type."""
         if value == "" and (self._field.optional or self._field.many):
-            return value  # nothing: not even what a file says
+            return value  # unset, and so overrides a value from TOML
         try:
             return self._field.kind(value)
         except ValueError:
-            self.fail(f"{value!r} is not {_KINDS[self._field.kind]}", param, ctx)
+            self.fail(f"{value!r} is not {_NUMBERS[self._field.kind]}", param, ctx)
 
 
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
-_KINDS = {int: "a whole number", float: "a number"}
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def _note(field: OptionField) -> str:
-    """Default and limits, as the help shows them after the text."""
+    """Default and limits, which follow the help text."""
     info, default = field.info, field.default
     if isinstance(default, bool):
         default = "on" if default else "off"
@@ -227,23 +235,22 @@ def _note(field: OptionField) -> str:
 
 
 def _unknown_flag(flag: str, known: Sequence[str], plugins: Plugins) -> XLMError:
-    """The error that says whom to select, or what was perhaps meant."""
+    """The error for an unknown flag: the component to select first, or similar flags."""
     owner = flag.lstrip("-").rpartition(".")[0]
     if owner and not any(name.startswith(f"--{owner}.") for name in known):
         components = (c for kind in KINDS for c in plugins.registry.of(kind))
-        owners = [c for c in components if owner in (c.name, c.full_name)]
-        useful = [c for c in owners if f"--{c.kind}" in known]
-        if owners:
-            kind = (useful or owners)[0].kind
-            way_out = f"select it: --{kind} {owner}" if useful else f"leave {flag} out"
+        kinds = [c.kind for c in components if owner in (c.name, c.full_name)]
+        selectable = [kind for kind in kinds if f"--{kind}" in known]
+        for kind in (selectable or kinds)[:1]:
+            remedy = f"select it: --{kind} {owner}" if selectable else f"remove {flag}"
             return OptionError(
                 f"{flag} is an option of the {kind} {owner!r}, which is not selected",
-                remedy=f"xlm finetune {owner}" if kind == "task" else way_out,
+                remedy=f"xlm finetune {owner}" if kind == "task" else remedy,
             )
     close = difflib.get_close_matches(flag, known, n=3)
     close += [name for name in known if name.endswith("." + flag.lstrip("-"))]
     return OptionError(
         f"there is no option {flag}",
-        expected="an option that --help shows; plugins' options once the plugin is selected",
+        expected="an option that --help shows; options of a plugin once it is selected",
         remedy=f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "",
     )

@@ -1,4 +1,4 @@
-"""``xlm tokenizer``: train one, and put text through one by pipe."""
+"""``xlm tokenizer``: train a tokenizer, or pipe text through one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINES_AT_ONCE = 1000
 def tokenizer() -> None:
     """Train a tokenizer; encode and decode text.
 
-    `xlm prepare` trains one by itself; this is for a tokenizer that several data sets share.
+    `xlm prepare` trains its own; this is for a tokenizer that several data sets share.
     """
 
 
@@ -35,7 +35,9 @@ def tokenizer() -> None:
     "texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT..."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--tokenizer", default=DEFAULT_TOKENIZER, show_default=True, help="Kind.")
+@click.option(
+    "--tokenizer", default=DEFAULT_TOKENIZER, show_default=True, help="Kind of tokenizer."
+)
 @click.option(
     "--vocab-size",
     type=click.IntRange(min=1),
@@ -55,9 +57,9 @@ def train(
 ) -> None:
     """Learn a vocabulary from TEXT and save it in a folder.
 
-    TEXT is one or more text files, one sentence a line, plain or .gz, .xz, .zst; or one SOURCE
-    as `xlm prepare` takes it.  A bounded sample is read, in which small files (or languages)
-    are favoured.
+    TEXT is one or more text files, one sentence per line, plain or .gz, .xz, .zst; or one SOURCE
+    as in `xlm prepare`.  A bounded sample is read, in which small files (or languages) are
+    favoured.
     """
     from xlm_plugins.core.saved_tokenizers import mark_tokenizer
     from xlm_plugins.data.prepare.lines import count_text
@@ -91,7 +93,7 @@ def train(
 
 
 def _training_text(texts: tuple[Path, ...]) -> Sources:
-    """Files as streams of their own, or the training streams of one source."""
+    """Each file as a stream, or the training streams of one source."""
     from xlm_plugins.data.dataset.manifest import TRAIN
     from xlm_plugins.data.prepare.sources import Sources, StreamSource
 
@@ -101,12 +103,12 @@ def _training_text(texts: tuple[Path, ...]) -> Sources:
     for path in texts:
         if not path.is_file():
             raise DataError(
-                f"{path} is a folder, and not the only TEXT"
+                f"{path} is a folder, but not the only TEXT"
                 if path.is_dir()
                 else f"the text {path} does not exist",
-                expected="text files, or one folder as `xlm prepare` takes it",
+                expected="text files, or one folder as in `xlm prepare`",
             )
-    # A file stands for a language here: the sample favours small ones.
+    # Each file counts as a language: the sample favours small ones.
     files = dict.fromkeys(texts)
     streams = tuple(StreamSource(TRAIN, (str(path),), ((path,),)) for path in files)
     return Sources(texts[0], streams)
@@ -114,10 +116,10 @@ def _training_text(texts: tuple[Path, ...]) -> Sources:
 
 @tokenizer.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--ids", is_flag=True, help="Write ids in place of pieces.")
+@click.option("--ids", is_flag=True, help="Write ids instead of pieces.")
 @click.pass_context
 def encode(context: click.Context, path: Path, ids: bool) -> None:
-    """Read text from standard input, write each line's pieces, separated by spaces.
+    """Read text from standard input and write the pieces of each line, separated by spaces.
 
     PATH is a tokenizer, a data set, a run or a model bundle.
     """
@@ -135,7 +137,7 @@ def encode(context: click.Context, path: Path, ids: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.pass_context
 def decode(context: click.Context, path: Path) -> None:
-    """Read ids from standard input, as `encode --ids` writes them, and write text.
+    """Read ids from standard input, in the format of `encode --ids`, and write text.
 
     PATH is a tokenizer, a data set, a run or a model bundle.
     """
@@ -166,6 +168,6 @@ def _ids(line: str, n_ids: int) -> list[int]:
 
 
 def _pipe(work: Callable[[list[str]], Iterable[str]]) -> None:
-    """Standard input to standard output, line for line and many at once; one at a terminal."""
+    """Map lines of standard input to lines of standard output, in batches; singly on a terminal."""
     for lines in input_lines(LINES_AT_ONCE):
         click.echo("\n".join(work(lines)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, given
+from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.settings import read_config
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
@@ -16,9 +16,7 @@ CORE = (
     Section("model", "Model", ModelOptions),
     Section("optimizer", "Optimizer", OptimizerOptions),
     Section("train", "Run", TrainOptions),
-    Section(
-        "generation", "Translations that an evaluation makes", GenerationOptions, "generation."
-    ),
+    Section("generation", "Translation during evaluation", GenerationOptions, "generation."),
 )
 _SETTINGS = f"{__name__}.settings"
 
@@ -36,19 +34,16 @@ def select(first: click.Context) -> list[Section]:
     cls=SectionedCommand,
     core=CORE,
     select=select,
-    epilog="Options of a plugin show once it is selected: --objective tlm --layer pkm --help.",
+    epilog="Options of a plugin appear once it is selected: --objective tlm --layer pkm --help.",
 )
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="TOML file with any of these options; flags win.  RUN/config.toml repeats a run.",
-)
+@config_option
 @click.pass_context
 def train(context: click.Context, config: Path | None) -> int:
     """Train a model with the objectives and layers that you select.
 
     With --resume RUN alone, the settings are those of RUN.
     """
+    # `select` has read the file.
     plugins = context.obj.plugins
     settings = context.meta[_SETTINGS].resolve(given(context), plugins)
 
@@ -61,6 +56,9 @@ def train(context: click.Context, config: Path | None) -> int:
     if World.from_environment().rank == 0:
         click.echo(outcome.path)
         if was_stopped:
-            told = f"{outcome.reason}: saved and stopped after {outcome.update:,} steps"
-            click.echo(f"{told}\nto go on: xlm train --resume {outcome.path}", err=True)
+            click.echo(
+                f"{outcome.reason}: saved and stopped after {outcome.update:,} steps\n"
+                f"to resume: xlm train --resume {outcome.path}",
+                err=True,
+            )
     return RESUMABLE_STATUS if was_stopped else 0

@@ -127,8 +127,8 @@ def inherited_shape(inits: Sequence[InitModel], set_by_user: Collection[str]) ->
             )
             raise OptionError(
                 f"--init {inits[0].text} has {a}, and --init {init.text} has {b}",
-                expected="models of one shape",
-                remedy=f"say what the new model has: {', '.join(f'--{key}' for key in differing)}",
+                expected="models of the same shape",
+                remedy=f"set them for the new model: {', '.join(f'--{key}' for key in differing)}",
             )
     return first
 
@@ -190,7 +190,7 @@ def _all_layers(placed: Mapping[str, Sequence[_Layer]], plugins: Plugins) -> dic
         if not _are_alike(found):
             raise OptionError(
                 f"the layers {full_name} of --init have different options",
-                expected="--layer, and the options of the new model's layers",
+                expected="--layer, with the options of the new model's layers",
             )
         name, options = _installed(full_name, found[0], plugins)
         positions = ",".join(str(layer.position) for layer in found)
@@ -225,7 +225,7 @@ def _installed(full_name: str, layer: _Layer, plugins: Plugins) -> tuple[str, di
     except PluginError as error:
         raise PluginError(
             error.problem,
-            expected='its plugin, or --layer and the layers wanted; --layer "" for none',
+            expected='its plugin, or other layers by --layer; --layer "" for none',
             remedy=error.remedy,
         ) from error
     is_unique = len(plugins.registry.named("layer", component.name)) == 1

@@ -63,7 +63,7 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
     :raises PluginError: a selected component is missing, broken or ambiguous.
     """
     check_tables(config)
-    train = built(TrainOptions, "train", config, flags)
+    train = merged_options(TrainOptions, "train", config, flags)
     if not train.objective:
         installed = ", ".join(c.name for c in plugins.registry.of("objective"))
         raise OptionError(
@@ -76,11 +76,11 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
         if section not in CORE_SECTIONS and section not in selected:
             raise _not_selected(section, plugins)
     return Settings(
-        built(ModelOptions, "model", config, flags),
-        built(OptimizerOptions, "optimizer", config, flags),
+        merged_options(ModelOptions, "model", config, flags),
+        merged_options(OptimizerOptions, "optimizer", config, flags),
         train,
-        built(GenerationOptions, "generation", config, flags),
-        {name: built(c.options, name, config, flags) for name, c in selected.items()},
+        merged_options(GenerationOptions, "generation", config, flags),
+        {name: merged_options(c.options, name, config, flags) for name, c in selected.items()},
     )
 
 
@@ -101,21 +101,20 @@ def selected_components(
     named += [("layer", LayerSelection.parse(text).name) for text in layers]
     for kind, name in named:
         origin = (made_with or {}).get(f"{kind}/{name.rpartition('/')[2]}")
-        component = (
-            find_again(plugins, kind, name, origin, "the run")
-            if origin
-            else plugins.get(kind, name)
-        )
+        if origin:
+            component = find_again(plugins, kind, name, origin, "the run")
+        else:
+            component = plugins.get(kind, name)
         if name in CORE_SECTIONS:
             raise PluginError(
-                f"the {kind} {name!r} has the name of the core's own section [{name}]",
-                remedy=f"write its full name: --{kind} {component.full_name}",
+                f"the {kind} {name!r} clashes with the core's section [{name}]",
+                remedy=f"use its full name: --{kind} {component.full_name}",
             )
         other = found.setdefault(name, component)
         if other != component:
             raise PluginError(
-                f"the {other.kind} {name!r} and the {kind} {name!r} would share their options",
-                remedy=f"write one's full name: --{kind} {component.full_name}",
+                f"the {other.kind} and the {kind} {name!r} would share the section [{name}]",
+                remedy=f"use the full name of one: --{kind} {component.full_name}",
             )
     return found
 
@@ -162,7 +161,7 @@ def read_config(file: Path | None, resume: str | None) -> dict[str, Any]:
         file = Path(resume) / CONFIG_NAME
         if not file.is_file():
             raise RunError(
-                f"--resume {resume}: it holds no run, for it has no {CONFIG_NAME}",
+                f"--resume {resume} holds no run: it has no {CONFIG_NAME}",
                 expected="the folder of a run, or auto",
             )
     return read_toml(file)
@@ -186,16 +185,19 @@ def absolute_reference(reference: str) -> str:
 
 
 def check_tables(config: Values) -> None:
-    """Refuse a TOML tree with a value outside of any section."""
+    """Refuse a TOML tree with a value outside any section.
+
+    :raises OptionError: there is one.
+    """
     for name, value in config.items():
         if not isinstance(value, Mapping):
             raise OptionError(
-                f"{name} = {value!r} stands outside of any section",
-                expected=f"sections such as [train], with {name} in one of them",
+                f"{name} = {value!r} is outside any section",
+                expected=f"{name} in a section such as [train]",
             )
 
 
-def built(
+def merged_options(
     options: type[OptionsT], name: str, config: Values, flags: Mapping[str, Values]
 ) -> OptionsT:
     """One section's options: flags over TOML over defaults.
@@ -213,10 +215,10 @@ def _not_selected(section: str, plugins: Plugins) -> OptionError:
             if section in (component.name, component.full_name):
                 return OptionError(
                     f"[{section}] has options of the {kind} {section}, which is not selected",
-                    remedy=f"select it, --{kind} {section}, or take [{section}] out",
+                    remedy=f"select it with --{kind} {section}, or remove [{section}]",
                 )
     return OptionError(
-        f"[{section}] belongs to nothing that is selected",
+        f"unknown section [{section}]",
         expected=", ".join(f"[{name}]" for name in CORE_SECTIONS) + " or a selected plugin's name",
         remedy="`xlm plugins` lists what is installed",
     )

@@ -12,8 +12,8 @@ from xlm_plugins.config.settings import (
     AUTO,
     Settings,
     Values,
-    built,
     check_tables,
+    merged_options,
     read_toml,
     resolve,
     selected_components,
@@ -57,7 +57,7 @@ class UnresolvedSettings:
         """
         check_tables(config)
         given = {key: v for key, v in flags.get("train", {}).items() if key in _SELECTING}
-        train = built(TrainOptions, "train", config, {"train": given})
+        train = merged_options(TrainOptions, "train", config, {"train": given})
         is_layer_given = "layer" in given or "layer" in config.get("train", {})
         layers = train.layer if is_layer_given else None
         inits: tuple[InitModel, ...] = ()
@@ -69,7 +69,7 @@ class UnresolvedSettings:
                 stacks = trained_stacks(train.objective, plugins)
                 inherited = inherited_layers(inits, stacks, layers, plugins)
         if layers is None:
-            layers = built(TrainOptions, "train", inherited, {}).layer
+            layers = merged_options(TrainOptions, "train", inherited, {}).layer
         made_with = recorded_plugins(Path(train.resume)) if train.resume else {}
         components = selected_components(train.objective, layers, plugins, made_with)
         return cls(_over(config, inherited, layers), inits, components)
