@@ -31,7 +31,7 @@ class Writer:
         folder = run / FOLDER_NAME
         folder.mkdir(exist_ok=True)
         n_before = sum(1 for _ in folder.iterdir())
-        # The library's file names differ by the second only, and TensorBoard reads them in their order.
+        # File names start with the time in seconds; the suffix keeps them in order within a second.
         self._file = EventsWriter(str(folder / "events"), f".{n_before:04}")
         weakref.finalize(self, self._file.close)
         if n_before:
