@@ -126,7 +126,7 @@ def test_an_option_of_a_plugin_that_is_not_selected(
         ("--data", "nowhere", "xlm prepare"),
         ("--config", "nowhere.toml", "nowhere.toml"),
         ("--train-only", "nothing.like.this", "nothing.like.this"),
-        ("--n-heads", "3", "divides dim"),
+        ("--n-heads", "3", "that divides dim"),
         ("--lr", "-1", "lr"),
     ],
 )

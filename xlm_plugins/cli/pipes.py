@@ -14,7 +14,6 @@ from xlm_plugins.cli.options import Section, SectionedCommand, errors_option, gi
 from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.options import build
-from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.text_files import decode_line
 
 if TYPE_CHECKING:
@@ -74,11 +73,8 @@ def pipe_options(*names: str) -> Callable[[CommandT], CommandT]:
 
 def generation_command() -> Callable[[Callable[..., Any]], click.Command]:
     """A command with the flags of `GenerationOptions`, which `generation_options` reads."""
-
-    def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-        return [Section("generation", "Generation", GenerationOptions)]
-
-    return click.command(cls=SectionedCommand, sections=sections)
+    core = (Section("generation", "Generation", GenerationOptions),)
+    return click.command(cls=SectionedCommand, core=core)
 
 
 def generation_options(context: click.Context) -> GenerationOptions:

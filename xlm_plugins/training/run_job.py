@@ -19,7 +19,7 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.nn.cpu_tuning import tune_host
 from xlm_plugins.runs.folder import RunFolder, free_run_path
-from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME
+from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME, CURVES_NAME, MODEL_NAME
 from xlm_plugins.runs.plot import plot_runs
 from xlm_plugins.runs.whole_folders import latest_good
 from xlm_plugins.training.distributed import agreement, process_group, slurm
@@ -272,6 +272,6 @@ def _run_folder(path: Path, start: _Start, plugins: Plugins, world: World) -> It
 def _plot(run: Path, report: Report) -> None:
     """Draw the curves of a finished run.  A failure is reported and does not fail the run."""
     try:
-        plot_runs([run], run / "plots" / "curves.png")
+        plot_runs([run], run / CURVES_NAME)
     except Exception as error:  # a full disk, or anything from matplotlib
         report.note(f"the curves could not be drawn: {error}; to draw them later: xlm plot {run}")

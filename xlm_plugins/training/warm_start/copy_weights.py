@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.config.inherited import Origin, with_width
+from xlm_plugins.config.inherited import RecordedModel, with_ffn_dim
 from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError, OptionError
@@ -90,7 +90,7 @@ def initialise(
             f"--init {stack}={path}: what is trained has no {stack}",
             expected=f"one of {', '.join(description.stacks)}, or the run alone",
         )
-    theirs = Origin.read(path)
+    theirs = RecordedModel.read(path)
     if theirs.options.dim != description.options.dim:
         raise BundleError(
             f"--init {path}: its width is {theirs.options.dim}, the new model's is "
@@ -153,9 +153,9 @@ def initialise_embeddings(
     return f"word vectors of {path}: {n_found:,} of {n_tokens:,} rows found ({share})"
 
 
-def _begun_report(origin: str, own: ModelDescription, theirs: Origin) -> InitReport:
+def _begun_report(origin: str, own: ModelDescription, theirs: RecordedModel) -> InitReport:
     """What no weight shows: other options, and languages that are no longer known."""
-    ours, there = to_mapping(with_width(own.options)), to_mapping(with_width(theirs.options))
+    ours, there = to_mapping(with_ffn_dim(own.options)), to_mapping(with_ffn_dim(theirs.options))
     differing = [f"{key} {ours[key]} ({there[key]})" for key in ours if ours[key] != there[key]]
     both_tell = own.options.language_embeddings and theirs.options.language_embeddings
     lost = [code for code in theirs.languages if both_tell and code not in own.languages]
