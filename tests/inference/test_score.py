@@ -93,9 +93,7 @@ def test_the_kind_is_what_the_model_was_trained_for(random_bundle: Callable[...,
     assert kinds_of_score(random_bundle("tlm")) == ("pseudo",)
     with pytest.raises(OptionError, match=r"no causal score.*on mlm\nexpected: --kind pseudo"):
         scored(random_bundle("mlm"), ["a"], kind="causal")
-    told = (
-        r"trained on mt\nexpected: .*one of clm, mlm, tlm\nhint: .*--init my-run --objective mlm"
-    )
+    told = r"trained on mt\nexpected: .*one of clm, mlm, tlm\nhint: .*--init my-run --objective mlm"
     with pytest.raises(OptionError, match=told):
         scored(random_bundle("mt"), ["a"])
 

@@ -27,7 +27,6 @@ from xlm_plugins.training.pretraining.plan import make_plan
 pytestmark = pytest.mark.faults
 
 
-
 TRAIN = shlex.split(
     "--dim=16 --n-layers=2 --n-heads=2 --threads=1 --batch-tokens=1024 --window=32 --warmup=2 "
     "--objective=mlm --objective=tlm:en-fr --log-every=5 --evaluate-every=0 --save-every=10"
