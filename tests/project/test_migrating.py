@@ -1,4 +1,4 @@
-"""docs/migrating.md: every option that it names exists in the command that it is named for."""
+"""docs/migrating.md: every option that it names is one of the command that it names with it."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_every_option_exists_where_it_is_named(options_of: Callable[[str], set[s
 
 
 @pytest.mark.parametrize("command", OURS)
-def test_every_command_is_right_but_for_its_files(
+def test_every_command_is_valid_except_for_its_files(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In an empty folder each ends with an error that names one of its paths, and with no file."""
+    """In an empty folder each fails with an error that names one of its paths, writing nothing."""
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(re.sub(r" [<>].*", "", command))[1:]
     assert main(arguments) == 2
