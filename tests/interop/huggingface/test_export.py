@@ -133,11 +133,10 @@ def test_there_and_back_the_weights_are_equal(
 
 @pytest.mark.usefixtures("in_process")
 def test_a_checkpoint_of_xlm_goes_there_and_back(
-    shared: Path, tmp_path: Path, plugins: Plugins
+    golden_checkpoint: Callable[[str], Path], tmp_path: Path, plugins: Plugins
 ) -> None:
-    checkpoint = shared / "golden" / "ckpt_encoder.pth"
     for command in (
-        ["import", "xlm", checkpoint, tmp_path / "bundle"],
+        ["import", "xlm", golden_checkpoint("encoder"), tmp_path / "bundle"],
         ["export", "hf", tmp_path / "bundle", tmp_path / "hf"],
         ["import", "hf", tmp_path / "hf", tmp_path / "again"],
     ):
