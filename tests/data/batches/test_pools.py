@@ -30,8 +30,8 @@ def text_of(layout: Layout, n_blocks: int = 7, **how: int) -> Text:
 def table_of(text: Text, layout: Layout, *, by_length: bool = False, **how: bool) -> BlockTable:
     sizes = dataclasses.replace(SIZES, by_length=by_length)
     step = Step(("en", "de") if layout is PAIR else ("en",))
-    cutting = sizes.cutting(layout, text.stream, step, EOS)
-    return BlockTable.of(text.stream, dataclasses.replace(cutting, **how))
+    batching = sizes.batching(layout, text.stream, step, EOS)
+    return BlockTable.of(text.stream, dataclasses.replace(batching, **how))
 
 
 def read(table: BlockTable, text: Text, *blocks: int, seed: int = 3) -> Pool:
@@ -95,8 +95,8 @@ def test_batches_are_nearest_to_one_per_80_tokens(
     n_sentences: int, n_tokens: int, n_batches: int
 ) -> None:
     """One at least, and none without a sentence."""
-    cutting = table_of(text_of(SENTENCE), SENTENCE).cutting
-    assert cutting.n_batches(np.array(n_sentences), np.array(n_tokens)) == n_batches
+    batching = table_of(text_of(SENTENCE), SENTENCE).batching
+    assert batching.n_batches(np.array(n_sentences), np.array(n_tokens)) == n_batches
 
 
 @pytest.mark.parametrize(("layout", "n_sides"), [(SENTENCE, 1), (PAIR, 2)])
@@ -208,8 +208,8 @@ def test_any_number_of_ranks_reads_the_same_pools(
         """(update, lane) -> its batch; every rank plans for itself and reads its own lanes."""
         found = {}
         for rank in range(world_size):
-            cutting = table_of(text, layout, by_length=by_length).cutting
-            plan = StreamPlan(text.stream, cutting, SIZES.lanes, (1, "test"))
+            batching = table_of(text, layout, by_length=by_length).batching
+            plan = StreamPlan(text.stream, batching, SIZES.lanes, (1, "test"))
             lanes = range(rank, SIZES.lanes, world_size)
             found |= {(n, k): content(plan.samples(text, k, n)) for n in range(25) for k in lanes}
         return found
