@@ -60,14 +60,7 @@ class UnresolvedSettings:
         train = merged_options(TrainOptions, "train", config, {"train": given})
         is_layer_given = "layer" in given or "layer" in config.get("train", {})
         layers = train.layer if is_layer_given else None
-        inits: tuple[InitModel, ...] = ()
-        inherited: Values = {}
-        if train.init and train.resume in (None, AUTO):
-            inherited = _started_run(train)
-            if not inherited:
-                inits = tuple(map(InitModel.read, train.init))
-                stacks = trained_stacks(train.objective, plugins)
-                inherited = inherited_layers(inits, stacks, layers, plugins)
+        inits, inherited = _inherited(train, layers, plugins)
         if layers is None:
             layers = merged_options(TrainOptions, "train", inherited, {}).layer
         made_with = recorded_plugins(Path(train.resume)) if train.resume else {}
@@ -75,7 +68,7 @@ class UnresolvedSettings:
         return cls(_over(config, inherited, layers), inits, components)
 
     def resolve(self, flags: Mapping[str, Values], plugins: Plugins) -> Settings:
-        """The settings.
+        """Merge the flags with what they override, and check the result.
 
         :param flags: all flags that were given: by section, then by option name.
         :raises OptionError: as `resolve`; or two models of --init differ in shape.
@@ -86,10 +79,21 @@ class UnresolvedSettings:
         return resolve({**self.config, "model": model}, flags, plugins)
 
 
-def _started_run(train: TrainOptions) -> Values:
-    """The settings of the run that ``--resume auto`` resumes; empty if it has not started."""
-    path = Path(train.out or "", CONFIG_NAME)
-    return read_toml(path) if train.resume and train.out and path.is_file() else {}
+def _inherited(
+    train: TrainOptions, layers: Sequence[str] | None, plugins: Plugins
+) -> tuple[tuple[InitModel, ...], Values]:
+    """The models of --init, and a TOML tree of what the run inherits.
+
+    A run to resume has settings of its own, and needs none of the models.
+    """
+    if not train.init or train.resume not in (None, AUTO):
+        return (), {}
+    started = Path(train.out or "", CONFIG_NAME)
+    if train.resume == AUTO and train.out and started.is_file():
+        return (), read_toml(started)
+    inits = tuple(map(InitModel.read, train.init))
+    stacks = trained_stacks(train.objective, plugins)
+    return inits, inherited_layers(inits, stacks, layers, plugins)
 
 
 def _over(config: Values, inherited: Values, layers: Sequence[str]) -> dict[str, Any]:
