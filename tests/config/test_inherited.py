@@ -16,8 +16,7 @@ from xlm_plugins import BundleError, OptionError
 from xlm_plugins.cli.main import main
 from xlm_plugins.config.inherited import absolute_init, split_init
 from xlm_plugins.config.model import ModelOptions
-from xlm_plugins.config.settings import Settings
-from xlm_plugins.config.unresolved import UnresolvedSettings
+from xlm_plugins.config.settings import Settings, UnresolvedSettings
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import StackName, parse_positions
 from xlm_plugins.data.dataset.manifest import Manifest

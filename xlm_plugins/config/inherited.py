@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from xlm_plugins.config.model import ModelOptions
-from xlm_plugins.config.settings import absolute_reference
 from xlm_plugins.core.errors import BundleError, OptionError, PluginError
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.recorded_components import PLUGINS_NAME, find_again, options_again
 from xlm_plugins.core.selection import LayerSelection, Position, StackName, parse_positions
 from xlm_plugins.runs.find import find_bundle
-from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, split_reference
+from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, absolute_reference, split_reference
 from xlm_plugins.runs.recorded import recorded_description
 
 _OWNER = "the model of --init"
