@@ -13,7 +13,7 @@ import pytest
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset import retry
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.training.trainer import Trainer
@@ -126,7 +126,7 @@ def test_an_option_of_a_plugin_that_is_not_selected(
         ("--data", "nowhere", "xlm prepare"),
         ("--config", "nowhere.toml", "nowhere.toml"),
         ("--train-only", "nothing.like.this", "nothing.like.this"),
-        ("--n-heads", "3", "divides dim"),
+        ("--n-heads", "3", "that divides dim"),
         ("--lr", "-1", "lr"),
     ],
 )
@@ -250,7 +250,7 @@ def test_a_shard_that_is_cut_while_a_run_trains(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The run ends with the shard's name, and goes on from its checkpoint once that is whole."""
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(retry, "PAUSES", (0.0,))
     shard = data / "valid.en-00000.tar"
     content = shard.read_bytes()
     log = Trainer._log
@@ -284,7 +284,7 @@ def test_a_damaged_block(
     data: Path, refused: Refused, n_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shard has its length, so that only reading finds it; a loader process tells it too."""
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(retry, "PAUSES", (0.0,))
     for language in ("en", "fr"):
         shard = data / f"train.{language}-00000.tar"
         shard.write_bytes(b"\0" * shard.stat().st_size)

@@ -80,7 +80,7 @@ def test_a_disabled_name_that_is_no_plugins_is_noted(
     printed = capsys.readouterr()
     rows = {row["distribution"]: row for row in json.loads(printed.out)}
     assert rows["xlm-wide"]["state"] == "disabled"
-    assert printed.err == "note: XLM_DISABLE_PLUGINS names xlm-wdie, and no plugin is called so\n"
+    assert printed.err == "note: XLM_DISABLE_PLUGINS names xlm-wdie, which is not a plugin\n"
 
 
 def test_the_group_has_its_commands(capsys: pytest.CaptureFixture[str]) -> None:

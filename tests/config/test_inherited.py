@@ -14,13 +14,10 @@ import torch
 
 from xlm_plugins import BundleError, OptionError
 from xlm_plugins.cli.main import main
-from xlm_plugins.config.inherited import (
-    absolute,
-    split_stack,
-    with_their_layers,
-    with_their_model,
-)
+from xlm_plugins.config.inherited import absolute_init, split_init
 from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.config.settings import Settings
+from xlm_plugins.config.unresolved import UnresolvedSettings
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import StackName, parse_positions
 from xlm_plugins.data.dataset.manifest import Manifest
@@ -194,9 +191,17 @@ def test_another_tokenizer_is_told_with_the_way_to_the_same(
 MT: dict[str, Any] = {"objective": ["mt"]}
 
 
-def layers(plugins: Plugins, train: Mapping[str, Any], **sections: Any) -> Any:
-    tree = with_their_layers(sections, {"train": train}, plugins)
-    return tree["train"]["layer"]
+def unresolved(train: Mapping[str, Any], **config: Any) -> UnresolvedSettings:
+    return UnresolvedSettings.read(config, {"train": train}, Plugins.discover())
+
+
+def resolved(train: Mapping[str, Any], dropout: float | None = None, **config: Any) -> Settings:
+    """The settings with these flags over this TOML tree."""
+    flags: dict[str, Any] = {"train": {"objective": ["mlm"], **train}}
+    if dropout is not None:
+        flags["model"] = {"dropout": dropout}
+    plugins = Plugins.discover()
+    return UnresolvedSettings.read(config, flags, plugins).resolve(flags, plugins)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +222,9 @@ def test_layers_come_with_the_weights_of_their_stack(
     save("both", stacks=("encoder", "decoder"), layers="1,dec.0+")
     save("one", layers="0,1+")
     save("plain")
-    found = layers(Plugins.discover(), {"objective": [objective], "init": init})
-    assert found == expected
+    found = unresolved({"objective": [objective], "init": init})
+    assert found.config["train"]["layer"] == expected
+    assert list(found.components) == [objective, *(["pkm"] if expected else [])]
 
 
 def test_layers_of_different_options_must_be_said(save: Save) -> None:
@@ -226,33 +232,30 @@ def test_layers_of_different_options_must_be_said(save: Save) -> None:
     save("two", layers="1", memory={**MEMORY, "knn": 2})
     train = MT | {"init": ["encoder=one", "decoder=two"]}
     with pytest.raises(OptionError, match=r"layers xlm-pkm/pkm of --init have different options"):
-        layers(Plugins.discover(), train)
-    said = with_their_layers({}, {"train": train | {"layer": ["pkm:0"]}}, Plugins.discover())
-    assert said["pkm"] == {}  # neither model's
+        unresolved(train)
+    assert unresolved(train | {"layer": ["pkm:0"]}).config["pkm"] == {}  # neither model's
 
 
 def test_models_of_two_stacks_agree_or_the_user_decides(save: Save) -> None:
     save("one")
     save("two", {**SHAPE, "n_layers": 1, "dropout": 0.3, "ffn_dim": 64})
-    flags: dict[str, Any] = {"train": {"init": ["encoder=one", "decoder=two"]}}
+    train = {"init": ["encoder=one", "decoder=two"]}
     with pytest.raises(OptionError) as error:
-        with_their_model({}, flags)
+        resolved(train)
     assert str(error.value) == (
         "--init encoder=one has n-layers = 2, dropout = 0.1, and --init decoder=two has "
-        "n-layers = 1, dropout = 0.3\nexpected: models of one shape\n"
-        "hint: say what the new model has: --n-layers, --dropout"
+        "n-layers = 1, dropout = 0.3\nexpected: models of the same shape\n"
+        "hint: set them for the new model: --n-layers, --dropout"
     )
-    tree = with_their_model({"model": {"n_layers": 2}}, flags | {"model": {"dropout": 0.5}})
-    assert tree["model"] | {"dropout": 0.5} == tree["model"] | {"n_layers": 2, "dropout": 0.5}
-    assert (tree["model"]["dim"], tree["model"]["ffn-dim"]) == (16, 64)
+    model = resolved(train, 0.5, model={"n_layers": 2}).model
+    assert (model.n_layers, model.dropout, model.dim, model.ffn_dim) == (2, 0.5, 16, 64)
 
 
 def test_without_a_model_to_start_from_nothing_is_read() -> None:
-    config = {"model": {"dim": 8}}
-    plugins = Plugins.discover()
     for train in ({}, {"init": ["nowhere"], "resume": "run"}):
-        assert with_their_model(config, {"train": train}) == config
-        assert with_their_layers(config, {"train": train}, plugins) == config
+        found = unresolved(train, model={"dim": 8})
+        assert found.config == {"model": {"dim": 8}, "train": {"layer": []}}
+        assert found.inits == ()
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_model_named(
@@ -262,19 +265,18 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_model_named(
     for bundle in Path("run").glob("*/*/model.json"):
         if bundle.parent.name != "step-10":
             bundle.write_text("{")
-    flags = {"train": {"init": ["run"]}}
-    assert with_their_model({}, flags)["model"]["dim"] == 16
+    assert resolved({"init": ["run"]}).model.dim == 16
     for content, problem in (
         ('{"format": 7}', "one has bundle format 7"),
         ('{"format": 1}', "one is a damaged bundle: KeyError"),
-        ("{", "one is a damaged bundle: JSONDecodeError"),
+        ("{", "one/model.json cannot be read: JSONDecodeError"),
     ):
         shutil.rmtree("one", ignore_errors=True)
         (save("one") / "model.json").write_text(content)
         with pytest.raises(BundleError, match=problem):
-            with_their_model({}, {"train": {"init": ["one"]}})
+            unresolved({"init": ["one"]})
     with pytest.raises(BundleError, match="no run or bundle at nowhere"):
-        with_their_model({}, {"train": {"init": ["encoder=nowhere@last"]}})
+        unresolved({"init": ["encoder=nowhere@last"]})
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_model_named(
     ],
 )
 def test_one_init_is_read(text: str, read: tuple[str, str]) -> None:
-    assert split_stack(text) == read
+    assert split_init(text) == read
 
 
 @pytest.mark.parametrize("text", ["runs/a", "encoder=runs/a@step-3", "run=3", "decoder=a@last"])
@@ -295,6 +297,6 @@ def test_one_init_holds_from_anywhere(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    stack, reference = split_stack(text)
-    assert split_stack(absolute(text)) == (stack, f"{tmp_path}/{reference}")
-    assert absolute(absolute(text)) == absolute(text)
+    stack, reference = split_init(text)
+    assert split_init(absolute_init(text)) == (stack, f"{tmp_path}/{reference}")
+    assert absolute_init(absolute_init(text)) == absolute_init(text)

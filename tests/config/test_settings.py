@@ -92,11 +92,11 @@ def test_defaults_need_no_plugins() -> None:
     [
         ({}, "no objective is selected"),
         (TLM | {"pkm": {"mask-prob": 0.1}}, "--layer pkm"),
-        (TLM | {"nobody": {}}, "belongs to nothing"),
+        (TLM | {"nobody": {}}, "unknown section [nobody]"),
         (TLM | {"tlm": {"mask-prop": 0.1}}, "did you mean 'mask-prob'"),
         (TLM | {"tlm": {"mask-prob": 2.0}}, "at most 1.0"),
         (TLM | {"model": {"lr": 1.0}}, "model has no option 'lr'"),
-        ({"objective": "tlm"}, "outside of any section"),
+        ({"objective": "tlm"}, "outside any section"),
         ({"train": {"objective": ["tlm:"]}}, "cannot be read"),
     ],
 )

@@ -32,7 +32,7 @@ TRANSLATION = (
     "--log-every 4 "
 )
 ACROSS = "--dropout 0 --eps 1e-6 --log-every 1 "
-"""With these, another number of ranks changes nothing but rounding (DESIGN 4)."""
+"""With these, another number of ranks changes nothing but rounding (docs/reliability.md)."""
 NO_BATCHNORM = "--pkm.no-query-batchnorm "
 
 Kill = tuple[int, int]

@@ -1,9 +1,9 @@
 """A process of the gradient tests: ``python gradient_worker.py OUT RUN...``.
 
-A RUN such as ``mlm+bt/2/1`` is ten updates of alternating objectives, accumulation and ZeRO stage
-(``mlm+bt/2/torch``: the torch engine).  Processes are slow to start, so a few of them, started as
-a launcher would, go through all runs one after the other.  The test loads this file for its
-batches and models, and makes the same updates in plain torch.
+A RUN such as ``mlm+bt/2/1`` names the objectives that alternate for ten updates, the gradient
+accumulation and the ZeRO stage (``mlm+bt/2/torch``: the torch engine).  Processes are slow to
+start, so a few of them, started as a launcher would start them, go through all runs.  The test
+imports batches and models from here and makes the same updates in plain torch.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Case(Dataset[list[Batch]]):
 
 
 def lane_batch(objective: Objective, update: Update, lane: int) -> Batch:
-    """Two samples of 1 to 9 tokens: lanes differ in size, and in some nothing is masked."""
+    """Two samples of 1 to 9 tokens: lanes differ in size, and some have nothing masked."""
     rng = np.random.default_rng((update.index, lane))
     lengths = rng.integers(1, 10, 2)
     lengths[lane % 2] += objective.layout(update.step) is Layout.STREAM  # one to predict at least
@@ -107,7 +107,7 @@ def lane_batch(objective: Objective, update: Update, lane: int) -> Batch:
 
 
 def sources(batch: Batch) -> list[str]:
-    """What each sample of a batch is predicted from, as a line of text."""
+    """The source of each sample of a batch, as a line of text."""
     if batch.source is None:
         return []
     rows = zip(batch.source.offsets[:-1].tolist(), batch.source.offsets[1:].tolist(), strict=True)
@@ -116,7 +116,7 @@ def sources(batch: Batch) -> list[str]:
 
 
 class Watched:
-    """Notes what passes through an engine."""
+    """Records what passes through an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.norms: list[float] = []
@@ -144,7 +144,7 @@ class NoEvaluation:
 
 
 def trained(world: World, text: str) -> dict[str, Any]:
-    """What a run gives: the gradient's norm of each update, all sources, and the weights."""
+    """A run's results: the gradient norm of each update, all sources, and the weights."""
     name, accumulation, stage = text.split("/")
     case = Case(name, world.rank, world.world_size, int(accumulation))
     chosen = {"engine": "torch"} if stage == "torch" else {"zero_stage": int(stage)}

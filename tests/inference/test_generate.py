@@ -14,7 +14,7 @@ from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.inference.common import sentence_batch
-from xlm_plugins.inference.generate import Continuation, Writer
+from xlm_plugins.inference.generate import Continuation, TextGenerator
 from xlm_plugins.model.bundle import Bundle
 
 PROMPTS = ["a b c", "", "l k j i h", "g", "d e f", "c", "a b"]
@@ -30,8 +30,10 @@ def bundle(request: pytest.FixtureRequest, random_bundle: Callable[..., Bundle])
 def written(
     bundle: Bundle, prompts: list[str], own: dict[str, Any] | None = None, **options: Any
 ) -> list[list[Continuation]]:
-    writer = Writer(bundle, "fr", GenerationOptions(**options), **{"max_tokens": 9, **(own or {})})
-    return writer.write(prompts, writer.encode(prompts))
+    generator = TextGenerator(
+        bundle, "fr", GenerationOptions(**options), **{"max_tokens": 9, **(own or {})}
+    )
+    return generator.generate(prompts, generator.encode(prompts))
 
 
 def texts_of(found: list[list[Continuation]]) -> list[list[str]]:
@@ -131,26 +133,28 @@ def test_the_prompt_stays_as_it_was_written(bundle: Bundle) -> None:
 
 
 def test_of_a_long_prompt_the_end_is_read(bundle: Bundle) -> None:
-    writer = Writer(bundle, "fr", max_tokens=9)
-    assert writer.longest == 32 - 1 - 9
+    generator = TextGenerator(bundle, "fr", max_tokens=9)
+    assert generator.longest == 32 - 1 - 9
     begin, end = " ".join("l" * 22), " ".join("abcdefghijkabcdefghijk")
     found = written(bundle, [begin, end, f"{begin} {end}"])
     of_begin, of_end, of_both = (continuation.score for (continuation,) in found)
     assert of_both == pytest.approx(of_end, rel=1e-4)
     assert of_both != pytest.approx(of_begin, rel=1e-4)
     assert found[2][0].text.startswith(f"{begin} {end} ")
-    everything = Writer(bundle, "fr", max_tokens=31)
+    everything = TextGenerator(bundle, "fr", max_tokens=31)
     assert everything.longest == 0
-    assert len(everything.write(["a b"], everything.encode(["a b"]))[0]) == 1
-    assert Writer(bundle, "fr").longest == 15  # half of the positions
+    assert len(everything.generate(["a b"], everything.encode(["a b"]))[0]) == 1
+    assert TextGenerator(bundle, "fr").longest == 15  # half of the positions
 
 
 def test_progress_counts_every_prompt_once(bundle: Bundle) -> None:
     counts: list[int] = []
-    writer = Writer(bundle, "fr", batch_tokens=1)
-    assert len(writer.write(PROMPTS, writer.encode(PROMPTS), counts.append)) == len(PROMPTS)
+    generator = TextGenerator(bundle, "fr", batch_tokens=1)
+    assert len(generator.generate(PROMPTS, generator.encode(PROMPTS), counts.append)) == len(
+        PROMPTS
+    )
     assert counts == [1] * len(PROMPTS)
-    assert writer.write([], writer.encode([])) == []
+    assert generator.generate([], generator.encode([])) == []
 
 
 @pytest.mark.parametrize(
@@ -171,4 +175,4 @@ def test_models_that_do_not_write_say_what_to_train(random_bundle: Callable[...,
         with pytest.raises(OptionError, match=rf"on {name}\n(.|\n)*--init my-run --objective clm"):
             written(random_bundle(name), ["a"])
     with pytest.raises(OptionError, match="does not know the language 'xx'"):
-        Writer(random_bundle("clm"), "xx")
+        TextGenerator(random_bundle("clm"), "xx")

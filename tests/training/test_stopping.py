@@ -79,7 +79,7 @@ def test_it_ends_within_one_update_wherever_it_is(
         assert main(command) == STOPPED
     told = capsys.readouterr().err
     assert f"{signal.Signals(number).name}: saved and stopped after {last[5:]} steps" in told
-    assert f"to go on: xlm train --resume {run}" in told
+    assert f"to resume: xlm train --resume {run}" in told
     assert last in checkpoints(run)
     assert max(int(name[5:]) for name in checkpoints(run)) == int(last[5:])
     assert_goes_on(command, run, tiny_run)

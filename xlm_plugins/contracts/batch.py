@@ -233,7 +233,7 @@ def join_pair(
 
     :param sides: the two unframed sides, in the order in which they are to stand.
     :param languages: the language id of each side.
-    :returns: tokens, positions and languages, one row a pair. (XLM, section 3.3)
+    :returns: tokens, positions and languages, one row a pair. (XLM, section 3.4)
     """
     first, second = (side.framed(*vocabulary.frame) for side in sides)
     return (

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import json
-import lzma
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from textwrap import shorten
 from typing import IO
 
 from xlm_plugins.core.errors import DataError
-
-_OPENERS: Mapping[str, Callable[..., IO[str]]] = {
-    ".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open,
-}  # fmt: skip
+from xlm_plugins.core.text_files import COMPRESSED, UNREADABLE, open_decompressed
 
 
 @dataclass(frozen=True)
@@ -55,22 +50,21 @@ def read_table(file: Path, names: Sequence[str] | None = None) -> Table:
     :param names: the columns of a TSV or CSV file that does not name them in its first line.
     :raises DataError: no such file, another form, or a row that does not fit (file and line).
     """
-    stem = file.with_suffix("") if file.suffix in _OPENERS else file
+    stem = file.with_suffix("") if file.suffix in COMPRESSED else file
     readers = {".tsv": _tsv, ".txt": _tsv, ".csv": _csv, ".jsonl": _json_lines}
     if stem.suffix not in readers:
         raise DataError(
             f"the name of {file} does not say what form its rows have",
             expected=f"a name that ends in {', '.join(readers)}, or in one of these and "
-            f"{', '.join(_OPENERS)}",
+            f"{', '.join(COMPRESSED)}",
         )
     try:
         # A byte order mark, which some benchmarks' files begin with, is no part of a name.
-        opener = _OPENERS.get(file.suffix, open)
-        with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
+        with TextIOWrapper(open_decompressed(file), encoding="utf-8-sig", newline="") as text:
             return _table(file, readers[stem.suffix](text, file), names)
     except FileNotFoundError as error:
         raise DataError(f"there is no file {file}") from error
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+    except (*UNREADABLE, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}", expected="a table in UTF-8") from error
 
 

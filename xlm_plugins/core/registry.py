@@ -131,9 +131,7 @@ class Registry:
         others = [f"{c.distribution} {c.version}" for c in same if c != component]
         if not others:
             return None
-        return Fault(
-            f"the {kind} {name!r} is brought by {' and '.join(others)} too", _hint(same)
-        )
+        return Fault(f"the {kind} {name!r} is brought by {' and '.join(others)} too", _hint(same))
 
 
 def _class_of(module: ModuleType, name: str, kind: str) -> Any:

@@ -232,10 +232,12 @@ class LoadedModel:
         :param max_tokens: tokens to write at most, 100 if the model has the positions.
         :raises OptionError: an unknown language, or a model that was not trained on clm.
         """
-        from xlm_plugins.inference.generate import Writer
+        from xlm_plugins.inference.generate import TextGenerator
 
-        writer = Writer(self.bundle, language, options, number=number, max_tokens=max_tokens)
-        return writer.write(prompts, writer.encode(prompts))
+        generator = TextGenerator(
+            self.bundle, language, options, number=number, max_tokens=max_tokens
+        )
+        return generator.generate(prompts, generator.encode(prompts))
 
     def predict(
         self, texts: Sequence[str] | Sequence[tuple[str, str]], language: str | None = None
@@ -250,8 +252,11 @@ class LoadedModel:
         from xlm_plugins.inference.predict import Predictor
 
         predictor = Predictor(self.bundle, language)
+        if not texts:
+            return []
         rows = [(text,) if isinstance(text, str) else text for text in texts]
-        return predictor.predict(list(zip(*rows, strict=True))) if rows else []
+        tokens, _ = predictor.encode_columns(list(zip(*rows, strict=True)))
+        return predictor.predict(tokens)
 
     @overload
     def fill_mask(  # type: ignore[overload-overlap]  # a str is a sequence of texts, too
@@ -274,7 +279,7 @@ class LoadedModel:
             of such lists.
         :raises OptionError: no mask in a text, or too long a text.
         """
-        from xlm_plugins.inference.fill_mask import Filler
+        from xlm_plugins.inference.fill_mask import MaskFiller
 
-        filler = Filler(self.bundle, language, top=top)
+        filler = MaskFiller(self.bundle, language, top=top)
         return filler.fill([texts])[0] if isinstance(texts, str) else filler.fill(texts)

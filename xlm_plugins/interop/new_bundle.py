@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.files import whole_folder
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.saved_tokenizers import save_tokenizer
 from xlm_plugins.model.bundle import write_description
@@ -47,12 +48,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     :raises BundleError: ``out`` exists.
     """
     check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
-        folder = Path(work) / "new"  # with the usual rights, which the one around it lacks
-        folder.mkdir()
+    with whole_folder(out, shared=True) as folder:
         yield folder
-        folder.rename(out)
 
 
 def write_bundle(

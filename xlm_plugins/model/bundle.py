@@ -16,7 +16,7 @@ import torch
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.core.files import write_json
+from xlm_plugins.core.files import read_json, write_json
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.recorded_components import PLUGINS_NAME
 from xlm_plugins.core.saved_tokenizers import SavedTokenizer, load_tokenizer
@@ -25,7 +25,6 @@ from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.weights import load_tensors, load_weights, named_weights, save_tensors
 from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, TOKENIZER_NAME, WEIGHTS_NAME
-from xlm_plugins.runs.recorded import read_tree
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def read_description(path: Path, plugins: Plugins) -> ModelDescription:
             f"{path} is neither a run nor a model bundle: it has no {MODEL_NAME}",
             expected="a folder that `xlm train` wrote",
         )
-    tree, made_with = read_tree(path / MODEL_NAME), read_tree(path / PLUGINS_NAME)
+    tree, made_with = read_json(path / MODEL_NAME), read_json(path / PLUGINS_NAME)
     if tree.get("format") != BUNDLE_FORMAT:
         raise BundleError(
             f"{path} has bundle format {tree.get('format')}", expected=f"format {BUNDLE_FORMAT}"

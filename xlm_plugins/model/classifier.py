@@ -1,7 +1,7 @@
 """The head of a downstream task: classes or a value, predicted from a sentence's representation.
 
-(SEMANTICS 8: the last state of position 0, or the mean over tokens, then dropout and one linear
-layer)
+The last layer's state at position 0, or the mean over tokens, then dropout and one linear layer
+(docs/semantics.md, 8.3).
 """
 
 from __future__ import annotations

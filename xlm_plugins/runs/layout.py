@@ -27,6 +27,7 @@ METRICS_NAME = "metrics.jsonl"
 CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"
 ORDER_NAME = "metrics.json"
+CURVES_NAME = "plots/curves.png"
 LOCK_NAME = ".lock"
 
 BUNDLE_FORMAT = 1

@@ -12,7 +12,7 @@ _FLOATS = 4
 _WIDTHS = {1: 17, 2: 27}
 """What a token keeps in each layer, in widths of the model, by the number of stacks: states,
 projections, FFN, dropout masks; with two stacks, half of the layers attend twice.  Measured
-(tests/test_memory_estimate.py)."""
+(tests/training/test_memory_estimate.py)."""
 
 
 @dataclass(frozen=True)

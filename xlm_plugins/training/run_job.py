@@ -14,13 +14,13 @@ from rich.console import Console
 
 from xlm_plugins.config.training import RunOptions
 from xlm_plugins.core.errors import OptionError, RunError, XLMError
+from xlm_plugins.core.files import read_json
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.nn.cpu_tuning import tune_host
 from xlm_plugins.runs.folder import RunFolder, free_run_path
-from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME
+from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME, CURVES_NAME, MODEL_NAME
 from xlm_plugins.runs.plot import plot_runs
-from xlm_plugins.runs.recorded import recorded_description
 from xlm_plugins.runs.whole_folders import latest_good
 from xlm_plugins.training.distributed import agreement, process_group, slurm
 from xlm_plugins.training.distributed.failures import explained
@@ -173,7 +173,7 @@ def _check_same_model(checkpoint: Path, run: Path, job: Job) -> None:
 
     :raises RunError: says what differs.
     """
-    written = recorded_description(checkpoint)
+    written = read_json(checkpoint / MODEL_NAME)
     requested = job.description.to_json()
     for part, value in requested.items():
         if written.get(part) != value:
@@ -272,6 +272,6 @@ def _run_folder(path: Path, start: _Start, plugins: Plugins, world: World) -> It
 def _plot(run: Path, report: Report) -> None:
     """Draw the curves of a finished run.  A failure is reported and does not fail the run."""
     try:
-        plot_runs([run], run / "plots" / "curves.png")
+        plot_runs([run], run / CURVES_NAME)
     except Exception as error:  # a full disk, or anything from matplotlib
         report.note(f"the curves could not be drawn: {error}; to draw them later: xlm plot {run}")

@@ -21,8 +21,8 @@ from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.core.errors import BundleError, DivergenceError
 from xlm_plugins.core.files import write_json
-from xlm_plugins.data.batches.keyed_rng import generator
-from xlm_plugins.data.batches.loader import load
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
+from xlm_plugins.data.batches.loader import load_batches
 from xlm_plugins.data.batches.schedule import Update
 from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ModelDescription
@@ -186,9 +186,10 @@ class Trainer:
         options = self.options
         self._logged_at = time.monotonic()
         self._watchdog.report("reading the first batch")
-        first, workers, left_out = self.state.update, options.workers, self._left_out
-        for micro_batches in load(self.plan.batches, first, options.steps, workers, left_out):
-            self._update(self.plan.update(self.state.update), micro_batches)
+        batches, first = self.plan.batches, self.state.update
+        for loaded in load_batches(batches, first, options.steps, options.workers):
+            self._left_out |= loaded.left_out
+            self._update(self.plan.update(self.state.update), loaded.batches)
             self._after_update()
             if reason := self._reason_to_stop():
                 return reason
@@ -220,7 +221,7 @@ class Trainer:
     def _seed(self, purpose: str, update: Update, micro_batch: int) -> None:
         """Seed torch by the update, so that a resumed run draws the same numbers."""
         key = (self.options.seed, purpose, update.index, micro_batch, self.engine.rank)
-        torch.manual_seed(int(generator(*key).integers(2**63)))
+        torch.manual_seed(int(keyed_rng(*key).integers(2**63)))
 
     def _count_skipped(self, skipped: bool, update: Update, batches: list[Batch]) -> None:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0

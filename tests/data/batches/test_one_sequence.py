@@ -14,7 +14,7 @@ import pytest
 from xlm_plugins.config.settings import resolve
 from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.batches.loader import TrainingBatches, load
+from xlm_plugins.data.batches.loader import TrainingBatches, load_batches
 from xlm_plugins.data.batches.pools import BlockReader
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.data.dataset.shards import ShardReader
@@ -75,7 +75,10 @@ def global_batches(
     Every rank gives a batch for every update, and none is empty.
     """
     ranks = [
-        [samples_of(b) for b in load(batches_of(plan, r, world_size), 0, n_updates, workers)]
+        [
+            samples_of(found.batches)
+            for found in load_batches(batches_of(plan, r, world_size), 0, n_updates, workers)
+        ]
         for r in range(world_size)
     ]
     assert [len(rank) for rank in ranks] == [n_updates] * world_size
@@ -119,13 +122,14 @@ AS_A_RANK = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
-from test_one_sequence import batches_of, load, plan_of, samples_of
+from test_one_sequence import batches_of, load_batches, plan_of, samples_of
 
 data, out, n_updates = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 if __name__ == "__main__":
-    batches = load(batches_of(plan_of(data), rank, world_size), 0, n_updates, 1)
-    (out / f"{rank}.json").write_text(json.dumps([samples_of(batch) for batch in batches]))
+    updates = load_batches(batches_of(plan_of(data), rank, world_size), 0, n_updates, 1)
+    samples = [samples_of(update.batches) for update in updates]
+    (out / f"{rank}.json").write_text(json.dumps(samples))
 """
 
 

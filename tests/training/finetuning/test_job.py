@@ -125,7 +125,7 @@ def test_what_fails_while_it_is_measured_leaves_no_results(
     assert main(["finetune", "--resume", str(out)]) == 0  # measures, and trains no more
     assert results(out)
     assert len(list((out / "predictions").iterdir())) == 4
-    assert not (out / ".predictions.new").exists()
+    assert not (out / ".predictions.partial").exists()
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_several_seeds_give_mean_and_deviation(
     assert main(["finetune", "--resume", str(out)]) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-1] == str(out)
-    assert "mean and deviation of 3 seeds" in shown.err
+    assert "mean and deviation over 3 seeds" in shown.err
     of_seeds = [results(out / f"seed-{seed}") for seed in (1, 2, 3)]
     assert of_seeds[0] == results(toy_run)
     whole = results(out)

@@ -191,7 +191,7 @@ def updates(gradients, options=OPTIONS):
 
 
 def by_hand(gradients, options=OPTIONS):
-    """Adam with eps added before the bias correction, and decay apart (SEMANTICS 6)."""
+    """Adam with eps added before the bias correction, and decay apart (docs/semantics.md, 6.2)."""
     weight = torch.tensor([1.0, -2.0], dtype=torch.float64)
     m, v = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for t, gradient in enumerate(gradients, 1):

@@ -9,7 +9,7 @@ from pathlib import Path
 from xlm_plugins import __version__
 from xlm_plugins.core.files import checksum
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.dataset.cache import alone, cache_folder
+from xlm_plugins.data.dataset.cache import cache_folder, exclusive_lock
 from xlm_plugins.data.dataset.manifest import FORMAT, MANIFEST_NAME
 from xlm_plugins.data.prepare.lines import sentences
 from xlm_plugins.data.prepare.prepare import Progress, TokenizerTraining, prepare
@@ -51,7 +51,7 @@ def embedded_data_set(
     key = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     folder = cache_folder() / f"embedded-{vocabulary_size}-{key}"
     if not (folder / MANIFEST_NAME).is_file():
-        with alone(folder.with_suffix(".lock")):
+        with exclusive_lock(folder.with_suffix(".lock")):
             if not (folder / MANIFEST_NAME).is_file():
                 training = TokenizerTraining(vocabulary_size, component.options())
                 prepare(embedded_source(), folder, component, training, report=report)

@@ -59,7 +59,7 @@ class Encoder:
 
     def __init__(self, component: Component, folder: Path, workers: int) -> None:
         self._workers = workers
-        self._work = _Work(component, folder)
+        self._work = _ChunkEncoder(component, folder)
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
             self._pool = ProcessPoolExecutor(
@@ -164,7 +164,7 @@ def _joined(parts: list[tuple[Ragged, ...]]) -> tuple[Ragged, ...]:
     return tuple(stack(list(side)) for side in zip(*parts, strict=True))
 
 
-def sensible_workers(n_characters: int) -> int:
+def default_workers(n_characters: int) -> int:
     """Processes worth starting for so much text: each costs a second or two to begin."""
     return max(1, min(os.cpu_count() or 1, n_characters // 2**22))
 
@@ -178,7 +178,7 @@ def _process_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-class _Work:
+class _ChunkEncoder:
     """What each process does: encode a chunk, and narrow the ids for the way back."""
 
     def __init__(self, component: Component, folder: Path) -> None:
@@ -193,14 +193,14 @@ class _Work:
         return tuple(Ragged(side.values.astype(self._narrow), side.offsets) for side in rows)
 
 
-_work: _Work  # of a pool's process; its initializer has no other place to leave it
+_work: _ChunkEncoder  # of a pool's process; its initializer has no other place to leave it
 
 
 def _start_worker(component: Component, folder: Path) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _work = _Work(component, folder)
+    _work = _ChunkEncoder(component, folder)
 
 
 def _end_with_parent() -> None:

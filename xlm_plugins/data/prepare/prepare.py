@@ -21,6 +21,7 @@ from xlm_plugins import __version__
 from xlm_plugins.contracts.ragged import IntArray
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.files import whole_folder
 from xlm_plugins.core.options import to_mapping
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.saved_tokenizers import mark_tokenizer, save_tokenizer
@@ -35,10 +36,10 @@ from xlm_plugins.data.dataset.manifest import (
     TokenizerRecord,
 )
 from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
-from xlm_plugins.data.prepare.encoding import Encoder, blocks_of, chunks_of, sensible_workers
+from xlm_plugins.data.prepare.encoding import Encoder, blocks_of, chunks_of, default_workers
 from xlm_plugins.data.prepare.lines import TextCount, count_text, sentences
 from xlm_plugins.data.prepare.sources import Sources, StreamSource
-from xlm_plugins.data.prepare.tokenizer_training import describe_sample, plan_sample, sampled_texts
+from xlm_plugins.data.prepare.tokenizer_sample import describe_sample, plan_sample, sampled_texts
 from xlm_plugins.data.prepare.unfinished import Partial, check_free
 
 SHARD_BLOCKS = 256
@@ -103,7 +104,7 @@ def prepare(
     with Partial.open(out, _request(sources, component, tokenizer, errors)) as partial:
         job = _Job(sources, counts, component, partial, errors, report)
         folder = _tokenizer_folder(job, tokenizer)
-        with Encoder(component, folder, workers or sensible_workers(n_characters)) as encoder:
+        with Encoder(component, folder, workers or default_workers(n_characters)) as encoder:
             record = _record(component, encoder.tokenizer)
             shards: list[Manifest] = []
             for stream in sources.streams:
@@ -157,7 +158,7 @@ def _tokenizer_folder(job: _Job, tokenizer: Tokenizer | TokenizerTraining) -> Pa
     """Where the tokenizer is saved, once it is trained or copied there."""
     folder = job.partial.folder / TOKENIZER_NAME
     if not folder.is_dir():
-        with job.partial.filled_at_once(TOKENIZER_NAME) as new:
+        with whole_folder(folder) as new:
             if isinstance(tokenizer, TokenizerTraining):
                 _train(job, tokenizer, new)
             else:

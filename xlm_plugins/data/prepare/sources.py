@@ -6,8 +6,8 @@ A source is a folder, whose file names say what they are::
     train.en-fr.en.txt              the English side of a parallel text ...
     train.en-fr.fr.txt              ... and its French side, line by line
 
-plain or compressed (``.txt.gz``, ``.txt.xz``, ``.txt.zst``), the languages of a pair in either
-order; or a TOML file that lists them, by paths relative to itself::
+plain or compressed (``.txt.bz2``, ``.txt.gz``, ``.txt.xz``, ``.txt.zst``), the languages of a
+pair in either order; or a TOML file that lists them, by paths relative to itself::
 
     [[text]]
     split = "train"
@@ -30,15 +30,17 @@ from pathlib import Path
 from typing import Any
 
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.text_files import COMPRESSED
 from xlm_plugins.data.dataset.manifest import TRAIN
 
 _CODE = r"[A-Za-z0-9_]+"
+_COMPRESSED = f"(?:{'|'.join(map(re.escape, COMPRESSED))})?"
 _NAME = re.compile(
     rf"(?P<split>{_CODE})\.(?:(?P<language>{_CODE})"
-    rf"|(?P<pair>{_CODE}-{_CODE})\.(?P<side>{_CODE}))\.txt(?:\.(?:gz|xz|zst))?"
+    rf"|(?P<pair>{_CODE}-{_CODE})\.(?P<side>{_CODE}))\.txt{_COMPRESSED}"
 )
-_LOOKS_LIKE_TEXT = re.compile(r"[^.]+\..+\.txt(\.(gz|xz|zst))?")
-_FORM = "SPLIT.LANG.txt or SPLIT.L1-L2.LANG.txt, plain or .gz, .xz, .zst"
+_LOOKS_LIKE_TEXT = re.compile(rf"[^.]+\..+\.txt{_COMPRESSED}")
+_FORM = f"SPLIT.LANG.txt or SPLIT.L1-L2.LANG.txt, plain or {', '.join(COMPRESSED)}"
 
 
 @dataclass(frozen=True)

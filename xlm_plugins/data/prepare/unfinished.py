@@ -51,15 +51,6 @@ class Partial:
                     shutil.rmtree(partial.folder)  # no work in it that would be lost
                 raise
 
-    @contextmanager
-    def filled_at_once(self, name: str) -> Iterator[Path]:
-        """A new folder that gets its name when the block ends without an error."""
-        new = self.folder / f"{name}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        yield new
-        new.rename(self.folder / name)
-
     def finished(self, stream: str) -> list[Manifest]:
         """The records of a stream's finished shards, in order."""
         records: list[Manifest] = []

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.core.files import read_tree
+from xlm_plugins.core.files import read_json
 from xlm_plugins.interop.pickles import read_checkpoint
 from xlm_plugins.model.weights import load_tensors
 
@@ -23,7 +23,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     :raises BundleError: it is missing or damaged.
     """
-    tree = read_tree(folder / CONFIG_NAME)
+    tree = read_json(folder / CONFIG_NAME)
     if not isinstance(tree.get("model_type"), str):
         raise BundleError(f"{folder / CONFIG_NAME} names no model_type")
     return tree
@@ -39,7 +39,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if (folder / name).is_file():
             return _read(folder / name)
         if index.is_file():
-            parts = sorted(set(read_tree(index).get("weight_map", {}).values()))
+            parts = sorted(set(read_json(index).get("weight_map", {}).values()))
             return {
                 key: tensor
                 for part in parts

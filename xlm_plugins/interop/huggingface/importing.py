@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.core.files import read_tree
+from xlm_plugins.core.files import read_json
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.saved_tokenizers import load_tokenizer, saved_component
@@ -65,7 +65,7 @@ def _tokenizer(
             return component, tokenizer
     if all((folder / name).is_file() for name in (VOCABULARY_NAME, CODES_NAME)):
         path = folder / TOKENIZER_CONFIG_NAME
-        config = read_tree(path) if path.is_file() else {}
+        config = read_json(path) if path.is_file() else {}
         return read_tokenizer(folder, languages, config, plugins)
     raise _no_tokenizer(folder)
 
@@ -77,7 +77,7 @@ def _no_tokenizer(folder: Path) -> BundleError:
     if there:
         reason = f": {there[0]} stands alone"
     elif (folder / FAST_NAME).is_file():
-        model = read_tree(folder / FAST_NAME).get("model")
+        model = read_json(folder / FAST_NAME).get("model")
         kind = model.get("type") if isinstance(model, dict) else None
         reason = f": its {FAST_NAME} is of another kind, {kind}"
     elif fairseq.is_byte_level(folder):

@@ -13,7 +13,7 @@ from typing import Any
 
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.core.files import read_tree, write_text
+from xlm_plugins.core.files import read_json, write_text
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
 from xlm_plugins.interop.xlm.vocabulary import SPECIALS
@@ -34,7 +34,7 @@ def read_tokenizer(
     :param config: ``tokenizer_config.json``.
     :raises BundleError: it is another one.
     """
-    ids = read_tree(folder / VOCABULARY_NAME)
+    ids = read_json(folder / VOCABULARY_NAME)
     tokens = sorted(ids, key=lambda token: ids[token])
     if not any(token.endswith(_END) for token in tokens):
         raise BundleError(
@@ -58,7 +58,7 @@ def has_form(saved: Path) -> bool:
     """
     if not (saved / _SETTINGS_NAME).is_file() or not (saved / _OWN_CODES_NAME).is_file():
         return False
-    settings = read_tree(saved / _SETTINGS_NAME)
+    settings = read_json(saved / _SETTINGS_NAME)
     return bool(settings.get("lowercase")) == bool(settings.get("remove_accents"))
 
 
@@ -73,7 +73,7 @@ def write_files(saved: Path, tokens: list[str], folder: Path) -> dict[str, Any]:
     ids = {form: number for number, form in enumerate(forms)}
     write_text(folder / VOCABULARY_NAME, json.dumps(ids, ensure_ascii=False))
     shutil.copyfile(saved / _OWN_CODES_NAME, folder / CODES_NAME)
-    folds = bool(read_tree(saved / _SETTINGS_NAME).get("lowercase"))
+    folds = bool(read_json(saved / _SETTINGS_NAME).get("lowercase"))
     return {"tokenizer_class": "XLMTokenizer", "do_lowercase_and_remove_accent": folds}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from xlm_plugins.core.errors import BundleError
 
 SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
-"""The words of the ids 0 to 13 (SEMANTICS 1)."""
+"""The words of the ids 0 to 13 (docs/semantics.md, 1)."""
 
 MOST_ODD_LINES = 0.01
 """Share of lines that may be none; published files have a few whose token is white space."""

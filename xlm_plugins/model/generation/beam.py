@@ -1,7 +1,7 @@
 """Beam search for all sentences of a pool at once: no loop over sentences or beams.
 
 A hypothesis is worth the sum of its log-probabilities / length^penalty, the length counting the
-first EOS (SEMANTICS 7).
+first EOS (docs/semantics.md, 7.4).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Hypotheses:
 def length_limits(source: Batch, longest: int) -> Tensor:
     """How long each hypothesis may get, both framing EOS included: 1.3 times its source and 5.
 
-    Each sentence's own, so that it does not depend on the batch (SEMANTICS 3, BT).
+    Each sentence's own, so that it does not depend on the batch (docs/semantics.md, 7.4).
 
     :param longest: positions of the model.
     :returns: shape (n_sentences,).
@@ -78,7 +78,7 @@ def generate(
         limits = length_limits(source, model.options.max_positions)
     decoding = read_source(model, source, language, options.beam)
     begin = limits.new_full((len(limits),), vocabulary.roles["eos"])
-    search = beam_search if options.beam > 1 else one_by_one
+    search = beam_search if options.beam > 1 else greedy_or_sample
     return search(decoding, begin, vocabulary, options, limits)
 
 
@@ -95,7 +95,7 @@ def read_source(model: Model, source: Batch, language: int, width: int = 1) -> D
 
 
 @torch.no_grad()
-def go_on(
+def continue_prompts(
     model: Model,
     prompts: Tensor,
     language: int,
@@ -120,12 +120,12 @@ def go_on(
         decoding.write(read.repeat_interleave(options.beam))
     begin = prompts[:, -1]
     limits = torch.full_like(begin, max_tokens + 2)  # the prompt's last token, the closing EOS
-    search = beam_search if options.beam > 1 else one_by_one
+    search = beam_search if options.beam > 1 else greedy_or_sample
     return search(decoding, begin, vocabulary, options, limits)
 
 
 @torch.no_grad()
-def one_by_one(
+def greedy_or_sample(
     decoding: Decoding,
     begin: Tensor,
     vocabulary: Vocabulary,
@@ -203,7 +203,7 @@ def beam_search(
     options: GenerationOptions,
     limits: Tensor,
 ) -> Hypotheses:
-    """The ``options.beam`` best hypotheses that a beam search finds; parameters as `one_by_one`.
+    """The ``options.beam`` best hypotheses of a beam search; parameters as `greedy_or_sample`.
 
     With a beam of 1 this is not greedy search: it goes on while a longer hypothesis may win.
 
@@ -228,16 +228,17 @@ def beam_search(
     return Hypotheses(found.tokens[:, :, 1:], found.lengths - 1, found.scores)
 
 
-def check_beam(options: GenerationOptions, vocabulary: Vocabulary) -> None:
+def check_beam(options: GenerationOptions, vocabulary: Vocabulary, name: str = "a beam of") -> None:
     """Refuse a beam that is wider than a search can fill.
 
+    :param name: what the error calls the beam, before its number.
     :raises OptionError: each step takes the 2 x beam best tokens, and the first step has but one
         hypothesis to go on.
     """
     largest = max(1, len(vocabulary.ordinary) // 2)
     if options.beam > largest:
         raise OptionError(
-            f"a beam of {options.beam} is more than the model's vocabulary can fill",
+            f"{name} {options.beam} is more than the model's vocabulary can fill",
             expected=f"at most {largest}",
         )
 

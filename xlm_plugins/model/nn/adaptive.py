@@ -1,7 +1,7 @@
 """Adaptive softmax: frequent tokens are scored with all of the state, rare ones with a part of it.
 
 "Efficient softmax approximation for GPUs" (arXiv 1609.04309); XLM offers it for large vocabularies
-(SEMANTICS 4).  Token ids must come by falling frequency.
+(docs/semantics.md, 4).  Token ids must come by falling frequency.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ CHUNK_ROWS = 128
 
 
 class Output(nn.Module):
-    """A linear layer from states to the vocabulary, with bias (SEMANTICS 4).
+    """A linear layer from states to the vocabulary, with bias (docs/semantics.md, 4).
 
     RoBERTa has a dense layer, GELU and LayerNorm before it.
 

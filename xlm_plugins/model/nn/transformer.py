@@ -56,7 +56,7 @@ class Source:
 
 class TransformerLayer(nn.Module):
     """Self-attention, attention to a source in a decoder, and FFN, each with a residual, then
-    LayerNorm (SEMANTICS 4).
+    LayerNorm (docs/semantics.md, 4).
 
     :param inside: a plugin's layer in place of the FFN.
     :param after: a plugin's layer added to the result.

@@ -20,7 +20,7 @@ from xlm_plugins.config.settings import AUTO
 from xlm_plugins.config.training import FinetuneOptions, OptimizerOptions, RunOptions
 from xlm_plugins.contracts.task import Values
 from xlm_plugins.core.errors import OptionError, RunError
-from xlm_plugins.core.files import write_json, write_text
+from xlm_plugins.core.files import whole_folder, write_json, write_text
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.runs.find import find_bundle
@@ -202,13 +202,10 @@ def _write_predictions(
 
     The folder is there as a whole, or not at all.
     """
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
     classes = plan.data.classes
-    for (part, _), values in zip(evaluation.parts("test"), predicted, strict=True):
-        written = [classes[value] for value in values] if classes else [f"{v:.4f}" for v in values]
-        write_text(new / f"test.{part.title}.txt", "".join(f"{row}\n" for row in written))
-        plan.task.write(part, written, new)
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with whole_folder(folder) as new:
+        for (part, _), predictions in zip(evaluation.parts("test"), predicted, strict=True):
+            rows = [classes[value] if classes else f"{value:.4f}" for value in predictions]
+            write_text(new / f"test.{part.title}.txt", "".join(f"{row}\n" for row in rows))
+            plan.task.write(part, rows, new)
+        shutil.rmtree(folder, ignore_errors=True)

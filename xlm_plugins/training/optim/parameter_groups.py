@@ -1,8 +1,8 @@
 """AdamW over named parameter groups, with the same meaning under both engines.
 
 Two conventions hold everywhere: a parameter that got no gradient counts as having gradient zero
-(as in ZeRO), and eps is added to Adam's denominator before bias correction (SEMANTICS 6).  What
-``touched_rows`` means is written down in `xlm_plugins.training.optim.adamw`.
+(as in ZeRO), and eps is added to Adam's denominator before bias correction
+(docs/semantics.md, 6.2).  `xlm_plugins.training.optim.adamw` defines ``touched_rows``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from xlm_plugins.config.inherited import absolute, split_stack
+from xlm_plugins.config.inherited import absolute_init, split_init
 from xlm_plugins.config.settings import Settings, to_toml
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.core.errors import OptionError, RunError
@@ -94,7 +94,7 @@ class Pretraining(Job):
 
     def initialise(self, model: Model, report: Report) -> None:
         for text in self.settings.train.init:
-            stack, reference = split_stack(text)
+            stack, reference = split_init(text)
             bundle = find_bundle(reference)
             copied = initialise(
                 model, self.description, self.plan.tokenizer, bundle, self.plugins, stack
@@ -142,7 +142,7 @@ class Pretraining(Job):
     def config(self) -> str:
         """The settings, with the paths of data, models and word vectors made absolute."""
         train = self.settings.train
-        train = replace(train, init=tuple(map(absolute, train.init)))
+        train = replace(train, init=tuple(map(absolute_init, train.init)))
         if train.data is not None and not is_url(train.data):
             train = replace(train, data=str(Path(train.data).resolve()))
         if train.init_embeddings is not None:

@@ -24,7 +24,7 @@ from xlm_plugins.core.selection import (
 )
 from xlm_plugins.data.batches.planning import BatchSizes
 from xlm_plugins.data.batches.pools import stream_languages
-from xlm_plugins.data.batches.schedule import Schedule, StepPlan
+from xlm_plugins.data.batches.schedule import Schedule, ScheduledObjective
 from xlm_plugins.data.dataset.manifest import COUNTS_NAME, TOKENIZER_NAME, Manifest
 from xlm_plugins.data.dataset.remote_copy import open_data_set
 from xlm_plugins.data.dataset.shards import check_shards
@@ -61,7 +61,7 @@ def make_plan(settings: Settings, plugins: Plugins) -> PretrainingPlan:
     layers = _placed_layers(settings, plugins, stacks)
     options = settings.train
     folder, manifest = open_data(options.data, plugins, options.data_cache, options.data_cache_gb)
-    check_shards(folder, manifest, training_too=not options.skip_bad_shards)
+    check_shards(folder, manifest, include_training=not options.skip_bad_shards)
     tokenizer = _own_tokenizer(folder, manifest, plugins)
     vocabulary = manifest.vocabulary(_token_counts(folder))
     languages = {code: index for index, code in enumerate(manifest.languages)}
@@ -127,7 +127,7 @@ class _Choice:
 
     objective: Objective
     recorded: ChosenObjective
-    plan: StepPlan
+    plan: ScheduledObjective
 
 
 def _choose(
@@ -149,7 +149,9 @@ def _choose(
     return _Choice(
         objective,
         ChosenObjective(component, options, tuple(map(str, steps))),
-        StepPlan(component.name, steps, sizes, selection.weight, settings.train.sampling_alpha),
+        ScheduledObjective(
+            component.name, steps, sizes, selection.weight, settings.train.sampling_alpha
+        ),
     )
 
 

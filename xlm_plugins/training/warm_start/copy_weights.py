@@ -2,7 +2,8 @@
 
 Rows of token tables are matched by the tokens' written form, rows of language tables by language
 code, so vocabularies and languages may differ.  Everything else is matched by name and shape; if
-the other model has no decoder, a decoder takes what it has in common with an encoder (SEMANTICS 4).
+the other model has no decoder, a decoder takes what it has in common with an encoder
+(docs/semantics.md, 4).
 
 ``--init-embeddings`` then replaces token embeddings by word vectors from a file.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.config.inherited import Origin, with_width
+from xlm_plugins.config.inherited import RecordedModel, with_ffn_dim
 from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError, OptionError
@@ -99,7 +100,7 @@ def initialise(
             f"--init {stack}={path}: the model to train has no {stack}",
             expected=f"one of {', '.join(description.stacks)}, or the run alone",
         )
-    theirs = Origin.read(path)
+    theirs = RecordedModel.read(path)
     if theirs.options.dim != description.options.dim:
         raise BundleError(
             f"--init {path}: its width is {theirs.options.dim}, the new model's is "
@@ -171,13 +172,13 @@ def initialise_embeddings(
     return f"word vectors of {path}: {n_found:,} of {n_tokens:,} rows found ({share})"
 
 
-def _differing_options(own: ModelDescription, theirs: Origin) -> list[str]:
+def _differing_options(own: ModelDescription, theirs: RecordedModel) -> list[str]:
     """Options of both models that differ, such as ``dropout 0.2 (0.1)``."""
-    ours, there = to_mapping(with_width(own.options)), to_mapping(with_width(theirs.options))
+    ours, there = to_mapping(with_ffn_dim(own.options)), to_mapping(with_ffn_dim(theirs.options))
     return [f"{key} {ours[key]} ({there[key]})" for key in ours if ours[key] != there[key]]
 
 
-def _unknown_languages(own: ModelDescription, theirs: Origin) -> list[str]:
+def _unknown_languages(own: ModelDescription, theirs: RecordedModel) -> list[str]:
     """Languages whose embeddings are lost."""
     both_embed = own.options.language_embeddings and theirs.options.language_embeddings
     return [code for code in theirs.languages if both_embed and code not in own.languages]

@@ -19,7 +19,7 @@ from xlm_plugins import (
 
 
 class DenoisingAutoEncoding(Objective):
-    """AE (arXiv 1711.00043, section 2.3; in XLM, arXiv 1901.07291, section 5.2).
+    """AE (arXiv 1711.00043, section 2.3; in XLM, arXiv 1901.07291, section 4.2).
 
     The encoder reads a sentence shuffled, thinned out and blanked, in this order; the decoder
     writes it as it was.  With back-translation this is what teaches a model to translate from

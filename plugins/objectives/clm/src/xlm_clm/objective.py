@@ -17,6 +17,7 @@ class CausalLanguageModelling(Objective):
 
     name = "clm"
     n_languages = (1, 2)
+    predicts = "next token"
 
     def layout(self, step: Step) -> Layout:
         return Layout.STREAM if len(step.languages) == 1 else Layout.PAIR

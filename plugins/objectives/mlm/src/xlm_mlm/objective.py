@@ -20,7 +20,7 @@ from xlm_plugins import (
 
 
 class MaskedLanguageModelling(Objective):
-    """MLM as XLM has it (arXiv 1901.07291, section 3.2): on windows of running text.
+    """MLM as XLM has it (arXiv 1901.07291, section 3.3): on windows of running text.
 
     The option ``layout`` takes single sentences instead, framed as TLM frames its sides: for text
     that was shuffled, or where little text must serve both objectives.
@@ -31,6 +31,7 @@ class MaskedLanguageModelling(Objective):
 
     name = "mlm"
     n_languages = (1,)
+    predicts = "masked tokens"
 
     def layout(self, step: Step) -> Layout:
         return Layout(self.options.layout)

@@ -24,7 +24,7 @@ from xlm_plugins import (
 
 
 class TranslationLanguageModelling(Objective):
-    """TLM (XLM, arXiv 1901.07291, section 3.3): the pair layout followed by the masking.
+    """TLM (XLM, arXiv 1901.07291, section 3.4): the pair layout followed by the masking.
 
     To predict a hidden word the model can look at its neighbours or at the translation, and so
     learns what words of two languages have in common.  Evaluation also measures the same hidden
@@ -34,6 +34,7 @@ class TranslationLanguageModelling(Objective):
 
     name = "tlm"
     n_languages = (2,)
+    predicts = "masked tokens"
 
     def layout(self, step: Step) -> Layout:
         return Layout.PAIR
