@@ -38,7 +38,7 @@ def test_standard_output_has_only_the_run(
     out, err = capsys.readouterr()
     assert out == "runs/mlm-tlm-pkm-1\n"
     assert Path(out.strip(), "plots", "curves.png").is_file()
-    assert f"data: {tiny_data} (en, fr; 400 tokens in the vocabulary)" in err
+    assert f"data: {tiny_data} (en, fr; vocabulary of 400 tokens)" in err
     assert "objectives: mlm:en,fr, tlm:en-fr; layers: pkm at enc.1" in err
     n_parameters = int(re.search(r"parameters: ([\d,]+)", err)[1].replace(",", ""))
     assert 10_000 < n_parameters < 100_000
@@ -61,7 +61,7 @@ def test_a_run_is_finished_even_if_its_curves_cannot_be_plotted(
     out, err = capsys.readouterr()
     assert out == "run\n"
     assert "could not be drawn: [Errno 28] No space left on device; " in err
-    assert "once it is mended: xlm plot run\n" in err
+    assert "to draw them later: xlm plot run\n" in err
     assert list(Path("run", "plots").iterdir()) == []
     assert main(["plot", "run"]) == 2
     assert "No space left" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_a_run_is_resumed_and_repeated_without_the_model_of_init(
     capfd.readouterr()
     assert main(["train", "--config", "run/config.toml", "--out", "repeated"]) == 0
     assert written("repeated") == config
-    assert "not as it was trained there: n-layers 2 (1)" in capfd.readouterr().err
+    assert "differing from its training: n-layers 2 (1)" in capfd.readouterr().err
 
 
 def test_the_users_settings_win_and_the_report_lists_differences(
@@ -153,9 +153,9 @@ def test_the_users_settings_win_and_the_report_lists_differences(
     assert main([*command, "--pkm.knn", "2"]) == 0
     told = capfd.readouterr().err
     differing = "n-heads 4 (2), ffn-dim 20 (24), activation gelu (relu)"
-    assert f"not as it was trained there: {differing}\n" in told
+    assert f"differing from its training: {differing}\n" in told
     assert "new, as initialised: encoder.layers.0.feed_forward.expand.weight" in told
-    assert "languages left out, as the data has none: de\n" in told
+    assert "languages left out, which the data lacks: de\n" in told
     assert "left out: encoder.layers.0.feed_forward." in told
     config = written("run")
     assert [config["model"][key] for key in ("n-heads", "ffn-dim", "activation", "dropout")] == [
@@ -184,7 +184,7 @@ def test_another_tokenizer_is_reported_with_a_hint(
     command = ["train", "--objective", "mlm", "--data", str(other_data), *SHORT, "--init", "one"]
     assert main([*command, "--out", "run"]) == 0
     told = capfd.readouterr().err
-    assert "the data has another tokenizer, so rows go by the tokens' spelling" in told
+    assert "the data has another tokenizer, so rows are matched by spelling" in told
     assert "`xlm prepare --tokenizer-from one`" in told
 
 

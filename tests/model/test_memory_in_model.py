@@ -54,7 +54,7 @@ def saved(
     """A model without a memory, on disk."""
     plan = make_plan(tiny_settings(layer=[]), plugins)
     model = plan.description.build_model(plan.objectives)
-    Bundle(tiny_data, plan.description, model, plan.tokenizer, {}).save(tmp_path / "saved")
+    Bundle(plan.description, model, plan.tokenizer, {}, tiny_data).save(tmp_path / "saved")
     return Bundle.load(tmp_path / "saved", plugins)
 
 

@@ -138,7 +138,7 @@ def test_too_large_a_batch_is_told_before_anything_is_written(
     told = capsys.readouterr().err
     where = "the largest batch, tried before training" if when == "before" else "update 0 (mlm:"
     for part in ("error: rank 0 ran out of memory on cpu", where, "--batch-tokens", "--zero-stage",
-                 "expected: memory of a rank, about: "):  # fmt: skip
+                 "expected: memory per rank, about: "):  # fmt: skip
         assert part in told
     assert "Traceback" not in told
     assert not (tmp_path / "run").exists()

@@ -28,17 +28,24 @@ from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, TOKENIZER_NAME, W
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A model that is ready to be used, in eval mode.
+class TextModel:
+    """A model with all that applying it to text takes; it need not be on disk."""
 
-    :param classifier: predicts, where the model was fine-tuned on a task.
-    """
-
-    path: Path
     description: ModelDescription
     model: Model
     tokenizer: Tokenizer
     objectives: dict[str, Objective]
+
+
+@dataclass(frozen=True)
+class Bundle(TextModel):
+    """A model that was loaded from disk, in eval mode.
+
+    :param path: the bundle's folder.
+    :param classifier: predicts, where the model was fine-tuned on a task.
+    """
+
+    path: Path
     classifier: Classifier | None = None
 
     @classmethod
@@ -55,7 +62,7 @@ class Bundle:
         model = description.build_model({**objectives, **heads})
         load_weights(model, load_tensors(path / WEIGHTS_NAME), str(path))
         tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
-        return cls(path, description, model.eval().to(device), tokenizer, objectives, classifier)
+        return cls(description, model.eval().to(device), tokenizer, objectives, path, classifier)
 
     def save(self, folder: Path) -> None:
         """Write the bundle, as it is now, into a new folder."""

@@ -54,7 +54,7 @@ def test_a_good_model_has_no_remarks_and_a_bad_one_has(
     high = ("--lr=3", "--head-lr=3", "--warmup=0", "--clip=0")
     assert main(toy_command(tiny_run, tmp_path / "high", *high, **english)) == 0
     told = capfd.readouterr().err
-    assert "one class is 100 % of what is predicted" in told
+    assert "100 % of the predictions are one class" in told
     assert told.count("perhaps the learning rate is too high: --lr 3 and --head-lr 3") == 1
 
 

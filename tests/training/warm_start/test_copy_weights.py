@@ -264,6 +264,6 @@ def test_word_vectors_of_another_width_are_refused(
     vectors: Path, shape: dict[str, int], remedy: str
 ) -> None:
     description, tokenizer, model = _build("abc", EN_FR, shape)
-    told = rf"8 numbers, and the model's width is {shape['dim']}\n.*{remedy}"
+    told = rf"8 dimensions, and the model's width is {shape['dim']}\n.*{remedy}"
     with pytest.raises(OptionError, match=told):
         initialise_embeddings(model, description.options, tokenizer, vectors)

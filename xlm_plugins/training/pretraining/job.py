@@ -15,7 +15,7 @@ from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
 from xlm_plugins.data.batches.loader import TrainingBatches
 from xlm_plugins.data.dataset.download import is_url
 from xlm_plugins.data.dataset.manifest import TOKENIZER_NAME
-from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.bundle import TextModel
 from xlm_plugins.model.model import Model
 from xlm_plugins.runs.find import find_bundle
 from xlm_plugins.training.best_models import Validation
@@ -152,7 +152,7 @@ class Pretraining(Job):
     def _evaluation(self, engine: Engine) -> PretrainingEvaluation:
         plan, settings = self.plan, self.settings
         n_sentences = settings.train.translate_sentences if engine.can_generate else 0
-        model = Bundle(plan.folder, plan.description, engine.model, plan.tokenizer, plan.objectives)
+        model = TextModel(plan.description, engine.model, plan.tokenizer, plan.objectives)
         return PretrainingEvaluation(
             plan.folder,
             plan.manifest,
