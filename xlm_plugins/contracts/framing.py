@@ -1,8 +1,8 @@
 """How texts become the rows that an encoder reads: ``</s> x </s>``, or ``</s> x </s> y </s>``.
 
-The second form compares two texts.  Their positions go on across both, and the EOS between them
-belongs to the first.  (SEMANTICS 8: the layout of parallel classification)  Where sentences begin
-with BOS, it is RoBERTa's layout: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
+The second form is for tasks on two texts.  Positions continue across both, and the EOS between
+them belongs to the first, as in parallel classification.  If sentences begin with BOS, the layout
+is RoBERTa's: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def encode_texts(
     tokenizer: Tokenizer, columns: Sequence[Sequence[str]], longest: int
 ) -> tuple[Ragged, int]:
-    """Encode and frame one or two columns of texts.
+    """Encode one or two columns of texts, and add special tokens.
 
-    Of two texts the longer one is cut first, at its end.
+    If two texts are too long together, the longer one is truncated first, at its end.
 
-    :param longest: tokens of a framed row, at most.
-    :returns: a row for each row of the columns, and how many of them were cut.
+    :param longest: maximum number of tokens per row, special tokens included.
+    :returns: one row for each row of the columns, and how many of them were truncated.
     """
     frame = tokenizer.frame
     sides = tuple(tokenizer.encode_batch(list(column)) for column in columns)
@@ -40,16 +40,16 @@ def encode_texts(
 
 
 def _framed(sides: Sequence[Ragged], frame: tuple[int, int]) -> Ragged:
-    """Put a row's texts into one frame.
+    """Join the texts of each row, with special tokens.
 
-    :param sides: unframed rows, of one text or two.
-    :param frame: the ids before and behind a sentence.
+    :param sides: rows without special tokens, of one text or two.
+    :param frame: the ids before and after a sentence.
     """
     begin, end = frame
     first, *others = sides
     tokens = first.framed(begin, end)
     for side in others:
-        if begin == end:  # the end of the first is the beginning of the second
+        if begin == end:  # the end of the first text is the beginning of the second
             ends = Ragged(np.full(side.n_rows, end), np.arange(side.n_rows + 1))
             tokens = tokens.joined(side.joined(ends))
         else:
@@ -58,10 +58,10 @@ def _framed(sides: Sequence[Ragged], frame: tuple[int, int]) -> Ragged:
 
 
 def _kept(lengths: Sequence[IntArray], room: int) -> list[IntArray]:
-    """How many tokens of each side stay."""
+    """How many tokens of each side are kept."""
     if len(lengths) == 1:
         return [np.minimum(lengths[0], room)]
     first, second = lengths
-    # Either side may have half of the room, and what the other leaves free.
+    # Each side may have half of the room, and what the other leaves.
     kept = np.minimum(first, np.maximum(room - room // 2, room - second))
     return [kept, np.minimum(second, room - kept)]
