@@ -160,7 +160,7 @@ def test_bugs_are_not_caught() -> None:
     [
         (
             COMMAND.replace("@cli.command()", '@cli.command("train")'),
-            "'train', which the core brings already",
+            "'train', which the core already provides",
         ),
         (COMMAND + "    raise RuntimeError('half-way')\n", "RuntimeError: half-way"),
     ],
@@ -188,8 +188,8 @@ def test_the_first_of_two_plugins_with_the_same_command_keeps_it(
     assert cli.main(["plugins"]) == 0
     shown = capsys.readouterr().out
     assert "xlm-hello 1.0 (hello) is broken" in shown
-    assert "adds the command 'greet', which xlm-greet brings already" in shown
-    assert "leave one of the two out: XLM_DISABLE_PLUGINS=xlm-greet" in shown
+    assert "adds the command 'greet', which xlm-greet already provides" in shown
+    assert "disable one of the two: XLM_DISABLE_PLUGINS=xlm-greet" in shown
     assert "xlm-greet 1.0 (greet) is broken" not in shown
 
 
@@ -201,7 +201,7 @@ def test_the_error_for_a_command_of_a_disabled_plugin_says_so(
     assert cli.main(["greet", "you"]) == 2
     told = capsys.readouterr().err
     assert "there is no command 'greet': xlm-greet 1.0 is disabled" in told
-    assert "hint: take it out of XLM_DISABLE_PLUGINS" in told
+    assert "hint: remove it from XLM_DISABLE_PLUGINS" in told
 
 
 def test_strict_refuses_broken_plugins_only(
@@ -215,7 +215,7 @@ def test_strict_refuses_broken_plugins_only(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == (
-        "error: plugins are broken or in conflict, and --strict-plugins\n"
+        "error: with --strict-plugins no plugin may be broken or in conflict\n"
         "  xlm-bad 1.0 (bad) is broken\n"
         "    RuntimeError: no luck (xlm_bad.py, line 1)\n"
         "    hint: pip install --upgrade xlm-bad, "

@@ -67,7 +67,7 @@ def test_two_of_the_same_name_are_both_in_conflict(
     rows = {row["distribution"]: row for row in json.loads(capsys.readouterr().out)}
     for own, other in (("xlm-wide", "xlm-wider"), ("xlm-wider", "xlm-wide")):
         assert rows[own]["state"] == "conflict"
-        assert rows[own]["cause"] == f"the layer 'wide' is brought by {other} 1.0 too"
+        assert rows[own]["cause"] == f"the layer 'wide' is also provided by {other} 1.0"
         assert "xlm-wide/wide or xlm-wider/wide" in rows[own]["remedy"]
 
 

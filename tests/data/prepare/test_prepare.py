@@ -288,7 +288,7 @@ def test_a_saved_tokenizer_is_held_to_its_fingerprint(source, tmp_path, xlm_bare
     (tmp_path / "t" / "words.json").write_text('["a", "c"]')
     with pytest.raises(BundleError, match=tokenizer.fingerprint):
         load_tokenizer(xlm_bare_plugins, tmp_path / "t")
-    with pytest.raises(PluginError, match="no installed plugin brings the tokenizer"):
+    with pytest.raises(PluginError, match="no installed plugin provides the tokenizer"):
         load_tokenizer(Plugins(new_manager()), tmp_path / "t")
     with pytest.raises(BundleError, match="holds no tokenizer"):
         find_tokenizer(source)
