@@ -62,7 +62,7 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
 @click.pass_context
 def safetensors(context: click.Context, run: str, out: Path) -> None:
     """Write the weights of RUN, whatever it is, and a description in JSON into OUT."""
-    from xlm_plugins.interop.plain import export_safetensors
+    from xlm_plugins.interop.safetensors_export import export_safetensors
 
     export_safetensors(_open(context, run), out)
     click.echo(f"{out}: model.safetensors and description.json", err=True)
