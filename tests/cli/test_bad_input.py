@@ -341,7 +341,7 @@ def test_resuming_what_is_not_a_run(tmp_path: Path, refused: Refused) -> None:
 def test_an_existing_data_set_is_never_written_to(
     source: Path, data: Path, refused: Refused
 ) -> None:
-    refused(["prepare", source, data], data, "a data set already")
+    refused(["prepare", source, data], data, "is already a data set")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_folder_in_use_is_left_alone(
     folder: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    told(capsys, main(["tokenizer", "train", str(text), "--out", str(folder)]), "already there")
+    told(capsys, main(["tokenizer", "train", str(text), "--out", str(folder)]), "already exists")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

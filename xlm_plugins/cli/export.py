@@ -64,7 +64,7 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
 @click.pass_context
 def safetensors(context: click.Context, run: str, out: Path) -> None:
     """Write the weights of RUN, any model, and a description in JSON to OUT."""
-    from xlm_plugins.interop.plain import DESCRIPTION_NAME, export_safetensors
+    from xlm_plugins.interop.safetensors_export import DESCRIPTION_NAME, export_safetensors
 
     export_safetensors(_open(context, run), out)
     click.echo(f"{out}: {WEIGHTS_NAME} and {DESCRIPTION_NAME}", err=True)
