@@ -154,9 +154,9 @@ def test_the_suggested_command_works(
 ) -> None:
     told = refused(["evaluate", tiny_run, "--data", other_data], "hint")
     command = re.search(r"xlm (prepare SOURCE OUT --tokenizer-from \S+)", told)[1].split()
-    command[1:3] = [str(tiny_source), "mended"]
+    command[1:3] = [str(tiny_source), "fixed"]
     assert main([*command, "--workers", "1"]) == 0
-    assert main(["evaluate", str(tiny_run), "--data", "mended"]) == 0
+    assert main(["evaluate", str(tiny_run), "--data", "fixed"]) == 0
 
 
 def test_resuming_with_data_of_another_tokenizer(

@@ -24,6 +24,8 @@ from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
 from xlm_plugins.model.weights import named_weights, save_tensors
 from xlm_plugins.runs.layout import WEIGHTS_NAME
+from xlm_plugins.training.job import Outcome
+from xlm_plugins.training.pretraining import job
 
 SHORT = ("--steps=2", "--batch-tokens=256", "--window=32", "--threads=1", "--evaluate-every=0")
 SHAPE = {"dim": 16, "n_layers": 2, "n_heads": 2}
@@ -256,6 +258,28 @@ def test_nothing_is_read_without_a_model_to_start_from() -> None:
         found = unresolved(train, model={"dim": 8})
         assert found.config == {"model": {"dim": 8}, "train": {"layer": []}}
         assert found.inits == ()
+
+
+def test_the_settings_file_and_the_model_are_read_once(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save("one", layers="1")
+    Path("run.toml").write_text('[train]\nobjective = ["mlm"]\ninit = ["one"]\n')
+    reads: list[str] = []
+    read_text = Path.read_text
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> str:
+        reads.append(path.name)
+        return read_text(path, *arguments, **options)
+
+    def train(settings: Settings, plugins: Plugins) -> Outcome:
+        assert settings.train.layer == ("pkm:enc.1",)
+        return Outcome("steps", Path("run"), 2)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(job, "train", train)
+    assert main(["train", "--config", "run.toml"]) == 0
+    assert (reads.count("run.toml"), reads.count("model.json")) == (1, 1)
 
 
 def test_a_damaged_checkpoint_is_skipped_and_a_damaged_model_is_an_error(

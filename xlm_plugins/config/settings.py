@@ -142,7 +142,7 @@ def _inherited(
 ) -> tuple[tuple[InitModel, ...], Values]:
     """The models of --init, and a TOML tree of what the run inherits.
 
-    A run to resume has settings of its own, and needs none of the models.
+    A run to resume has its own settings, and needs none of the models.
     """
     if not train.init or train.resume not in (None, AUTO):
         return (), {}
