@@ -1,4 +1,4 @@
-"""The demonstration: what it runs, what it shows, and how it measures retrieval."""
+"""The demonstration: what it runs, shows and measures."""
 
 from __future__ import annotations
 
@@ -73,25 +73,25 @@ def test_everything_is_shown(
         assert str(tmp_path / "demo" / "run") in command
 
 
-def test_retrieval_ignores_what_a_side_has_in_common() -> None:
+def test_retrieval_ignores_a_common_shift() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((50, 16)).astype(np.float32)
-    shift = 100 * rng.standard_normal(16).astype(np.float32)  # of the language
+    shift = 100 * rng.standard_normal(16).astype(np.float32)  # what all texts of a language share
     assert retrieval_accuracy(vectors, 3 * vectors + shift) == 100.0
 
 
-def test_retrieval_counts_a_sentences_own_translation_only() -> None:
+def test_retrieval_counts_only_the_translation_itself() -> None:
     vectors = np.eye(4, dtype=np.float32)
     assert retrieval_accuracy(vectors, vectors[[0, 1, 3, 2]]) == 50.0
 
 
-def test_unrelated_vectors_are_retrieved_by_chance() -> None:
+def test_retrieval_of_unrelated_vectors_is_chance() -> None:
     rng = np.random.default_rng(1)
     sides = rng.standard_normal((2, 400, 32)).astype(np.float32)
     assert retrieval_accuracy(*sides) < 2.0
 
 
-def test_word_overlap() -> None:
+def test_overlap_counts_words_in_common() -> None:
     queries = ["Abraham dit à Isaac", "rien de commun"]
     candidates = ["Abraham said to Isaac", "nothing at all"]
     # The second query shares nothing with either, and ties go to the first candidate.

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         pack,
         pack_translation,
     )
+    from xlm_plugins.contracts.framing import frame_sides
     from xlm_plugins.contracts.layer import Layer, ParameterGroup
     from xlm_plugins.contracts.objective import Objective
     from xlm_plugins.contracts.ragged import Ragged
@@ -45,11 +46,15 @@ if TYPE_CHECKING:
     from xlm_plugins.contracts.tables import Table, read_table
     from xlm_plugins.contracts.task import LabelledTexts, Split, Task, TaskData, Values
     from xlm_plugins.contracts.tokenizer import Tokenizer
+    from xlm_plugins.core.files import read_json, whole_file, whole_folder, write_json, write_text
+    from xlm_plugins.core.plugins import Plugins
     from xlm_plugins.core.selection import Position
+    from xlm_plugins.core.text_files import read_lines
     from xlm_plugins.inference.loaded_model import load
     from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.model.generation.search import Hypotheses, generate
+    from xlm_plugins.model.generation.search import Hypotheses, check_beam, generate
     from xlm_plugins.model.model import Model
+    from xlm_plugins.model.weights import named_weights
     from xlm_plugins.runs.find import find_bundle
 
 __version__ = "0.1.0"
@@ -67,6 +72,7 @@ _ON_FIRST_USE = {
     "ModelOptions": "xlm_plugins.config.model",
     "Objective": "xlm_plugins.contracts.objective",
     "ParameterGroup": "xlm_plugins.contracts.layer",
+    "Plugins": "xlm_plugins.core.plugins",
     "Position": "xlm_plugins.core.selection",
     "Ragged": "xlm_plugins.contracts.ragged",
     "Samples": "xlm_plugins.contracts.batch",
@@ -79,20 +85,29 @@ _ON_FIRST_USE = {
     "Values": "xlm_plugins.contracts.task",
     "Vocabulary": "xlm_plugins.contracts.batch",
     "accuracy": "xlm_plugins.contracts.scores",
+    "check_beam": "xlm_plugins.model.generation.search",
     "choose_for_evaluation": "xlm_plugins.contracts.batch",
     "choose_masked": "xlm_plugins.contracts.batch",
     "f1": "xlm_plugins.contracts.scores",
     "find_bundle": "xlm_plugins.runs.find",
+    "frame_sides": "xlm_plugins.contracts.framing",
     "generate": "xlm_plugins.model.generation.search",
     "join_pair": "xlm_plugins.contracts.batch",
     "load": "xlm_plugins.inference.loaded_model",
     "macro_f1": "xlm_plugins.contracts.scores",
     "matthews": "xlm_plugins.contracts.scores",
+    "named_weights": "xlm_plugins.model.weights",
     "pack": "xlm_plugins.contracts.batch",
     "pack_translation": "xlm_plugins.contracts.batch",
     "pearson": "xlm_plugins.contracts.scores",
+    "read_json": "xlm_plugins.core.files",
+    "read_lines": "xlm_plugins.core.text_files",
     "read_table": "xlm_plugins.contracts.tables",
     "spearman": "xlm_plugins.contracts.scores",
+    "whole_file": "xlm_plugins.core.files",
+    "whole_folder": "xlm_plugins.core.files",
+    "write_json": "xlm_plugins.core.files",
+    "write_text": "xlm_plugins.core.files",
 }
 
 __all__ = [
@@ -115,6 +130,7 @@ __all__ = [
     "OptionError",
     "ParameterGroup",
     "PluginError",
+    "Plugins",
     "Position",
     "Ragged",
     "RunError",
@@ -130,22 +146,31 @@ __all__ = [
     "XLMError",
     "__version__",
     "accuracy",
+    "check_beam",
     "choose_for_evaluation",
     "choose_masked",
     "f1",
     "find_bundle",
+    "frame_sides",
     "generate",
     "hookimpl",
     "join_pair",
     "load",
     "macro_f1",
     "matthews",
+    "named_weights",
     "option",
     "pack",
     "pack_translation",
     "pearson",
+    "read_json",
+    "read_lines",
     "read_table",
     "spearman",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "write_text",
 ]
 
 

@@ -7,6 +7,7 @@ with BOS, it is RoBERTa's layout: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -39,22 +40,27 @@ def encode_texts(
     return _framed(cut, frame), n_cut
 
 
-def _framed(sides: Sequence[Ragged], frame: tuple[int, int]) -> Ragged:
-    """Put a row's texts into one frame.
+def frame_sides(sides: Sequence[Ragged], frame: tuple[int, int]) -> tuple[Ragged, ...]:
+    """Give each side its part of the frame; joined, they are what an encoder reads.
 
-    :param sides: unframed rows, of one text or two.
-    :param frame: the ids before and behind a sentence.
+    :param sides: unframed rows, of one text or of two that are compared.
+    :param frame: the ids before and after a sentence (`Vocabulary.frame`).
+    :returns: the sides, each with the special ids that belong to it.
     """
     begin, end = frame
     first, *others = sides
-    tokens = first.framed(begin, end)
+    framed = [first.framed(begin, end)]
     for side in others:
         if begin == end:  # the end of the first is the beginning of the second
             ends = Ragged(np.full(side.n_rows, end), np.arange(side.n_rows + 1))
-            tokens = tokens.joined(side.joined(ends))
+            framed.append(side.joined(ends))
         else:
-            tokens = tokens.joined(side.framed(end, end))
-    return tokens
+            framed.append(side.framed(end, end))
+    return tuple(framed)
+
+
+def _framed(sides: Sequence[Ragged], frame: tuple[int, int]) -> Ragged:
+    return functools.reduce(Ragged.joined, frame_sides(sides, frame))
 
 
 def _kept(lengths: Sequence[IntArray], room: int) -> list[IntArray]:

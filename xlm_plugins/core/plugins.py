@@ -97,9 +97,9 @@ class Plugins:
         except PluginError as error:
             if self.registry.named(kind, name):
                 raise
-            raise self.told_of(name, error) from error
+            raise self.explain_unknown(name, error) from error
 
-    def told_of(self, name: str, error: PluginError) -> PluginError:
+    def explain_unknown(self, name: str, error: PluginError) -> PluginError:
         """An error about an unknown name, with the plugins that may have brought it."""
         for state in self.states:
             if state.state != "ok" and state.may_bring(name):

@@ -17,7 +17,7 @@ from xlm_plugins.core.registry import Component
 PLUGINS_NAME = "plugins.json"
 
 
-def find_again(plugins: Plugins, kind: str, name: str, origin: str, what: str) -> Component:
+def resolve_recorded(plugins: Plugins, kind: str, name: str, origin: str, what: str) -> Component:
     """The installed component that something was made with, of whatever version it now is.
 
     :param name: its name or full name.
@@ -37,7 +37,7 @@ def find_again(plugins: Plugins, kind: str, name: str, origin: str, what: str) -
         raise PluginError(problem, remedy=remedy) from error
 
 
-def options_again(component: Component, values: dict[str, Any], origin: str, what: str) -> Any:
+def resolve_options(component: Component, values: dict[str, Any], origin: str, what: str) -> Any:
     """The options that something was made with, as the installed version reads them.
 
     :raises PluginError: it is another version, and refuses them.

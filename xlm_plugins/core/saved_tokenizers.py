@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.files import write_json
-from xlm_plugins.core.recorded_components import find_again
+from xlm_plugins.core.recorded_components import resolve_recorded
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def saved_component(plugins: Plugins, folder: Path) -> Component:
     """
     saved = SavedTokenizer.read(folder)
     name, origin = f"{saved.distribution}/{saved.name}", f"{saved.distribution} {saved.version}"
-    return find_again(plugins, "tokenizer", name, origin, str(folder))
+    return resolve_recorded(plugins, "tokenizer", name, origin, str(folder))
 
 
 def load_tokenizer(plugins: Plugins, folder: Path) -> Tokenizer:

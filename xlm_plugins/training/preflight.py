@@ -93,7 +93,7 @@ def _lengths(objective: Objective, step: Step, manifest: Manifest, sizes: BatchS
     return _Lengths(longest, longest * frames // 2 + frames, float(mean))
 
 
-def rehearse(engine: Engine, rehearsals: Sequence[Rehearsal], watch: Watchdog) -> str:
+def rehearse(engine: Engine, rehearsals: Sequence[Rehearsal], watchdog: Watchdog) -> str:
     """Go forward and backward without an update, and leave everything as it was.
 
     A GPU goes through them all.  A CPU, where one of them costs as much as a step of training,
@@ -104,7 +104,7 @@ def rehearse(engine: Engine, rehearsals: Sequence[Rehearsal], watch: Watchdog) -
     on_gpu = engine.device.type == "cuda"
     with _as_it_was(engine):
         for one in rehearsals if on_gpu else sorted(rehearsals, key=_weight)[-1:]:
-            watch.at(f"{one.title}, the largest batch, tried before training")
+            watchdog.report(f"{one.title}, the largest batch, tried before training")
             batch = one.batch.to(engine.device)
             if on_gpu:
                 batch = engine.prepare(one.trainable, batch, one.step)

@@ -141,7 +141,7 @@ def test_a_run_from_a_url_is_that_from_the_folder(
     assert main(["evaluate", str(whole), "--split=valid", "--json", "--threads=1"]) == 0
     assert measured == json.loads(capsys.readouterr().out)
     assert main(["data", server.url, "--verify"]) == 0
-    assert "all as they were written" in capsys.readouterr().out
+    assert "all checksums match" in capsys.readouterr().out
 
 
 def test_a_run_whose_server_dies_goes_on_when_it_is_back(

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from xlm_plugins.contracts.batch import Layout, Samples, Step
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.inference.features import looks_back
+from xlm_plugins.inference.common import is_causal
 from xlm_plugins.interop.huggingface.tokenizer import is_byte_level
 from xlm_plugins.interop.weight_names import POSITIONS, export_weights, roberta_names, xlm_names
 from xlm_plugins.model.bundle import Bundle
@@ -51,10 +54,10 @@ def notes_on(bundle: Bundle) -> list[str]:
             f"it becomes an {XLM_CLASS} with RoBERTa's tokenizer; to become a {ROBERTA_CLASS}, a "
             "model must be trained with --output-dense and without language embeddings"
         )
-    if "tlm" in bundle.objectives:
+    if restarting := " and ".join(_restarting_positions(bundle)):
         notes.append(
-            "tlm counted positions anew in the second sentence of a pair; transformers counts on, "
-            "unless position_ids say otherwise"
+            f"{restarting} counted positions anew in the second sentence of a pair; transformers "
+            "counts on, unless position_ids say otherwise"
         )
     if bundle.classifier is not None:
         notes.append(
@@ -130,6 +133,22 @@ def _reasons(bundle: Bundle) -> Iterator[str]:
         yield f"feed-forward layers of width {options.ffn_dim}, but the class has 4 x dim"
 
 
+def _restarting_positions(bundle: Bundle) -> Iterator[str]:
+    """The objectives whose batches count positions anew in the second sentence of a pair."""
+    word = Ragged(bundle.description.vocabulary.ordinary[:1], np.array([0, 1]))
+    pair = Samples(np.zeros(1, np.int64), (word, word))
+    for chosen in bundle.description.objectives:
+        objective = bundle.objectives[chosen.component.name]
+        batches = (
+            batch
+            for step in map(Step.parse, chosen.steps)
+            if objective.layout(step) is Layout.PAIR
+            for batch in objective.evaluation_batches(pair, step, np.random.default_rng(0)).values()
+        )
+        if any((batch.positions == 0).sum() >= len(batch.offsets) for batch in batches):
+            yield objective.name
+
+
 def _has_languages(bundle: Bundle) -> bool:
     known = bundle.description.known_languages
     return known is not None and len(known) > 1
@@ -163,7 +182,7 @@ def _xlm_config(bundle: Bundle) -> dict[str, Any]:
         "attention_dropout": options.attention_dropout,
         "gelu_activation": options.activation == "gelu",
         "sinusoidal_embeddings": options.position_embeddings == "sinusoidal",
-        "causal": looks_back(bundle),
+        "causal": is_causal(bundle),
         "asm": False,
         "n_langs": max(len(languages), 1),
         "use_lang_emb": options.language_embeddings,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlm_plugins.inference.features import looks_back
+from xlm_plugins.inference.common import is_causal
 from xlm_plugins.interop.huggingface.reload import Differences
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.runs.layout import CONFIG_NAME, METRICS_NAME
@@ -54,7 +54,7 @@ def _front_matter(
         "language": list(bundle.description.languages) or ["multilingual"],
         "license": licence,
         "library_name": "transformers",
-        "pipeline_tag": "text-generation" if looks_back(bundle) else "fill-mask",
+        "pipeline_tag": "text-generation" if is_causal(bundle) else "fill-mask",
         "tags": ["xlm-plugins", class_name],
         "metrics": ["perplexity"] if any(name.endswith("_ppl") for name in metrics) else [],
     }

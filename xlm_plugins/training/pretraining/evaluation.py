@@ -38,14 +38,14 @@ from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.torch_engine import TorchEngine
 from xlm_plugins.training.pretraining.plan import check_tokenizer, open_data
-from xlm_plugins.training.pretraining.translations import TranslationPlan
+from xlm_plugins.training.pretraining.translations import TranslationEvaluation
 
 MEASURES = ("ppl", "acc")
 """What is measured of each batch: perplexity, and accuracy in percent."""
 
 
 @dataclass(frozen=True)
-class EvaluationPlan:
+class PretrainingEvaluation:
     """What to measure: each objective with its steps, on one data set.
 
     :param steps: by objective name; steps without text in a split are left out there.
@@ -57,7 +57,7 @@ class EvaluationPlan:
     objectives: Mapping[str, Objective]
     steps: Mapping[str, Sequence[Step]]
     sizes: BatchSizes
-    translations: TranslationPlan | None = None
+    translations: TranslationEvaluation | None = None
 
     def names(self, model: Model, split: str) -> list[str]:
         """What `evaluate` will measure, known before anything is measured.
@@ -217,16 +217,18 @@ def evaluate_run(
     longest = bundle.description.options.max_positions
     max_length, window = min(options.max_length, longest - 2), min(options.window, longest)
     most = sys.maxsize if n_sentences is None else n_sentences
-    plan = EvaluationPlan(
+    evaluation = PretrainingEvaluation(
         folder,
         manifest,
         bundle.objectives,
         steps,
         BatchSizes(options.batch_tokens, options.lanes, max_length, window),
-        TranslationPlan(bundle, folder, manifest, steps, generation or GenerationOptions(), most),
+        TranslationEvaluation(
+            bundle, folder, manifest, steps, generation or GenerationOptions(), most
+        ),
     )
     engine = TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World())
-    metrics = plan.evaluate(engine, split, keep)
+    metrics = evaluation.evaluate(engine, split, keep)
     if not metrics:
         raise _nothing_to_measure(folder, manifest, split, steps)
     return metrics

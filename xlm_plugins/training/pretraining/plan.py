@@ -38,8 +38,8 @@ from xlm_plugins.model.description import (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run trains: data, model, objectives with their steps, and their order."""
+class PretrainingPlan:
+    """What a run trains on: data, model, and objectives with their steps and schedule."""
 
     folder: Path
     manifest: Manifest
@@ -51,7 +51,7 @@ class Plan:
     sizes: BatchSizes
 
 
-def make_plan(settings: Settings, plugins: Plugins) -> Plan:
+def make_plan(settings: Settings, plugins: Plugins) -> PretrainingPlan:
     """Open the data and decide everything that can be decided before a model is built.
 
     :raises XLMError: whatever does not fit, by name, before anything is written.
@@ -71,7 +71,7 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     }
     objectives = {name: choice.objective for name, choice in choices.items()}
     _check_lengths(settings, choices.values())
-    return Plan(
+    return PretrainingPlan(
         folder,
         manifest,
         tokenizer,

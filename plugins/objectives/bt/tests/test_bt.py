@@ -89,7 +89,7 @@ def test_one_language_has_nowhere_to_go(have: list[str], said: str) -> None:
     [
         ("en-fr", "2 language", "a loop en-fr-en"),
         ("en-fr-de", "does not go .* and back", "en-fr-en"),
-        ("fr-fr-fr", "does not go .* and back", "another between"),
+        ("fr-fr-fr", "does not go .* and back", "another in between"),
         ("en-xx-en", "by way of xx", "fr"),
     ],
 )
@@ -102,7 +102,7 @@ def test_what_is_no_loop_is_refused(text: str, problem: str, expected: str) -> N
 
 def test_a_beam_that_the_vocabulary_cannot_fill_is_refused() -> None:
     """Ten words: a search takes the ten best of a first step."""
-    with pytest.raises(OptionError, match=r"bt\.beam = 6") as raised:
+    with pytest.raises(OptionError, match=r"--bt\.beam 6") as raised:
         bt(beam=6)
     assert "at most 5" in raised.value.expected
     assert bt(beam=5).options.beam == 5
