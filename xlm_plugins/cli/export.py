@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xlm_plugins.cli.lazy import LazyGroup
 from xlm_plugins.runs.layout import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     from xlm_plugins.model.bundle import Bundle
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def export() -> None:
     """Convert a model for other libraries.
 
