@@ -89,7 +89,7 @@ def _bundle(plugins: Plugins, folder: Path) -> Bundle:
     languages = {"de": 0, "en": 1, "fr": 2}
     description = ModelDescription(ModelOptions(), tokenizer.vocabulary(), languages, ("encoder",))
     torch.manual_seed(1)
-    return Bundle(folder, description, description.build_model({}).eval(), tokenizer, {})
+    return Bundle(description, description.build_model({}).eval(), tokenizer, {}, folder)
 
 
 def _ours(bundle: Bundle) -> Embed:

@@ -46,56 +46,45 @@ if TYPE_CHECKING:
     from xlm_plugins.contracts.tables import Table, read_table
     from xlm_plugins.contracts.task import LabelledTexts, Split, Task, TaskData, Values
     from xlm_plugins.contracts.tokenizer import Tokenizer
+    from xlm_plugins.core.files import read_json, whole_file, whole_folder, write_json, write_text
+    from xlm_plugins.core.plugins import Plugins
     from xlm_plugins.core.selection import Position
+    from xlm_plugins.core.text_files import read_lines
     from xlm_plugins.inference.loaded_model import load
     from xlm_plugins.model.bundle import Bundle
-    from xlm_plugins.model.generation.search import Hypotheses, generate
+    from xlm_plugins.model.generation.search import Hypotheses, check_beam, generate
     from xlm_plugins.model.model import Model
+    from xlm_plugins.model.weights import named_weights
     from xlm_plugins.runs.find import find_bundle
 
 __version__ = "0.1.0"
 
-_ON_FIRST_USE = {
-    "Batch": "xlm_plugins.contracts.batch",
-    "Bundle": "xlm_plugins.model.bundle",
-    "GenerationOptions": "xlm_plugins.config.model",
-    "Hypotheses": "xlm_plugins.model.generation.search",
-    "LabelledTexts": "xlm_plugins.contracts.task",
-    "Layer": "xlm_plugins.contracts.layer",
-    "Layout": "xlm_plugins.contracts.batch",
-    "LossOutput": "xlm_plugins.contracts.batch",
-    "Model": "xlm_plugins.model.model",
-    "ModelOptions": "xlm_plugins.config.model",
-    "Objective": "xlm_plugins.contracts.objective",
-    "ParameterGroup": "xlm_plugins.contracts.layer",
-    "Position": "xlm_plugins.core.selection",
-    "Ragged": "xlm_plugins.contracts.ragged",
-    "Samples": "xlm_plugins.contracts.batch",
-    "Split": "xlm_plugins.contracts.task",
-    "Step": "xlm_plugins.contracts.batch",
-    "Table": "xlm_plugins.contracts.tables",
-    "Task": "xlm_plugins.contracts.task",
-    "TaskData": "xlm_plugins.contracts.task",
-    "Tokenizer": "xlm_plugins.contracts.tokenizer",
-    "Values": "xlm_plugins.contracts.task",
-    "Vocabulary": "xlm_plugins.contracts.batch",
-    "accuracy": "xlm_plugins.contracts.scores",
-    "choose_for_evaluation": "xlm_plugins.contracts.batch",
-    "choose_masked": "xlm_plugins.contracts.batch",
-    "f1": "xlm_plugins.contracts.scores",
-    "find_bundle": "xlm_plugins.runs.find",
-    "frame_sides": "xlm_plugins.contracts.framing",
-    "generate": "xlm_plugins.model.generation.search",
-    "join_pair": "xlm_plugins.contracts.batch",
-    "load": "xlm_plugins.inference.loaded_model",
-    "macro_f1": "xlm_plugins.contracts.scores",
-    "matthews": "xlm_plugins.contracts.scores",
-    "pack": "xlm_plugins.contracts.batch",
-    "pack_translation": "xlm_plugins.contracts.batch",
-    "pearson": "xlm_plugins.contracts.scores",
-    "read_table": "xlm_plugins.contracts.tables",
-    "spearman": "xlm_plugins.contracts.scores",
+_LAZY_NAMES = {
+    "config.model": "GenerationOptions ModelOptions",
+    "contracts.batch": "Batch Layout LossOutput Samples Step Vocabulary "
+    "choose_for_evaluation choose_masked join_pair pack pack_translation",
+    "contracts.framing": "frame_sides",
+    "contracts.layer": "Layer ParameterGroup",
+    "contracts.objective": "Objective",
+    "contracts.ragged": "Ragged",
+    "contracts.scores": "accuracy f1 macro_f1 matthews pearson spearman",
+    "contracts.tables": "Table read_table",
+    "contracts.task": "LabelledTexts Split Task TaskData Values",
+    "contracts.tokenizer": "Tokenizer",
+    "core.files": "read_json whole_file whole_folder write_json write_text",
+    "core.plugins": "Plugins",
+    "core.selection": "Position",
+    "core.text_files": "read_lines",
+    "inference.loaded_model": "load",
+    "model.bundle": "Bundle",
+    "model.generation.search": "Hypotheses check_beam generate",
+    "model.model": "Model",
+    "model.weights": "named_weights",
+    "runs.find": "find_bundle",
 }
+"""Module of `xlm_plugins` -> its public names, which are imported on first use."""
+
+_MODULES = {name: module for module, names in _LAZY_NAMES.items() for name in names.split()}
 
 __all__ = [
     "Batch",
@@ -117,6 +106,7 @@ __all__ = [
     "OptionError",
     "ParameterGroup",
     "PluginError",
+    "Plugins",
     "Position",
     "Ragged",
     "RunError",
@@ -132,6 +122,7 @@ __all__ = [
     "XLMError",
     "__version__",
     "accuracy",
+    "check_beam",
     "choose_for_evaluation",
     "choose_masked",
     "f1",
@@ -143,16 +134,23 @@ __all__ = [
     "load",
     "macro_f1",
     "matthews",
+    "named_weights",
     "option",
     "pack",
     "pack_translation",
     "pearson",
+    "read_json",
+    "read_lines",
     "read_table",
     "spearman",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "write_text",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_FIRST_USE:
-        return getattr(importlib.import_module(_ON_FIRST_USE[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"xlm_plugins.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

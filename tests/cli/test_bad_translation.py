@@ -91,8 +91,7 @@ def test_back_translating_by_a_beam_that_no_vocabulary_fills(
     tiny_data: Path, refused: Refused
 ) -> None:
     command = [*TRAIN, "--objective", "bt", "--data", tiny_data, "--out", "new"]
-    told = refused([*command, "--bt.beam", "194"], "bt.beam = 194", "400", "--bt.beam of at most ")
-    assert "193" in told
+    refused([*command, "--bt.beam", "194"], "--bt.beam 194", "at most 193")
 
 
 def test_evaluating_by_a_beam_that_no_vocabulary_fills(tiny_data: Path, refused: Refused) -> None:

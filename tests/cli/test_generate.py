@@ -76,7 +76,7 @@ def test_progress_shows_on_a_terminal(
         ([], "--language with one of en, fr"),
         (["--language=en", "--number=2"], "--sample, or --beam 2"),
         (["--language=en", "--max-length=512"], "at most 511"),
-        (["--language=en", "--beam=2", "--sample"], "sample and beam = 2 exclude each other"),
+        (["--language=en", "--beam=2", "--sample"], "sample and beam = 2 are mutually exclusive"),
         (["--language=en", "--max-length=0"], "--max-length"),
     ],
 )

@@ -185,7 +185,7 @@ def test_long_lines_are_cut_and_counted_or_refused(
         (["--from=en", "--to=fr"], "from en to fr\n  expected: a direction that it was trained "),
         (["--beam=6"], "a beam of 6 is more than the model's vocabulary can fill"),
         (["--n-best=2"], "a beam of 1 does not find 2 translations"),
-        (["--beam=2", "--sample"], "sample and beam = 2 exclude each other"),
+        (["--beam=2", "--sample"], "sample and beam = 2 are mutually exclusive"),
         (["--beam=0"], "generation.beam = 0"),
         (["--temprature=1"], "did you mean --temperature?"),
         (["--n-best=0"], "--n-best"),

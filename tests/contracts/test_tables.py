@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins import DataError, read_table
+from xlm_plugins.core.text_files import zstd
 
 TSV = 'label\ttext\ngood\tIt is "fine".\nbad\tIl n\'est pas bon.\n'
 
@@ -81,7 +82,13 @@ def test_json_lines_are_objects_in_any_order_of_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "compress"), [("gz", gzip.compress), ("xz", lzma.compress), ("bz2", bz2.compress)]
+    ("ending", "compress"),
+    [
+        ("bz2", bz2.compress),
+        ("gz", gzip.compress),
+        ("xz", lzma.compress),
+        ("zst", zstd.compress),
+    ],
 )
 def test_compressed_files(tmp_path: Path, ending: str, compress: Callable[[bytes], bytes]) -> None:
     path = tmp_path / f"a.tsv.{ending}"
@@ -92,6 +99,13 @@ def test_compressed_files(tmp_path: Path, ending: str, compress: Callable[[bytes
     assert "cannot be read" in refusal(path)
     path.write_bytes(b"no such thing")
     assert "cannot be read" in refusal(path)
+
+
+def test_damage_within_a_compressed_file_is_reported(tmp_path: Path) -> None:
+    """An error of zlib is no OSError."""
+    path, packed = tmp_path / "a.tsv.gz", gzip.compress(TSV.encode())
+    path.write_bytes(packed[:12] + b"\xff" * 8 + packed[20:])
+    assert "cannot be read: Error -3 while decompressing" in refusal(path)
 
 
 def test_a_missing_column_tells_those_there_are(tmp_path: Path) -> None:
@@ -117,12 +131,12 @@ def test_a_row_in_place_of_names_is_told_in_few_words(tmp_path: Path) -> None:
         ("a.csv", 'label,text\na,"x\ny"\nb\n', "line 4: 1 fields"),
         ("a.csv", 'label,text\na,"x\n', "line 2: unexpected end of data"),
         ("a.jsonl", '{"label": "a"}\n{"label": "b"\n', "line 2: Expecting ',' delimiter"),
-        ("a.jsonl", '{"label": "a"}\n["b"]\n', "line 2: no object"),
-        ("a.jsonl", '{"label": "a", "text": "x"}\n{"label": "b"}\n', "line 2: it lacks text"),
+        ("a.jsonl", '{"label": "a"}\n["b"]\n', "line 2: not an object"),
+        ("a.jsonl", '{"label": "a", "text": "x"}\n{"label": "b"}\n', "line 2: missing keys: text"),
         ("a.tsv", "", "is empty"),
         ("a.tsv", "text\ttext\nx\ty\n", "two columns are called 'text'"),
-        ("a.xlsx", "x", "what form its rows have\nexpected: a name that ends in .tsv, .txt, .csv"),
-        ("a.gz", "x", "what form its rows have"),
+        ("a.xlsx", "x", "does not tell its format\nexpected: a name that ends in .tsv, .txt, .csv"),
+        ("a.gz", "x", "does not tell its format"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(

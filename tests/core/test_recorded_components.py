@@ -13,7 +13,11 @@ from xlm_plugins import Component, OptionError, PluginError
 from xlm_plugins.cli.main import main
 from xlm_plugins.config.settings import selected_components
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.recorded_components import find_again, options_again, recorded_plugins
+from xlm_plugins.core.recorded_components import (
+    recorded_plugins,
+    resolve_options,
+    resolve_recorded,
+)
 from xlm_plugins.core.registry import NoOptions, with_origin
 
 VERSION = "1.5"
@@ -178,9 +182,9 @@ def test_one_that_is_installed_but_disabled_is_not_to_be_installed(
     monkeypatch.setenv("XLM_DISABLE_PLUGINS", f"xlm-my-{gone}")
     origin = recorded_plugins(run)[f"{gone}/my-{gone}"]
     with pytest.raises(PluginError) as error:
-        find_again(Plugins.discover(), gone, f"my-{gone}", origin, "the run")
+        resolve_recorded(Plugins.discover(), gone, f"my-{gone}", origin, "the run")
     assert "is disabled" in error.value.problem
-    assert error.value.remedy == "take it out of XLM_DISABLE_PLUGINS"
+    assert error.value.remedy == "remove it from XLM_DISABLE_PLUGINS"
 
 
 @pytest.mark.parametrize("gone", ["layer"], indirect=True)
@@ -189,21 +193,22 @@ def test_what_the_run_was_not_made_with_is_told_as_ever(gone: str, run: Path) ->
     plugins = Plugins.discover()
     with pytest.raises(PluginError, match=rf"the run was made with the layer 'my-{gone}'"):
         selected_components(["mlm"], [f"my-{gone}"], plugins, made_with)
-    with pytest.raises(PluginError, match=r"^no installed plugin brings the layer 'other'"):
+    with pytest.raises(PluginError, match=r"^no installed plugin provides the layer 'other'"):
         selected_components(["mlm"], ["other"], plugins, made_with)
 
 
 def test_options_that_another_version_refuses_are_told_with_both_versions() -> None:
     component = with_origin(Component("wide", "x:Y"), "layer", "xlm-wide", "2.0")
-    assert options_again(component, {}, "xlm-wide 1.0", "the model") == NoOptions()
+    assert resolve_options(component, {}, "xlm-wide 1.0", "the model") == NoOptions()
     with pytest.raises(PluginError) as error:
-        options_again(component, {"k": 1}, "xlm-wide 1.0", "the model")
+        resolve_options(component, {"k": 1}, "xlm-wide 1.0", "the model")
     assert error.value.problem == (
-        "the model was made with xlm-wide 1.0, and xlm-wide 2.0 is here: wide has no option 'k'"
+        "the model was made with xlm-wide 1.0, but xlm-wide 2.0 is installed: "
+        "wide has no option 'k'"
     )
     assert error.value.remedy == "pip install 'xlm-wide==1.0'"
     with pytest.raises(OptionError, match="wide has no option 'k'"):
-        options_again(component, {"k": 1}, "xlm-wide 2.0", "the model")
+        resolve_options(component, {"k": 1}, "xlm-wide 2.0", "the model")
 
 
 def test_a_run_without_a_bundle_says_nothing(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def killed(start: Start, tiny_data: Path, tmp_path: Path, faults: Any) -> Run:
             statuses = start(command, log, ranks=n_ranks, kill=moment)
             assert statuses == [-9 if moment else 0] * n_ranks, (moment, log.read_text())
         told = log.read_text()
-        assert told.count("going on with") >= len(moments) / 2, told
+        assert told.count("resuming from") >= len(moments) / 2, told
         return out
 
     return killed

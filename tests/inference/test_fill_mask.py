@@ -47,7 +47,7 @@ def bundle() -> Bundle:
             if word:
                 answer = FIRST + WORDS.index(word)
                 encoder.embeddings.positions.weight[position, answer] = 3
-    return Bundle(Path(), description, model, tokenizer, {})
+    return Bundle(description, model, tokenizer, {}, Path())
 
 
 def _first_guesses(bundle: Bundle, text: str) -> list[str]:

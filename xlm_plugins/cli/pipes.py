@@ -14,7 +14,7 @@ from xlm_plugins.cli.options import Section, SectionedCommand, errors_option, gi
 from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.options import build
-from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.text_files import decode_line
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.ragged import Ragged
@@ -73,11 +73,8 @@ def pipe_options(*names: str) -> Callable[[CommandT], CommandT]:
 
 def generation_command() -> Callable[[Callable[..., Any]], click.Command]:
     """A command with the flags of `GenerationOptions`, which `generation_options` reads."""
-
-    def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-        return [Section("generation", "Generation", GenerationOptions)]
-
-    return click.command(cls=SectionedCommand, sections=sections)
+    core = (Section("generation", "Generation", GenerationOptions),)
+    return click.command(cls=SectionedCommand, core=core)
 
 
 def generation_options(context: click.Context) -> GenerationOptions:
@@ -164,30 +161,13 @@ def progress(done: str) -> Iterator[Callable[[int], None]]:
         yield lambda n_lines: shown.advance(task, n_lines)
 
 
-_BYTE_ORDER_MARK = "\ufeff"
-
-
 def input_lines(n_together: int, errors: str = "strict") -> Iterator[list[str]]:
     """The lines of standard input without their ends, in chunks; one by one from a terminal.
 
     :param errors: ``strict`` refuses bytes that are not UTF-8, ``replace`` puts U+FFFD there.
     :raises DataError: not UTF-8; nothing of that chunk has been yielded then.
     """
-    lines = _decoded_lines(errors)
+    numbered = enumerate(sys.stdin.buffer, 1)
+    lines = (decode_line(line, number, "standard input", errors) for number, line in numbered)
     while chunk := list(itertools.islice(lines, 1 if sys.stdin.isatty() else n_together)):
         yield chunk
-
-
-def _decoded_lines(errors: str) -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            text = line.rstrip(b"\r\n").decode("utf-8", errors)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"standard input, line {number}: byte {error.start + 1} of the line is "
-                f"0x{line[error.start]:02x}, which is not UTF-8",
-                expected="text in UTF-8",
-                remedy="convert it (iconv -f latin1 -t utf-8), or substitute the replacement "
-                "character: --errors replace",
-            ) from error
-        yield text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text

@@ -64,10 +64,11 @@ def translate(
 
     import torch
 
-    from xlm_plugins.inference.translate import Translator
+    from xlm_plugins.inference.translate import Translator, check_direction
 
     torch.manual_seed(seed)
     bundle = open_model(context, run, threads)
+    check_direction(bundle, source, target)
     translator = Translator(
         bundle, source, target, options, n_best=n_best, batch_tokens=batch_tokens
     )

@@ -13,7 +13,7 @@ from xlm_plugins.contracts.batch import Batch, pack
 from xlm_plugins.contracts.ragged import IntArray, Ragged
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.bundle import Bundle, TextModel
 
 BATCH_TOKENS = 4096
 """Default number of tokens per forward pass."""
@@ -29,7 +29,7 @@ def no_progress(n_sentences: int) -> None:
 
 
 class TextReader:
-    """A bundle that reads texts in one language: the base of what applies it to raw text.
+    """A model that reads texts in one language: the base of what applies it to raw text.
 
     :param language: of the texts; required if the model knows several.
     :param batch_tokens: tokens per forward pass; `BATCH_TOKENS` if None.
@@ -37,7 +37,7 @@ class TextReader:
     """
 
     def __init__(
-        self, bundle: Bundle, language: str | None = None, batch_tokens: int | None = None
+        self, bundle: TextModel, language: str | None = None, batch_tokens: int | None = None
     ) -> None:
         self._bundle = bundle
         self._language = language_id(bundle, language)
@@ -59,7 +59,7 @@ class TextReader:
         return batch.to(device_of(self._bundle))
 
 
-def tokenizer_of(bundle: Bundle, language: str | None) -> Tokenizer:
+def tokenizer_of(bundle: TextModel, language: str | None) -> Tokenizer:
     """The bundle's tokenizer, with the rules of the language, if it is named or the only one."""
     languages = bundle.description.languages
     if language is None and len(languages) == 1:
@@ -67,7 +67,7 @@ def tokenizer_of(bundle: Bundle, language: str | None) -> Tokenizer:
     return bundle.tokenizer if language is None else bundle.tokenizer.in_language(language)
 
 
-def language_id(bundle: Bundle, language: str | None) -> int:
+def language_id(bundle: TextModel, language: str | None) -> int:
     """The id of a language, or of the model's only language if none is named.
 
     A model without language embeddings accepts any.
@@ -106,13 +106,13 @@ def trained_on(bundle: Bundle) -> str:
     return ", ".join(bundle.objectives) or "nothing"
 
 
-def device_of(bundle: Bundle) -> torch.device:
+def device_of(bundle: TextModel) -> torch.device:
     """The device of the model's parameters."""
     parameter: Tensor = next(bundle.model.parameters())
     return parameter.device
 
 
-def longest_sentence(bundle: Bundle) -> int:
+def longest_sentence(bundle: TextModel) -> int:
     """The most tokens that the model's positions hold between the two tokens of the frame."""
     return bundle.description.options.max_positions - 2
 
@@ -122,7 +122,7 @@ def cut(rows: Ragged, longest: int) -> Ragged:
     return rows.cut(np.minimum(rows.lengths, longest))
 
 
-def sentence_batch(bundle: Bundle, rows: Ragged, language: int) -> Batch:
+def sentence_batch(bundle: TextModel, rows: Ragged, language: int) -> Batch:
     """Unframed rows as a batch ``</s> w1 .. wn </s>``, cut to the model's positions."""
     framed = cut(rows, longest_sentence(bundle)).framed(*bundle.description.vocabulary.frame)
     nothing = np.empty(0, np.int64)

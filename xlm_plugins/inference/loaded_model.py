@@ -154,8 +154,9 @@ class LoadedModel:
         :param n_best: at most ``options.beam``.
         :raises OptionError: as `translate`, or more translations than the beam is wide.
         """
-        from xlm_plugins.inference.translate import Translator
+        from xlm_plugins.inference.translate import Translator, check_direction
 
+        check_direction(self.bundle, source, target)
         translator = Translator(self.bundle, source, target, options, n_best=n_best)
         return translator.translate(translator.encode(texts))
 

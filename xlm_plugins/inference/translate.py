@@ -18,7 +18,7 @@ from xlm_plugins.inference.common import (
     one_line,
     trained_on,
 )
-from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.bundle import Bundle, TextModel
 from xlm_plugins.model.generation.search import check_beam, generate
 
 SHORTEST = 16
@@ -53,29 +53,25 @@ def directions(bundle: Bundle) -> list[Step]:
 
 
 class Translator(TextReader):
-    """A bundle that translates from one language to another.
+    """A model that translates from one language to another, whether trained to or not.
 
     :param options: how to search; greedy by default.
     :param n_best: translations per sentence, at most ``options.beam``.
     :param batch_tokens: source tokens times ``options.beam`` that are translated together: more
         is faster and takes more memory; `BATCH_TOKENS` if None.
-    :param untrained: allow any pair of languages, as back-translation does.
-    :raises OptionError: the model was not trained for it; lists what it was trained for.
+    :raises OptionError: the beam is too wide for the vocabulary, or too narrow for ``n_best``.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: TextModel,
         source: str,
         target: str,
         options: GenerationOptions | None = None,
         *,
         n_best: int = 1,
         batch_tokens: int | None = None,
-        untrained: bool = False,
     ) -> None:
-        if not untrained:
-            _check_direction(bundle, source, target)
         super().__init__(bundle, source, batch_tokens)
         self._options = options or GenerationOptions()
         self._n_best = n_best
@@ -124,7 +120,11 @@ class Translator(TextReader):
         return [list(translations) for translations in zip(*by_rank, strict=True)]
 
 
-def _check_direction(bundle: Bundle, source: str, target: str) -> None:
+def check_direction(bundle: Bundle, source: str, target: str) -> None:
+    """Refuse to translate between languages that the model was not trained to translate.
+
+    :raises OptionError: lists what it was trained for.
+    """
     known = bundle.description.languages
     for language in (source, target):
         if language not in known:

@@ -16,7 +16,7 @@ import torch
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.core.files import write_json
+from xlm_plugins.core.files import read_json, write_json
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.recorded_components import PLUGINS_NAME
 from xlm_plugins.core.saved_tokenizers import SavedTokenizer, load_tokenizer
@@ -25,23 +25,27 @@ from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.weights import load_tensors, load_weights, named_weights, save_tensors
 from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, TOKENIZER_NAME, WEIGHTS_NAME
-from xlm_plugins.runs.recorded import read_tree
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A model ready to be used, in eval mode.
+class TextModel:
+    """A model with all that applying it to text takes; it need not be on disk."""
 
-    :param path: the folder it was loaded from.
-    :param objectives: those that it was trained on, by component name.
-    :param classifier: the head of the task that it was fine-tuned on, if it was.
-    """
-
-    path: Path
     description: ModelDescription
     model: Model
     tokenizer: Tokenizer
     objectives: dict[str, Objective]
+
+
+@dataclass(frozen=True)
+class Bundle(TextModel):
+    """A model that was loaded from disk, in eval mode.
+
+    :param path: the bundle's folder.
+    :param classifier: predicts, where the model was fine-tuned on a task.
+    """
+
+    path: Path
     classifier: Classifier | None = None
 
     @classmethod
@@ -58,7 +62,7 @@ class Bundle:
         model = description.build_model({**objectives, **heads})
         load_weights(model, load_tensors(path / WEIGHTS_NAME), str(path))
         tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
-        return cls(path, description, model.eval().to(device), tokenizer, objectives, classifier)
+        return cls(description, model.eval().to(device), tokenizer, objectives, path, classifier)
 
     def save(self, folder: Path) -> None:
         """Write the bundle, with its current weights, into a new folder."""
@@ -93,7 +97,7 @@ def read_description(path: Path, plugins: Plugins) -> ModelDescription:
             f"{path} is neither a run nor a model bundle: it has no {MODEL_NAME}",
             expected="a folder that `xlm train` wrote",
         )
-    tree, made_with = read_tree(path / MODEL_NAME), read_tree(path / PLUGINS_NAME)
+    tree, made_with = read_json(path / MODEL_NAME), read_json(path / PLUGINS_NAME)
     if tree.get("format") != BUNDLE_FORMAT:
         raise BundleError(
             f"{path} has bundle format {tree.get('format')}", expected=f"format {BUNDLE_FORMAT}"

@@ -12,7 +12,7 @@ from xlm_plugins.contracts.layer import Layer
 from xlm_plugins.contracts.objective import Objective, Trainable
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.recorded_components import find_again, options_again
+from xlm_plugins.core.recorded_components import resolve_options, resolve_recorded
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import Position, StackName, parse_positions
 from xlm_plugins.model.classifier import Classifier, ClassifierDescription
@@ -157,8 +157,8 @@ class ModelDescription:
         def component(kind: str, item: dict[str, Any]) -> tuple[Component, Any]:
             distribution, _, name = item["component"].rpartition("/")
             origin = made_with.get(f"{kind}/{name}", distribution)
-            found = find_again(plugins, kind, item["component"], origin, "the model")
-            return found, options_again(found, item["options"], origin, "the model")
+            found = resolve_recorded(plugins, kind, item["component"], origin, "the model")
+            return found, resolve_options(found, item["options"], origin, "the model")
 
         vocabulary = tree["vocabulary"]
         return cls(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xlm_plugins.core.errors import BundleError, OptionError
+from xlm_plugins.core.files import whole_file
 from xlm_plugins.runs.layout import METRICS_NAME
 from xlm_plugins.runs.metrics_file import read_metrics
 
@@ -84,14 +85,9 @@ def _scale(title: str) -> str:
 
 
 def _save(figure: Figure, out: Path) -> None:
-    """Write a picture that is there as a whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    new = out.with_name(f".{out.name}.new")
-    try:
-        figure.savefig(new, dpi=120, format=out.suffix[1:])
-        new.replace(out)
-    finally:
-        new.unlink(missing_ok=True)
+    with whole_file(out) as partial:
+        figure.savefig(partial, dpi=120, format=out.suffix[1:])
 
 
 def _panels(run: Path) -> Panels:

@@ -20,14 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xlm_plugins.core.errors import RESUMABLE_STATUS, BundleError, RunError
-from xlm_plugins.core.files import checksum, write_json
+from xlm_plugins.core.files import checksum, whole_folder, write_json
 
 CHECKSUMS_NAME = "checksums.json"
-
-
 _HIDDEN = re.compile(r"\.(.+)\.(partial|old|gone)")
-
-
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -36,16 +32,13 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
     :param fill: writes the files into the folder that it is given.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder.parent)
-    partial = _hidden(folder, "partial")
-    partial.mkdir()
     try:
-        fill(partial)
-        _seal(partial)
-        if folder.exists():
-            folder.rename(_hidden(folder, "old"))
-        partial.rename(folder)
+        with whole_folder(folder) as partial:
+            fill(partial)
+            _seal(partial)
+            if folder.exists():
+                folder.rename(_hidden(folder, "old"))
         flush(folder.parent)
     finally:
         clear_leftovers(folder.parent)

@@ -67,7 +67,7 @@ class MemoryEstimate:
     def line(self) -> str:
         """For a person."""
         return (
-            f"memory of a rank, about: {bytes_in_words(self.total)} (weights "
+            f"memory per rank, about: {bytes_in_words(self.total)} (weights "
             f"{bytes_in_words(self.weights)}, gradients {bytes_in_words(self.gradients)}, moments "
             f"{bytes_in_words(self.moments)}, activations {bytes_in_words(self.activations)})"
         )

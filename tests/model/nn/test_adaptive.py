@@ -64,5 +64,5 @@ def test_cutoffs_lie_in_the_vocabulary_and_rise() -> None:
     with pytest.raises(OptionError, match="8, 20 go beyond the vocabulary of 20"):
         AdaptiveOutput(OPTIONS, 20)
     for cutoffs in ((20, 8), (0, 8), (8, 8)):
-        with pytest.raises(OptionError, match="rising token ids"):
+        with pytest.raises(OptionError, match="increasing token ids"):
             ModelOptions(adaptive_cutoffs=cutoffs)

@@ -229,16 +229,17 @@ def beam_search(
     return Hypotheses(found.tokens[:, :, 1:], found.lengths - 1, found.scores)
 
 
-def check_beam(options: GenerationOptions, vocabulary: Vocabulary) -> None:
-    """Refuse a beam that is too wide for the vocabulary.
+def check_beam(options: GenerationOptions, vocabulary: Vocabulary, name: str = "a beam of") -> None:
+    """Refuse a beam that is wider than a search can fill.
 
-    :raises OptionError: each step needs 2 x beam candidates, and the first step has only one
-        hypothesis to extend.
+    :param name: what the error calls the beam, before its number.
+    :raises OptionError: each step takes the 2 x beam best tokens, and the first step has but one
+        hypothesis to go on.
     """
     largest = max(1, len(vocabulary.ordinary) // 2)
     if options.beam > largest:
         raise OptionError(
-            f"a beam of {options.beam} is more than the model's vocabulary can fill",
+            f"{name} {options.beam} is more than the model's vocabulary can fill",
             expected=f"at most {largest}",
         )
 

@@ -102,7 +102,7 @@ def test_steps_that_are_not_loops_are_refused(text: str, problem: str, expected:
 
 def test_a_beam_that_the_vocabulary_cannot_fill_is_refused() -> None:
     """With ten words, the first step of a search has ten candidates."""
-    with pytest.raises(OptionError, match=r"bt\.beam = 6") as raised:
+    with pytest.raises(OptionError, match=r"--bt\.beam 6") as raised:
         bt(beam=6)
     assert "at most 5" in raised.value.expected
     assert bt(beam=5).options.beam == 5

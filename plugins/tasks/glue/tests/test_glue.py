@@ -321,7 +321,7 @@ def test_an_unknown_label_is_reported_with_file_and_line(data: Path) -> None:
 
 def test_a_binary_file_is_refused(data: Path) -> None:
     (data / "QQP" / "train.tsv").write_bytes(b"id\tqid1\xff\n")
-    assert "cannot be read" in refusal("qqp", data)
+    assert "train.tsv, line 1: byte 8 of the line is 0xff" in refusal("qqp", data)
 
 
 @pytest.fixture(scope="module")

@@ -10,25 +10,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xlm_adapter.layer import Adapter
-from xlm_plugins import Bundle, BundleError, Model, find_bundle
-
-if TYPE_CHECKING:
-    from xlm_plugins.core.plugins import Plugins
+from xlm_plugins import (
+    Bundle,
+    BundleError,
+    Model,
+    Plugins,
+    find_bundle,
+    named_weights,
+    read_json,
+    whole_folder,
+    write_json,
+)
 
 FORMAT = 1
 RECORD_NAME = "adapter.json"
@@ -57,6 +59,7 @@ def save(reference: str, out: Path, plugins: Plugins) -> tuple[int, int]:
     :returns: how many numbers were written, and how many the model has.
     :raises BundleError: there is no such model, it has no adapters, or ``out`` exists.
     """
+    _check_free(out)
     bundle = Bundle.load(find_bundle(reference), plugins)
     frozen = _frozen(bundle.model)
     if not frozen:
@@ -64,16 +67,15 @@ def save(reference: str, out: Path, plugins: Plugins) -> tuple[int, int]:
             f"{reference} has no adapters",
             expected="a model trained with --layer adapter",
         )
-    weights = _weights(bundle.model)
+    weights = named_weights(bundle.model)
     trained = {name: tensor for name, tensor in weights.items() if name not in frozen}
     checksums = {name: _checksum(weights[name]) for name in sorted(frozen)}
     record = Record(FORMAT, bundle.tokenizer.fingerprint, checksums)
-    with _new_folder(out) as folder:
+    with whole_folder(out, shared=True) as folder:
         for name in DESCRIPTION_NAMES:
             shutil.copy(bundle.path / name, folder)
         save_file(trained, folder / TENSORS_NAME)
-        text = json.dumps(asdict(record), indent=1)
-        (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / RECORD_NAME, asdict(record))
     return _size(trained), _size(weights)
 
 
@@ -85,12 +87,13 @@ def apply(reference: str, adapter: Path, out: Path, plugins: Plugins) -> None:
     :raises BundleError: the adapters were trained on other weights or with another tokenizer,
         something is missing or damaged, or ``out`` exists.
     """
+    _check_free(out)
     record, trained = _read(adapter)
     base = Bundle.load(find_bundle(reference), plugins)
-    weights = _weights(base.model)
+    weights = named_weights(base.model)
     _check_base(reference, adapter, record, base.tokenizer.fingerprint, weights)
     frozen = {name: weights[name] for name in record.base}
-    with _new_folder(out) as folder:
+    with whole_folder(out, shared=True) as folder:
         for name in DESCRIPTION_NAMES:
             shutil.copy(adapter / name, folder)
         shutil.copytree(base.path / "tokenizer", folder / "tokenizer")
@@ -103,9 +106,9 @@ def _read(adapter: Path) -> tuple[Record, dict[str, Tensor]]:
     if not (adapter / RECORD_NAME).is_file():
         raise BundleError(f"{adapter} holds no adapters: no {RECORD_NAME}", expected=expected)
     try:
-        record = Record(**json.loads((adapter / RECORD_NAME).read_text(encoding="utf-8")))
+        record = Record(**read_json(adapter / RECORD_NAME))
         trained = load_file(adapter / TENSORS_NAME)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, TypeError, SafetensorError) as error:
         raise BundleError(f"{adapter} is damaged: {error}", expected=expected) from error
     if record.format != FORMAT:
         raise BundleError(f"{adapter} has format {record.format}", expected=f"format {FORMAT}")
@@ -156,34 +159,14 @@ def _frozen(model: Model) -> set[str]:
     }
 
 
-def _weights(model: Model) -> dict[str, Tensor]:
-    """What a bundle holds: parameters, tied ones once, and buffers, which training moves."""
-    kept = model.state_dict().keys()
-    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    return weights | {name: b for name, b in model.named_buffers() if name in kept}
-
-
 def _checksum(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().data).hexdigest()
+    return hashlib.sha256(tensor.detach().contiguous().numpy().data).hexdigest()
 
 
 def _size(tensors: dict[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder under a hidden name, which gets its own when it is whole.
-
-    :raises BundleError: ``out`` exists.
-    """
+def _check_free(out: Path) -> None:
     if out.exists():
         raise BundleError(f"{out} exists already", remedy="remove it, or choose another folder")
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -22,6 +22,7 @@ from xlm_plugins import (
     Samples,
     Step,
     Vocabulary,
+    check_beam,
     generate,
     pack_translation,
 )
@@ -45,13 +46,7 @@ class BackTranslation(Objective):
         self, options: GenerationOptions, vocabulary: Vocabulary, languages: Mapping[str, int]
     ) -> None:
         super().__init__(options, vocabulary, languages)
-        most = max(1, len(vocabulary.ordinary) // 2)  # a step of a search takes twice the beam
-        if options.beam > most:
-            raise OptionError(
-                f"{self.name}.beam = {options.beam} is more than a vocabulary of {vocabulary.size} "
-                "can fill",
-                expected=f"--{self.name}.beam of at most {most}",
-            )
+        check_beam(options, vocabulary, f"--{self.name}.beam")
 
     def layout(self, step: Step) -> Layout:
         return Layout.SENTENCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from xlm_plugins import DataError, Table
+from xlm_plugins import Table, read_lines
 
 LOG = logging.getLogger(__name__)
 
@@ -15,16 +15,11 @@ def read_whole_rows(file: Path) -> Table:
 
     Some questions of QQP contain a line end.  Logs how many lines are left out.
 
-    :raises DataError: no such file, or not in UTF-8.
+    :raises DataError: as `read_lines`.
     """
-    try:
-        lines = file.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {file}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} cannot be read: {error}", expected="a table in UTF-8") from error
-    names = lines[0].split("\t")
-    rows = [(number, line.split("\t")) for number, line in enumerate(lines[1:], start=2) if line]
+    first, *lines = list(read_lines(file)) or [""]
+    names = first.split("\t")
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=2) if line]
     whole = [(number, row) for number, row in rows if len(row) == len(names)]
     if len(whole) < len(rows):
         LOG.warning("%s: %d lines are no whole rows, left out", file, len(rows) - len(whole))

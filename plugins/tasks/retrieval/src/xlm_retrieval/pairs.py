@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlm_plugins import DataError
+from xlm_plugins import DataError, read_lines
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,11 @@ class Pairs:
 
 
 def read_pairs(left: Path, right: Path) -> Pairs:
-    """Read two plain text files of one sentence a line.
+    """Read two text files with one sentence per line, plain or compressed.
 
-    :raises DataError: a file is missing or not UTF-8, they differ in length, or no line has text
-        on both sides.
+    :raises DataError: as `read_lines`; they differ in length, or no line has text on both sides.
     """
-    sides = [_lines(left), _lines(right)]
+    sides = [list(read_lines(left)), list(read_lines(right))]
     n_left, n_right = map(len, sides)
     if n_left != n_right:
         raise DataError(
@@ -43,20 +42,3 @@ def read_pairs(left: Path, right: Path) -> Pairs:
         )
     lefts, rights = zip(*kept, strict=True)
     return Pairs(lefts, rights, n_left - len(kept))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
-    except UnicodeDecodeError as error:
-        n_before = error.object[: error.start].count(b"\n")
-        raise DataError(
-            f"{path}, line {n_before + 1}: byte 0x{error.object[error.start]:02x} is not UTF-8",
-            expected="plain text in UTF-8",
-            remedy="decompress the file, or convert it (iconv -f latin1 -t utf-8)",
-        ) from error
-    # Not by splitlines: a stray U+2028 inside a sentence would move all that follow.
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from xlm_bytebpe.learning import Pair
 from xlm_bytebpe.letters import SPACE
-from xlm_plugins import BundleError
+from xlm_plugins import BundleError, read_json
 
 TOKENIZER_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -49,7 +48,7 @@ def find_parts(folder: Path) -> Parts | None:
     """
     path = folder / TOKENIZER_NAME
     if path.is_file():
-        tree = _tree(path)
+        tree = read_json(path)
         return _parts_of(path, tree, _prefix_space(folder, tree)) if _is_byte_level(tree) else None
     if _all_there(folder, VOCABULARY_NAME, MERGES_NAME):
         return _of_two_files(folder)
@@ -63,7 +62,7 @@ def read_saved(path: Path) -> Parts:
 
     :raises BundleError: it is damaged, or of another kind.
     """
-    tree = _tree(path)
+    tree = read_json(path)
     if not _is_byte_level(tree):
         raise BundleError(f"{path} holds another kind of tokenizer", expected="byte-level BPE")
     return _parts_of(path, tree, bool(tree["pre_tokenizer"].get("add_prefix_space", True)))
@@ -85,7 +84,7 @@ def _prefix_space(folder: Path, tree: Mapping[str, Any]) -> bool:
     """Whether lines begin with a space, as transformers decides it: RoBERTa's class asks its
     configuration and not the tokenizer's file."""
     path = folder / CONFIG_NAME
-    config = _tree(path) if path.is_file() else {}
+    config = read_json(path) if path.is_file() else {}
     if config.get("tokenizer_class") in _OWN_RULES:
         return bool(tree["pre_tokenizer"].get("add_prefix_space", True))
     return bool(config.get("add_prefix_space", False))
@@ -134,11 +133,11 @@ def _check_rules(path: Path, tree: Mapping[str, Any]) -> None:
 
 def _of_two_files(folder: Path) -> Parts | None:
     path = folder / VOCABULARY_NAME
-    ids = _tree(path)
+    ids = read_json(path)
     # XLM's own tokenizer is written in files of these names, too.
     if SPACE not in ids or any(token.endswith("</w>") for token in ids):
         return None
-    config = _tree(folder / CONFIG_NAME) if _all_there(folder, CONFIG_NAME) else {}
+    config = read_json(folder / CONFIG_NAME) if _all_there(folder, CONFIG_NAME) else {}
     return Parts(
         f"{path} with {MERGES_NAME}",
         _in_order(path, ids),
@@ -150,7 +149,7 @@ def _of_two_files(folder: Path) -> Parts | None:
 def _of_fairseq(folder: Path) -> Parts:
     """fairseq's dictionary has GPT-2's ids as its words: the first of them is RoBERTa's id 4."""
     path = folder / DICTIONARY_NAME
-    written = _in_order(folder / GPT2_VOCABULARY_NAME, _tree(folder / GPT2_VOCABULARY_NAME))
+    written = _in_order(folder / GPT2_VOCABULARY_NAME, read_json(folder / GPT2_VOCABULARY_NAME))
     tokens = ["<s>", "<pad>", "</s>", "<unk>"]
     for number, line in enumerate(_lines(path), start=1):
         word, _, count = line.rpartition(" ")
@@ -203,13 +202,3 @@ def _lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     return [line for line in text.replace("\r\n", "\n").split("\n") if line]
-
-
-def _tree(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    if not isinstance(tree, dict):
-        raise BundleError(f"{path} holds no JSON object")
-    return tree

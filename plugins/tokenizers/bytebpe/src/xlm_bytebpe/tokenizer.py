@@ -20,7 +20,7 @@ from xlm_bytebpe.files import TOKENIZER_NAME, Parts, find_parts, read_saved
 from xlm_bytebpe.learning import Pair, learn
 from xlm_bytebpe.letters import LETTERS, spelt
 from xlm_bytebpe.word_ids import WordIds
-from xlm_plugins import BundleError, DataError, Ragged, Tokenizer
+from xlm_plugins import BundleError, DataError, Ragged, Tokenizer, write_text
 
 BEFORE, MASK = ("<s>", "<pad>", "</s>", "<unk>"), "<mask>"
 FORMS = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "sep": "</s>", "mask": MASK}
@@ -121,9 +121,7 @@ class ByteBPE(Tokenizer):
             ) from error
 
     def save(self, folder: Path) -> None:
-        partial = folder / f".{TOKENIZER_NAME}.partial"
-        partial.write_text(self.to_hugging_face().to_str(), encoding="utf-8")
-        partial.replace(folder / TOKENIZER_NAME)
+        write_text(folder / TOKENIZER_NAME, self.to_hugging_face().to_str())
 
     def to_hugging_face(self) -> FastTokenizer:
         """The same tokenizer as a `tokenizers.Tokenizer`, without any frame."""

@@ -22,7 +22,7 @@ from xlm_fastbpe.learning import count_tokens, learn, most_frequent
 from xlm_fastbpe.pretokenization import Pretokenizer
 from xlm_fastbpe.vocabulary import ROLES, SPECIALS, read_vocabulary, written_vocabulary
 from xlm_fastbpe.word_table import WordTable
-from xlm_plugins import BundleError, DataError, Ragged, Tokenizer
+from xlm_plugins import BundleError, DataError, Ragged, Tokenizer, write_json, write_text
 
 SETTINGS_NAME, CODES_NAME, VOCABULARY_NAME = "fastbpe.json", "codes", "vocab"
 
@@ -149,15 +149,15 @@ class FastBPE(Tokenizer):
 
     def save(self, folder: Path) -> None:
         vocabulary = written_vocabulary(self._tokens, self._counts)
-        _write(folder / VOCABULARY_NAME, vocabulary)
+        write_text(folder / VOCABULARY_NAME, vocabulary)
         if self._merges is not None:
-            _write(folder / CODES_NAME, written_codes(self._merges))
+            write_text(folder / CODES_NAME, written_codes(self._merges))
         settings = {
             "n_words": len(self._tokens),
             "n_codes": None if self._merges is None else len(self._merges),
             **self._pretokenizer.settings(),
         }
-        _write(folder / SETTINGS_NAME, json.dumps(settings, indent=1) + "\n")
+        write_json(folder / SETTINGS_NAME, settings)
 
     def in_language(self, language: str) -> FastBPE:
         """The same tokenizer for text of one language, which is not guessed then."""
@@ -262,9 +262,3 @@ def _content(path: str | Path) -> str:
         return Path(path).read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}", expected="a text file") from error
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(text.encode())
-    partial.replace(path)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from xlm_plugins import BundleError, DataError, Ragged, Tokenizer
+from xlm_plugins import BundleError, DataError, Ragged, Tokenizer, whole_file
 from xlm_sentencepiece import SentencePieceOptions
 from xlm_sentencepiece.hugging_face import as_tokenizers, find_model
 from xlm_sentencepiece.layouts import NOTHING, XLM_ROLES, XLM_SPECIALS, IdLayout
@@ -111,9 +111,8 @@ class SentencePieceTokenizer(Tokenizer):
             ) from error
 
     def save(self, folder: Path) -> None:
-        partial = folder / f".{MODEL_NAME}.partial"
-        partial.write_bytes(self._model)
-        partial.replace(folder / MODEL_NAME)
+        with whole_file(folder / MODEL_NAME) as partial:
+            partial.write_bytes(self._model)
 
     def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> Ragged:
         """Encode sentences; see `Tokenizer.encode_batch`.
