@@ -1,4 +1,4 @@
-"""Flags made from options dataclasses, alone and in ``xlm train``."""
+"""Flags built from options dataclasses, alone and in ``xlm train``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plugins() -> Plugins:
 
 
 def run(plugins: Plugins, *arguments: str) -> dict[str, dict[str, Any]]:
-    """What `given` returns in a command that has one core section and a selected layer's."""
+    """What `given` returns in a command with one core section and that of a selected layer."""
 
     def select(first: click.Context) -> list[Section]:
         name = first.params["layer"]
@@ -74,7 +74,7 @@ def test_a_component_selected_by_its_full_name_has_flags_of_that_name(plugins: P
     assert found == {name: {"n_keys": 7, "shared": False, "rate": 0.5}}
 
 
-def test_only_what_was_written_counts(plugins: Plugins) -> None:
+def test_only_flags_on_the_command_line_are_given(plugins: Plugins) -> None:
     assert run(plugins) == {}
     assert run(plugins, "--n-keys", "128") == {"core": {"n_keys": 128}}
 
@@ -106,18 +106,18 @@ def test_a_selected_plugin_brings_its_options(plugins: Plugins) -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "2.5", ""])
-def test_what_is_no_number_is_refused(plugins: Plugins, text: str) -> None:
+def test_a_value_that_is_not_a_number_is_refused(plugins: Plugins, text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a whole number"):
         run(plugins, "--n-keys", text)
 
 
-def test_an_option_of_an_unselected_plugin_says_whom_to_select(plugins: Plugins) -> None:
+def test_the_error_for_an_unselected_plugin_says_how_to_select_it(plugins: Plugins) -> None:
     with pytest.raises(OptionError, match="--layer pkm") as error:
         run(plugins, "--pkm.n-keys", "16")
     assert "layer 'pkm', which is not selected" in error.value.problem
 
 
-def test_an_option_of_a_task_says_which_command_has_it(plugins: Plugins) -> None:
+def test_the_error_for_an_option_of_a_task_names_the_command(plugins: Plugins) -> None:
     with pytest.raises(OptionError, match="xlm finetune classify"):
         run(plugins, "--classify.n-keys", "16")
 
@@ -131,14 +131,14 @@ def test_an_option_of_a_plugin_that_the_command_cannot_use(plugins: Plugins) -> 
     ("flag", "meant"),
     [("--n-kyes", "--n-keys"), ("--pkm.n-kyes", "--pkm.n-keys"), ("--no-share", "--no-shared")],
 )
-def test_an_unknown_option_is_answered_with_the_nearest(
+def test_the_error_for_an_unknown_option_suggests_another(
     plugins: Plugins, flag: str, meant: str
 ) -> None:
     with pytest.raises(OptionError, match=f"did you mean .*{meant}"):
         run(plugins, "--layer", "pkm", flag, "16")
 
 
-def test_an_unknown_owner_is_no_crash(plugins: Plugins) -> None:
+def test_an_unknown_owner_is_an_error(plugins: Plugins) -> None:
     with pytest.raises(OptionError, match=r"no option --nobody\.x"):
         run(plugins, "--nobody.x", "16")
 
@@ -231,7 +231,7 @@ def test_finetune_selects_by_argument_or_file(of_finetune: Selected, tmp_path: P
     assert of_finetune("--config", str(path)) == ["classify"]
 
 
-def test_a_default_of_many_is_shown_as_it_is_written(plugins: Plugins) -> None:
+def test_a_default_of_many_is_shown_as_a_flag_value(plugins: Plugins) -> None:
     @dataclass(frozen=True)
     class Many:
         codes: tuple[str, ...] = option(("en", "fr"), "languages", comma=True)
@@ -261,9 +261,7 @@ def test_train_selects_by_file_and_flags_win(of_train: Selected, tmp_path: Path)
     assert of_train(*other) == ["tlm", "xlm-pkm/pkm"]
 
 
-def test_train_takes_the_settings_of_the_run_it_goes_on_with(
-    of_train: Selected, tmp_path: Path
-) -> None:
+def test_train_selects_by_the_run_to_resume(of_train: Selected, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[train]\nobjective = ["tlm"]\n')
     assert of_train("--resume", str(tmp_path)) == ["tlm"]
     assert of_train("--resume", "auto") == []
@@ -271,6 +269,6 @@ def test_train_takes_the_settings_of_the_run_it_goes_on_with(
         of_train("--resume", str(tmp_path / "other"))
 
 
-def test_train_refuses_an_unknown_objective_before_anything_else(of_train: Selected) -> None:
+def test_train_refuses_an_unknown_objective_first(of_train: Selected) -> None:
     with pytest.raises(PluginError, match="did you mean tlm"):
         of_train("--objective", "tlmm")

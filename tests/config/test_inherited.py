@@ -1,4 +1,4 @@
-"""What a new model takes over from those of ``--init``: shape, layers and their options."""
+"""Settings inherited through ``--init``: the model's shape, its layers and their options."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from xlm_plugins import BundleError, OptionError
 from xlm_plugins.cli.main import main
 from xlm_plugins.config.inherited import absolute_init, split_init
 from xlm_plugins.config.model import ModelOptions
-from xlm_plugins.config.settings import Settings
-from xlm_plugins.config.unresolved import UnresolvedSettings
+from xlm_plugins.config.settings import Settings, UnresolvedSettings
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import StackName, parse_positions
 from xlm_plugins.data.dataset.manifest import Manifest
@@ -25,6 +24,8 @@ from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ChosenObjective, ModelDescription, PlacedLayer
 from xlm_plugins.model.weights import named_weights, save_tensors
 from xlm_plugins.runs.layout import WEIGHTS_NAME
+from xlm_plugins.training.job import Outcome
+from xlm_plugins.training.pretraining import job
 
 SHORT = ("--steps=2", "--batch-tokens=256", "--window=32", "--threads=1", "--evaluate-every=0")
 SHAPE = {"dim": 16, "n_layers": 2, "n_heads": 2}
@@ -46,9 +47,9 @@ Save = Callable[..., Path]
 
 @pytest.fixture
 def save(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
-    """Write a bundle as an import does, with the tokenizer and the languages of `tiny_data`.
+    """Write a bundle like an import, with the tokenizer and the languages of `tiny_data`.
 
-    ``save("name", options, stacks=..., layers="1,dec.0+")``; each has weights of its own.
+    ``save("name", options, stacks=..., layers="1,dec.0+")``; each has different weights.
     """
     monkeypatch.chdir(tmp_path)
     plugins = Plugins.discover()
@@ -91,13 +92,13 @@ def evaluations(run: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == "evaluation"]
 
 
-def test_an_imported_model_goes_on_as_it_is(
+def test_an_imported_model_is_inherited_whole(
     save: Save, tiny_data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A shape that no default has is not typed again, and what is measured first is the model."""
+    """A shape without any default is inherited, and step 0 measures the imported model."""
     bundle = save("odd", ODD, layers="1")
     command = ["train", "--objective", "mlm", "--data", str(tiny_data), *SHORT]
-    # Laid out, and so masked, as `xlm evaluate` does it with a bundle.
+    # Batches, and so masks, like those of `xlm evaluate` with a bundle.
     measured = ("--window=256", "--batch-tokens=4096", "--evaluate-every=2")
     assert main([*command, *measured, "--init", "odd", "--out", "run"]) == 0
     told = capfd.readouterr().err
@@ -121,7 +122,7 @@ def test_an_imported_model_goes_on_as_it_is(
         assert first[name] == pytest.approx(value, rel=1e-6), name
 
 
-def test_a_run_goes_on_and_is_repeated_without_the_options_of_its_origin(
+def test_a_run_is_resumed_and_repeated_without_the_model_of_init(
     save: Save, tiny_data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bundle = save("odd", ODD, layers="1")
@@ -136,14 +137,15 @@ def test_a_run_goes_on_and_is_repeated_without_the_options_of_its_origin(
     capfd.readouterr()
     assert main([*again, "--layer", ""]) == 2
     assert "the run's layers are not those requested now" in capfd.readouterr().err
-    save("odd", {**SHAPE, "n_layers": 1})  # another model in its place: what was resolved counts
+    # Another model in its place does not change resolved settings.
+    save("odd", {**SHAPE, "n_layers": 1})
     capfd.readouterr()
     assert main(["train", "--config", "run/config.toml", "--out", "repeated"]) == 0
     assert written("repeated") == config
     assert "differing from its training: n-layers 2 (1)" in capfd.readouterr().err
 
 
-def test_what_the_user_says_counts_and_the_report_says_what_differs(
+def test_the_users_settings_win_and_the_report_lists_differences(
     save: Save, tiny_data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     save("odd", ODD, layers="0,1+", languages={"en": 0, "de": 1, "fr": 2})
@@ -163,10 +165,10 @@ def test_what_the_user_says_counts_and_the_report_says_what_differs(
     ]  # fmt: skip
     assert config["train"]["layer"] == ["pkm:1+"]
     assert config["pkm"]["knn"] == 2
-    assert config["pkm"]["n-keys"] == 8  # what was not said of the layer
+    assert config["pkm"]["n-keys"] == 8  # not set for the layer
 
 
-def test_an_empty_layer_takes_none_over(save: Save, tiny_data: Path) -> None:
+def test_an_empty_layer_inherits_none(save: Save, tiny_data: Path) -> None:
     save("one", layers="1")
     command = ["train", "--objective", "mlm", "--data", str(tiny_data), *SHORT, "--init", "one"]
     assert main([*command, "--layer", "", "--out", "run", "--adaptive-cutoffs", ""]) == 0
@@ -177,7 +179,7 @@ def test_an_empty_layer_takes_none_over(save: Save, tiny_data: Path) -> None:
     assert written("again") == config
 
 
-def test_another_tokenizer_is_told_with_the_way_to_the_same(
+def test_another_tokenizer_is_reported_with_a_hint(
     save: Save, other_data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     save("one")
@@ -209,14 +211,14 @@ def resolved(train: Mapping[str, Any], dropout: float | None = None, **config: A
     [
         (["both"], "mt", ["pkm:enc.1,dec.0+"]),
         (["both"], "mlm", ["pkm:enc.1"]),
-        (["one"], "mt", ["pkm:enc.0,enc.1+,dec.0,dec.1+"]),  # a decoder starts from the encoder
+        (["one"], "mt", ["pkm:enc.0,enc.1+,dec.0,dec.1+"]),  # the decoder from the encoder
         (["encoder=one"], "mt", ["pkm:enc.0,enc.1+"]),
         (["encoder=one", "decoder=both"], "mt", ["pkm:enc.0,enc.1+,dec.0+"]),
         (["one", "decoder=both"], "mt", ["pkm:enc.0,enc.1+,dec.0+"]),
         (["decoder=plain"], "mt", []),
     ],
 )
-def test_layers_come_with_the_weights_of_their_stack(
+def test_layers_are_inherited_with_the_weights_of_their_stack(
     save: Save, init: list[str], objective: str, expected: list[str]
 ) -> None:
     save("both", stacks=("encoder", "decoder"), layers="1,dec.0+")
@@ -227,7 +229,7 @@ def test_layers_come_with_the_weights_of_their_stack(
     assert list(found.components) == [objective, *(["pkm"] if expected else [])]
 
 
-def test_layers_of_different_options_must_be_said(save: Save) -> None:
+def test_layers_with_different_options_must_be_given(save: Save) -> None:
     save("one", layers="0")
     save("two", layers="1", memory={**MEMORY, "knn": 2})
     train = MT | {"init": ["encoder=one", "decoder=two"]}
@@ -251,14 +253,36 @@ def test_models_of_two_stacks_agree_or_the_user_decides(save: Save) -> None:
     assert (model.n_layers, model.dropout, model.dim, model.ffn_dim) == (2, 0.5, 16, 64)
 
 
-def test_without_a_model_to_start_from_nothing_is_read() -> None:
+def test_nothing_is_read_without_a_model_to_start_from() -> None:
     for train in ({}, {"init": ["nowhere"], "resume": "run"}):
         found = unresolved(train, model={"dim": 8})
         assert found.config == {"model": {"dim": 8}, "train": {"layer": []}}
         assert found.inits == ()
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_model_named(
+def test_the_settings_file_and_the_model_are_read_once(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save("one", layers="1")
+    Path("run.toml").write_text('[train]\nobjective = ["mlm"]\ninit = ["one"]\n')
+    reads: list[str] = []
+    read_text = Path.read_text
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> str:
+        reads.append(path.name)
+        return read_text(path, *arguments, **options)
+
+    def train(settings: Settings, plugins: Plugins) -> Outcome:
+        assert settings.train.layer == ("pkm:enc.1",)
+        return Outcome("steps", Path("run"), 2)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(job, "train", train)
+    assert main(["train", "--config", "run.toml"]) == 0
+    assert (reads.count("run.toml"), reads.count("model.json")) == (1, 1)
+
+
+def test_a_damaged_checkpoint_is_skipped_and_a_damaged_model_is_an_error(
     tiny_run: Path, save: Save
 ) -> None:
     shutil.copytree(tiny_run, "run")
@@ -288,12 +312,12 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_model_named(
         ("decoder=", ("", "decoder=")),
     ],
 )
-def test_one_init_is_read(text: str, read: tuple[str, str]) -> None:
+def test_init_is_split_into_stack_and_run(text: str, read: tuple[str, str]) -> None:
     assert split_init(text) == read
 
 
 @pytest.mark.parametrize("text", ["runs/a", "encoder=runs/a@step-3", "run=3", "decoder=a@last"])
-def test_one_init_holds_from_anywhere(
+def test_init_can_be_made_absolute(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -131,12 +131,12 @@ def test_a_row_in_place_of_names_is_told_in_few_words(tmp_path: Path) -> None:
         ("a.csv", 'label,text\na,"x\ny"\nb\n', "line 4: 1 fields"),
         ("a.csv", 'label,text\na,"x\n', "line 2: unexpected end of data"),
         ("a.jsonl", '{"label": "a"}\n{"label": "b"\n', "line 2: Expecting ',' delimiter"),
-        ("a.jsonl", '{"label": "a"}\n["b"]\n', "line 2: no object"),
-        ("a.jsonl", '{"label": "a", "text": "x"}\n{"label": "b"}\n', "line 2: it lacks text"),
+        ("a.jsonl", '{"label": "a"}\n["b"]\n', "line 2: not an object"),
+        ("a.jsonl", '{"label": "a", "text": "x"}\n{"label": "b"}\n', "line 2: missing keys: text"),
         ("a.tsv", "", "is empty"),
         ("a.tsv", "text\ttext\nx\ty\n", "two columns are called 'text'"),
-        ("a.xlsx", "x", "what form its rows have\nexpected: a name that ends in .tsv, .txt, .csv"),
-        ("a.gz", "x", "what form its rows have"),
+        ("a.xlsx", "x", "does not tell its format\nexpected: a name that ends in .tsv, .txt, .csv"),
+        ("a.gz", "x", "does not tell its format"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(

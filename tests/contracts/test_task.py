@@ -78,16 +78,16 @@ def test_a_part_without_rows_is_refused(empty: str) -> None:
 
 
 def test_nothing_to_learn_is_refused() -> None:
-    assert "nothing labelled to train on" in refusal(part("valid", ["no"]))
-    assert "nothing labelled to train on" in refusal(part("train", None))
-    assert "nothing labelled to train on" in refusal()
+    assert "no labelled training data" in refusal(part("valid", ["no"]))
+    assert "no labelled training data" in refusal(part("train", None))
+    assert "no labelled training data" in refusal()
     told = refusal(part("train", ["no", "no"]), classes=("no",))
     assert "train.en.tsv: the only label is 'no'" in told
 
 
 def test_files_of_one_and_of_two_texts_do_not_go_together() -> None:
     two = part("test", ["no"], texts=(["a"], ["b"]))
-    assert "test.en.tsv has 2 text(s) a row, and train.en.tsv 1" in refusal(TRAIN, two)
+    assert "test.en.tsv has 2 text(s) per row, train.en.tsv 1" in refusal(TRAIN, two)
 
 
 def test_two_parts_of_one_title_are_refused() -> None:

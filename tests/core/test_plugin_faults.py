@@ -94,17 +94,20 @@ BROKEN = {
     ),
     "misspelt": Broken(
         layer("misspelt", "def xlm_layers", "def xlm_layer"),
-        ("implements xlm_layer, and there is no such hook",),
+        ("implements xlm_layer, but there is no such hook",),
         ("did you mean xlm_layers", "pip install --upgrade xlm-misspelt"),
     ),
     "signature": Broken(
         layer("signature", "xlm_commands(cli)", "xlm_commands(cli, parser)"),
-        ("xlm_commands(cli, parser) wants what no hook is given: parser", "xlm_commands(cli)"),
-        ("take the arguments by these names",),
+        (
+            "xlm_commands(cli, parser) has parameters that the hook is not called with: parser",
+            "xlm_commands(cli)",
+        ),
+        ("use these parameters",),
     ),
     "answer": Broken(
         layer("answer", "return [Component(", "return [dict, Component("),
-        ("its xlm_layers returned <class 'dict'> in its list", "Components only"),
+        ("its xlm_layers returned <class 'dict'> in its list", "only Components"),
         ("return [Component(...)]",),
     ),
     "newer": Broken(
@@ -116,16 +119,16 @@ BROKEN = {
     "clash": Broken(
         layer("clash", "    share:", '    no_share: int = option(1, "n")\n    share:'),
         ("layer 'clash' has options that cannot be used", "Options.no_share clashes with"),
-        ("each with a flag of its own",),
+        ("each with its own flag",),
     ),
     "command": Broken(
         layer("command", "def NAME_it", "def train"),
-        ("in xlm_commands", "adds the command 'train', which the core brings already"),
+        ("in xlm_commands", "adds the command 'train', which the core already provides"),
         ("XLM_DISABLE_PLUGINS=xlm-command",),
     ),
     "twin": Broken(
         layer("twin", '"NAME",', '"pkm",'),
-        ("the layer 'pkm' is brought by xlm-pkm 0.1.0 too",),
+        ("the layer 'pkm' is also provided by xlm-pkm 0.1.0",),
         ("xlm-pkm/pkm or xlm-twin/pkm", "XLM_DISABLE_PLUGINS=xlm-twin"),
         state="conflict",
     ),
@@ -189,7 +192,7 @@ def test_each_is_listed_with_its_cause_and_the_hint(capsys: pytest.CaptureFixtur
             assert part in row["remedy"], name
         assert f"  {row['cause']}\n  hint: {row['remedy']}\n" in table
     assert rows["xlm-pkm"]["state"] == "conflict"
-    assert "the layer 'pkm' is brought by xlm-twin 1.5 too" in rows["xlm-pkm"]["cause"]
+    assert "the layer 'pkm' is also provided by xlm-twin 1.5" in rows["xlm-pkm"]["cause"]
     assert {row["state"] for name, row in rows.items() if name[4:] not in {*BROKEN, "pkm"}} == {
         "ok"
     }

@@ -184,7 +184,7 @@ def test_one_that_is_installed_but_disabled_is_not_to_be_installed(
     with pytest.raises(PluginError) as error:
         resolve_recorded(Plugins.discover(), gone, f"my-{gone}", origin, "the run")
     assert "is disabled" in error.value.problem
-    assert error.value.remedy == "take it out of XLM_DISABLE_PLUGINS"
+    assert error.value.remedy == "remove it from XLM_DISABLE_PLUGINS"
 
 
 @pytest.mark.parametrize("gone", ["layer"], indirect=True)
@@ -193,7 +193,7 @@ def test_what_the_run_was_not_made_with_is_told_as_ever(gone: str, run: Path) ->
     plugins = Plugins.discover()
     with pytest.raises(PluginError, match=rf"the run was made with the layer 'my-{gone}'"):
         selected_components(["mlm"], [f"my-{gone}"], plugins, made_with)
-    with pytest.raises(PluginError, match=r"^no installed plugin brings the layer 'other'"):
+    with pytest.raises(PluginError, match=r"^no installed plugin provides the layer 'other'"):
         selected_components(["mlm"], ["other"], plugins, made_with)
 
 
@@ -203,7 +203,8 @@ def test_options_that_another_version_refuses_are_told_with_both_versions() -> N
     with pytest.raises(PluginError) as error:
         resolve_options(component, {"k": 1}, "xlm-wide 1.0", "the model")
     assert error.value.problem == (
-        "the model was made with xlm-wide 1.0, and xlm-wide 2.0 is here: wide has no option 'k'"
+        "the model was made with xlm-wide 1.0, but xlm-wide 2.0 is installed: "
+        "wide has no option 'k'"
     )
     assert error.value.remedy == "pip install 'xlm-wide==1.0'"
     with pytest.raises(OptionError, match="wide has no option 'k'"):

@@ -56,8 +56,8 @@ def test_names_that_clash_are_told_for_each_and_full_names_help() -> None:
     conflicts = [registry.conflict(one) for one in registry.of("objective")]
     assert conflicts[0] is None
     assert [fault.cause for fault in conflicts[1:] if fault] == [
-        "the objective 'tlm' is brought by xlm-two 1.2 too",
-        "the objective 'tlm' is brought by xlm-one 1.2 too",
+        "the objective 'tlm' is also provided by xlm-two 1.2",
+        "the objective 'tlm' is also provided by xlm-one 1.2",
     ]
     assert all("xlm-one/tlm or xlm-two/tlm" in fault.remedy for fault in conflicts[1:] if fault)
     (layer,) = registry.of("layer")
@@ -88,10 +88,10 @@ def test_the_target_is_imported_when_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("target", "cause", "remedy"),
     [
-        ("no_such_module:X", "own module 'no_such_module' is not there", "--force-reinstall xlm-x"),
+        ("no_such_module:X", "own module 'no_such_module' is missing", "--force-reinstall xlm-x"),
         ("xlm_plugins.contracts.layer:Layre", "layer has no Layre", "did you mean Layer"),
-        ("xlm_plugins:option", "option is not a class of the kind layer", "xlm_plugins.Layer"),
-        ("xlm_plugins:Tokenizer", "Tokenizer is not a class of the kind layer", "derive it"),
+        ("xlm_plugins:option", "option is not a subclass of Layer", "xlm_plugins.Layer"),
+        ("xlm_plugins:Tokenizer", "Tokenizer is not a subclass of Layer", "derive it"),
     ],
 )
 def test_a_target_that_cannot_be_loaded_names_the_distribution_and_the_cause(

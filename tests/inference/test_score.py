@@ -33,8 +33,8 @@ def pseudo_by_hand(bundle: Bundle, text: str) -> list[float]:
         batch = sentence_batch(bundle, Ragged.of([row]), 1)
         batch.tokens[1 + place] = bundle.tokenizer.special("mask")
         encoder = bundle.model.encoder
-        shares = encoder.scores(encoder(batch)).log_softmax(1)
-        gained.append(shares[1 + place, token].item())
+        log_probs = encoder.scores(encoder(batch)).log_softmax(1)
+        gained.append(log_probs[1 + place, token].item())
     return gained
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xlm_plugins.cli.lazy import LazyGroup
 from xlm_plugins.runs.layout import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     from xlm_plugins.model.bundle import Bundle
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def export() -> None:
     """Convert a model for other libraries.
 
@@ -64,7 +65,7 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
 @click.pass_context
 def safetensors(context: click.Context, run: str, out: Path) -> None:
     """Write the weights of RUN, any model, and a description in JSON to OUT."""
-    from xlm_plugins.interop.plain import DESCRIPTION_NAME, export_safetensors
+    from xlm_plugins.interop.safetensors_export import DESCRIPTION_NAME, export_safetensors
 
     export_safetensors(_open(context, run), out)
     click.echo(f"{out}: {WEIGHTS_NAME} and {DESCRIPTION_NAME}", err=True)

@@ -21,8 +21,6 @@ CORE = (
     Section("finetune", "Run", FinetuneOptions),
     Section("optimizer", "Optimizer", FinetuneOptimizerOptions),
 )
-
-
 _CONFIG = f"{__name__}.config"
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xlm_plugins.cli.lazy import LazyGroup
+
 if TYPE_CHECKING:
     from xlm_plugins.model.description import ModelDescription
 
 SHOWN_LANGUAGES = 20
 
 
-@click.group("import")
+@click.group("import", cls=LazyGroup)
 def import_() -> None:
     """Turn a model of another system into a bundle, which every command accepts as RUN."""
 

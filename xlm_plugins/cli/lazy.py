@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -15,10 +16,14 @@ from xlm_plugins.core.plugin_faults import nearest
 class LazyGroup(click.Group):
     """A group that knows the names and short help of its commands, and imports one on use.
 
+    Commands that are added to it as usual stand after these.
+
     :param lazy: command name -> (module in `xlm_plugins.cli` : attribute, short help).
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, lazy: Mapping[str, tuple[str, str]] = MappingProxyType({}), **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._lazy = lazy
 
@@ -54,8 +59,12 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         own = [(name, text) for name, (_, text) in self._lazy.items()]
-        added = [(name, self.commands[name].get_short_help_str()) for name in sorted(self.commands)]
-        for title, rows in (("Commands", own), ("Commands of plugins", added)):
+        added = [
+            (name, self.commands[name].get_short_help_str(80)) for name in sorted(self.commands)
+        ]
+        # Plugins add commands only at the top level.
+        others = "Commands" if ctx.parent else "Commands of plugins"
+        for title, rows in (("Commands", own), (others, added)):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)

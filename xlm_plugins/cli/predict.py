@@ -73,8 +73,8 @@ def _columns(lines: Sequence[str], n_texts: int, n_before: int) -> list[tuple[st
 
 
 def _before_text(line: str, found: Prediction) -> str:
-    share = f"\t{found.probabilities[found.label]:.4f}" if found.probabilities else ""
-    return f"{found.label}{share}\t{line}"
+    probability = f"\t{found.probabilities[found.label]:.4f}" if found.probabilities else ""
+    return f"{found.label}{probability}\t{line}"
 
 
 def _as_json(line: str, found: Prediction) -> str:

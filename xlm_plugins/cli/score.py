@@ -68,6 +68,6 @@ def _as_json(text: str, found: SentenceScore) -> str:
         "text": text,
         "score": found.score,
         "n_tokens": len(found.tokens),
-        "tokens": [{"token": token, "log_probability": share} for token, share in tokens],
+        "tokens": [{"token": token, "log_probability": log_prob} for token, log_prob in tokens],
     }
     return json.dumps(tree, ensure_ascii=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xlm_plugins.cli.lazy import LazyGroup
 from xlm_plugins.cli.options import SectionedCommand, errors_option, given
 from xlm_plugins.cli.pipes import input_lines
 from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY, select_tokenizer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 LINES_AT_ONCE = 1000
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def tokenizer() -> None:
     """Train a tokenizer; encode and decode text.
 

@@ -8,9 +8,8 @@ import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
-from xlm_plugins.config.settings import read_config
+from xlm_plugins.config.settings import UnresolvedSettings, read_config
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
-from xlm_plugins.config.unresolved import UnresolvedSettings
 
 CORE = (
     Section("model", "Model", ModelOptions),

@@ -9,18 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xlm_plugins.config.settings import (
-    NOT_REPEATED,
-    Values,
-    absolute_reference,
-    check_tables,
-    merged_options,
-)
+from xlm_plugins.config.settings import NOT_REPEATED, Values, check_tables, merged_options
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.options import to_mapping, with_absolute_paths
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
+from xlm_plugins.runs.layout import absolute_reference
 
 CORE_SECTIONS = ("finetune", "optimizer")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from xlm_plugins.config.model import ModelOptions
-from xlm_plugins.config.settings import absolute_reference
 from xlm_plugins.core.errors import BundleError, OptionError, PluginError
 from xlm_plugins.core.files import read_json
 from xlm_plugins.core.options import build, to_mapping
@@ -19,7 +18,7 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.recorded_components import PLUGINS_NAME, resolve_options, resolve_recorded
 from xlm_plugins.core.selection import LayerSelection, Position, StackName, parse_positions
 from xlm_plugins.runs.find import find_bundle
-from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, split_reference
+from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, absolute_reference, split_reference
 
 _OWNER = "the model of --init"
 """What needs a plugin that is missing, for the error."""

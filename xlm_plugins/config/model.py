@@ -21,14 +21,9 @@ class ModelOptions:
     max_positions: int = option(512, "maximum sequence length, in tokens", minimum=2)
     dropout: float = option(0.1, "dropout on embeddings and sublayers", minimum=0.0, maximum=0.9)
     attention_dropout: float = option(
-        0.0,
-        "dropout on attention weights; above 0, no fused CPU kernel is used",
-        minimum=0.0,
-        maximum=0.9,
+        0.0, "dropout on attention weights; rules out fused CPU kernels", minimum=0.0, maximum=0.9
     )
-    activation: str = option(
-        "gelu", "activation of the feed-forward layers", choices=("gelu", "relu")
-    )
+    activation: str = option("gelu", "activation of the FFN", choices=("gelu", "relu"))
     position_embeddings: str = option(
         "learned", "kind of position embeddings", choices=("learned", "sinusoidal")
     )
@@ -38,8 +33,7 @@ class ModelOptions:
         False, "a dense layer, GELU and LayerNorm before the output layer, as in RoBERTa"
     )
     adaptive_cutoffs: tuple[int, ...] = option(
-        (),
-        "adaptive softmax with clusters that start at these token ids; repeatable; output not tied",
+        (), "token ids at which the clusters of an adaptive softmax start; the output is not tied"
     )
     adaptive_div_value: float = option(
         4.0, "each cluster of the adaptive softmax is narrower by this factor", minimum=1.0
@@ -81,10 +75,7 @@ class GenerationOptions:
     )
     top_k: int = option(0, "sample from this many most probable tokens; 0: all", minimum=0)
     top_p: float = option(
-        1.0,
-        "sample from the fewest tokens whose probabilities sum to this",
-        above=0.0,
-        maximum=1.0,
+        1.0, "sample from the fewest tokens with this total probability", above=0.0, maximum=1.0
     )
 
     def __post_init__(self) -> None:

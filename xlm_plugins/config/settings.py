@@ -10,20 +10,21 @@ A run's ``config.toml`` omits ``out`` and ``resume``: they belong to one run, no
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from xlm_plugins.config.inherited import InitModel, inherited_layers, inherited_shape
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.errors import OptionError, PluginError, RunError
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.recorded_components import resolve_recorded
+from xlm_plugins.core.recorded_components import recorded_plugins, resolve_recorded
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection, StackName
-from xlm_plugins.runs.layout import CONFIG_NAME, split_reference
+from xlm_plugins.runs.layout import CONFIG_NAME
 
 OptionsT = TypeVar("OptionsT")
 Values = Mapping[str, Any]
@@ -37,6 +38,9 @@ CORE_SECTIONS: dict[str, type] = {
 NOT_REPEATED = ("out", "resume")
 AUTO = "auto"
 """``--resume auto``: resume the run in ``--out``, if there is one."""
+
+_SELECTING = ("objective", "layer", "init", "resume", "out")
+"""The options of `TrainOptions` that decide which components there are."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,55 @@ class Settings:
     train: TrainOptions = field(default_factory=TrainOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     components: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnresolvedSettings:
+    """What is selected and inherited; the settings follow once all flags are known.
+
+    :param config: the TOML tree under the flags, inherited layers included.
+    :param inits: the models of --init that settings are inherited from.
+    :param components: the selected components, by the name by which the user selected each.
+    """
+
+    config: Values
+    inits: tuple[InitModel, ...]
+    components: Mapping[str, Component]
+
+    @classmethod
+    def read(
+        cls, config: Values, flags: Mapping[str, Values], plugins: Plugins
+    ) -> UnresolvedSettings:
+        """Read the models of --init, and look up what is selected.
+
+        :param config: what `read_config` returned.
+        :param flags: the core's flags that were given: by section, then by option name.
+        :raises BundleError: --init names no model.
+        :raises OptionError: a selection that cannot be read, or layers that cannot be inherited.
+        :raises PluginError: a component, or the plugin of an inherited layer, is missing.
+        """
+        check_tables(config)
+        given = {key: v for key, v in flags.get("train", {}).items() if key in _SELECTING}
+        train = merged_options(TrainOptions, "train", config, {"train": given})
+        is_layer_given = "layer" in given or "layer" in config.get("train", {})
+        layers = train.layer if is_layer_given else None
+        inits, inherited = _inherited(train, layers, plugins)
+        if layers is None:
+            layers = merged_options(TrainOptions, "train", inherited, {}).layer
+        made_with = recorded_plugins(Path(train.resume)) if train.resume else {}
+        components = selected_components(train.objective, layers, plugins, made_with)
+        return cls(_over(config, inherited, layers), inits, components)
+
+    def resolve(self, flags: Mapping[str, Values], plugins: Plugins) -> Settings:
+        """Merge the flags with what they override, and check the result.
+
+        :param flags: all flags that were given: by section, then by option name.
+        :raises OptionError: as `resolve`; or two models of --init differ in shape.
+        """
+        own = self.config.get("model", {})
+        set_by_user = {key.replace("_", "-") for key in (*own, *flags.get("model", {}))}
+        model = {**inherited_shape(self.inits, set_by_user), **own}
+        return resolve({**self.config, "model": model}, flags, plugins)
 
 
 def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Settings:
@@ -82,6 +135,31 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
         merged_options(GenerationOptions, "generation", config, flags),
         {name: merged_options(c.options, name, config, flags) for name, c in selected.items()},
     )
+
+
+def _inherited(
+    train: TrainOptions, layers: Sequence[str] | None, plugins: Plugins
+) -> tuple[tuple[InitModel, ...], Values]:
+    """The models of --init, and a TOML tree of what the run inherits.
+
+    A run to resume has its own settings, and needs none of the models.
+    """
+    if not train.init or train.resume not in (None, AUTO):
+        return (), {}
+    started = Path(train.out or "", CONFIG_NAME)
+    if train.resume == AUTO and train.out and started.is_file():
+        return (), read_toml(started)
+    inits = tuple(map(InitModel.read, train.init))
+    stacks = trained_stacks(train.objective, plugins)
+    return inits, inherited_layers(inits, stacks, layers, plugins)
+
+
+def _over(config: Values, inherited: Values, layers: Sequence[str]) -> dict[str, Any]:
+    """A TOML tree with what is inherited of the model, these layers and their options."""
+    tree = {**config, "train": {**config.get("train", {}), "layer": list(layers)}}
+    for name in ("model", *(LayerSelection.parse(text).name for text in layers)):
+        tree[name] = {**inherited.get(name, {}), **config.get(name, {})}
+    return tree
 
 
 def selected_components(
@@ -176,12 +254,6 @@ def to_toml(settings: Settings) -> str:
         tree["train"].pop(key, None)
     tree |= {name: to_mapping(options) for name, options in settings.components.items()}
     return f"# Repeat this run: xlm train --config THIS_FILE\n{tomli_w.dumps(tree)}"
-
-
-def absolute_reference(reference: str) -> str:
-    """``RUN`` or ``RUN@WHICH`` in a form that holds from any folder."""
-    path, which = split_reference(reference)
-    return f"{path.resolve()}{f'@{which}' if which else ''}"
 
 
 def check_tables(config: Values) -> None:

@@ -18,10 +18,8 @@ class OptimizerOptions:
         choices=("linear", "inverse_sqrt", "cosine", "constant"),
     )
     warmup: int = option(200, "steps of linear warm-up", minimum=0)
-    beta1: float = option(0.9, "Adam's decay rate of the first moment", minimum=0.0, maximum=0.9999)
-    beta2: float = option(
-        0.98, "Adam's decay rate of the second moment", minimum=0.0, maximum=0.9999
-    )
+    beta1: float = option(0.9, "decay of Adam's first moment", minimum=0.0, maximum=0.9999)
+    beta2: float = option(0.98, "decay of Adam's second moment", minimum=0.0, maximum=0.9999)
     eps: float = option(1e-8, "added to Adam's denominator", above=0.0)
     weight_decay: float = option(0.0, "decoupled weight decay", minimum=0.0)
     clip: float = option(1.0, "maximum gradient norm; 0: no clipping", minimum=0.0)
@@ -29,11 +27,9 @@ class OptimizerOptions:
         0, "steps of the first cosine period; 0: one period over the run", minimum=0
     )
     cosine_multiplier: float = option(
-        1.0, "ratio of each cosine period's length to the one before", above=0.0
+        1.0, "length factor from one cosine period to the next", above=0.0
     )
-    cosine_shrink: float = option(
-        1.0, "ratio of each cosine period's peak to the one before", above=0.0
-    )
+    cosine_shrink: float = option(1.0, "peak factor from one cosine period to the next", above=0.0)
 
 
 @dataclass(frozen=True)
@@ -41,12 +37,8 @@ class RunOptions:
     """Options of any run: how long it trains, what it writes, and how it is distributed."""
 
     out: str | None = option(None, "run folder; a new one in runs/ if unset")
-    resume: str | None = option(
-        None, "run to resume; auto: resume the run in --out if there is one, else start it"
-    )
-    train_only: tuple[str, ...] = option(
-        (), "train only parameters whose names match this pattern; repeatable"
-    )
+    resume: str | None = option(None, "run to resume; auto: the run in --out, if there is one")
+    train_only: tuple[str, ...] = option((), "train only parameters whose names match a pattern")
     seed: int = option(1, "random seed", minimum=0)
     steps: int = option(2000, "steps to train for", minimum=1)
     minutes: float | None = option(
@@ -59,29 +51,21 @@ class RunOptions:
     save_every: int = option(500, "steps between checkpoints; 0: only at the end", minimum=0)
     keep: int = option(2, "number of most recent checkpoints to keep", minimum=1)
     validation_metrics: tuple[str, ...] = option(
-        (),
-        "keep the best model by each of these metrics; a leading _ means lower is better",
-        comma=True,
+        (), "keep the best model by each metric; a leading _ means lower is better", comma=True
     )
     stopping_criterion: str | None = option(
         None, "METRIC,N: stop after N evaluations without improvement"
     )
     log_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1)
     engine: str = option(
-        "auto",
-        "auto: deepspeed for several processes, torch for one",
-        choices=("auto", "torch", "deepspeed"),
+        "auto", "auto: deepspeed for several processes", choices=("auto", "torch", "deepspeed")
     )
     zero_stage: int = option(1, "ZeRO stage: what is sharded over ranks", minimum=0, maximum=3)
-    deepspeed_config: str | None = option(
-        None, "JSON file to merge into the DeepSpeed configuration"
-    )
+    deepspeed_config: str | None = option(None, "JSON file to merge into DeepSpeed's configuration")
     precision: str = option(
-        "auto",
-        "auto: bf16 on a GPU that supports it, else fp32",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        "auto", "auto: bf16 on a GPU that supports it", choices=("auto", "fp32", "bf16", "fp16")
     )
-    workers: int = option(0, "data loader processes; 0: load in the trainer", minimum=0)
+    workers: int = option(0, "data loader processes per rank; 0: load in the trainer", minimum=0)
     hang_minutes: float = option(
         10.0, "abort with status 75 after this long without progress", above=0.0
     )
@@ -98,13 +82,10 @@ class TrainOptions(RunOptions):
         None, "prepared data set, a folder or URL; the embedded corpus if unset"
     )
     data_cache: str | None = option(
-        None,
-        "where shards of a URL are cached; $WDS_CACHE or the user's cache folder if unset",
+        None, "cache for shards of a URL; $WDS_CACHE or the user's cache folder if unset"
     )
     data_cache_gb: float | None = option(
-        None,
-        "maximum size of that cache in GB; $WDS_CACHE_SIZE (bytes) or 50 GB if unset",
-        above=0.0,
+        None, "size limit of that cache; $WDS_CACHE_SIZE (bytes) or 50 GB if unset", above=0.0
     )
     skip_bad_shards: bool = option(
         False, "skip training text that cannot be read, and report how much"
@@ -115,11 +96,11 @@ class TrainOptions(RunOptions):
         "layers and their options are inherited unless set",
     )
     init_embeddings: str | None = option(
-        None, "word vectors that initialise the token embeddings: fastText .bin or .vec"
+        None, "word vectors to initialise the token embeddings with: fastText .bin or .vec"
     )
     batch_tokens: int = option(4096, "tokens per global batch, on average", minimum=8)
     lanes: int = option(
-        8, "shares that each global batch is planned in; ranks x accumulation divides it", minimum=1
+        8, "shares that a global batch is planned in; ranks x accumulation divides it", minimum=1
     )
     max_length: int = option(100, "drop sentences longer than this, in tokens", minimum=1)
     window: int = option(256, "tokens per window of running text", minimum=2)
@@ -127,10 +108,7 @@ class TrainOptions(RunOptions):
         False, "batch sentences of similar length, in random order: makes bt faster"
     )
     sampling_alpha: float = option(
-        0.7,
-        "sample languages in proportion to size^alpha; 1: by size, 0: uniformly",
-        minimum=0.0,
-        maximum=1.0,
+        0.7, "sample languages by size^alpha; 1 by size, 0 uniformly", minimum=0.0, maximum=1.0
     )
     translate_sentences: int = option(
         200, "held-out sentences per direction to translate in each evaluation", minimum=0
@@ -147,18 +125,14 @@ class FinetuneOptions(RunOptions):
     batch_sentences: int = option(32, "rows per global batch", minimum=1)
     max_length: int = option(128, "truncate rows longer than this, in tokens", minimum=4)
     pool: str = option(
-        "first",
-        "state that represents a row: that of its first token, or the mean",
-        choices=("first", "mean"),
+        "first", "state that represents a row: its first, or the mean", choices=("first", "mean")
     )
     layers: str = option("0:_1", "layers to train, FIRST:LAST; 0: the embeddings, _1: the last")
     dropout: float = option(0.1, "dropout in model and head", minimum=0.0, maximum=0.9)
     class_weights: str = option(
         "none", "balanced: rare classes weigh more in the loss", choices=("none", "balanced")
     )
-    seeds: int = option(
-        1, "runs, with seeds --seed, --seed + 1, ...; reports mean and deviation", minimum=1
-    )
+    seeds: int = option(1, "runs, with seeds from --seed on; reports mean and deviation", minimum=1)
     evaluate_every: int = option(0, "steps between evaluations; 0: once per epoch", minimum=0)
     save_every: int = option(0, "steps between checkpoints; 0: once per epoch", minimum=0)
     keep: int = option(1, "number of most recent checkpoints to keep", minimum=1)

@@ -1,1 +1,1 @@
-"""What plugin authors implement, and what they are handed."""
+"""What plugin authors implement, and the types that their code is called with."""

@@ -1,8 +1,8 @@
-"""What travels from data to model: samples in, a packed batch out.
+"""From data to model: samples in, a packed batch out.
 
-Loader workers turn `Samples` (numpy, from the shards) into a `Batch` (torch, packed without
-padding) by an objective's ``make_batch``.  `pack` and `choose_masked` are the two steps that
-most objectives share.
+In loader workers, an objective's ``make_batch`` turns `Samples` (numpy, from the shards) into a
+`Batch` (torch, packed without padding).  Most objectives share the steps `pack` and
+`choose_masked`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ EVALUATION_SHARE = 0.15
 
 
 class Layout(Enum):
-    """How a step's samples are cut out of the text.
+    """How the samples of a step are cut from the text.
 
-    STREAM: sentences, each ended by EOS, laid end to end and cut in windows; one side.
-    SENTENCE: single sentences without any frame; one side.
-    PAIR: a sentence and its translation, without any frame; two sides in the step's order.
+    STREAM: sentences, each ended by EOS, concatenated and cut into windows; one side.
+    SENTENCE: single sentences without special tokens; one side.
+    PAIR: a sentence and its translation, without special tokens; two sides in the step's order.
     """
 
     STREAM = "stream"
@@ -55,12 +55,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What objectives and models need to know of a tokenizer, without the tokenizer.
+    """What objectives and models need to know about a tokenizer, without the tokenizer.
 
     :param size: number of ids.
-    :param roles: the id of each special role: bos, eos, pad, unk, mask, sep; and begin, where a
-        sentence begins with another id than EOS.
-    :param reserved: every id that text never encodes to, in rising order.
+    :param roles: the id of each special role: bos, eos, pad, unk, mask, sep; and begin, if
+        sentences begin with another id than EOS.
+    :param reserved: every id that text never encodes to, in increasing order.
     :param counts: how often each id occurs in the training text, or None. Shape: (size,)
     """
 
@@ -76,17 +76,17 @@ class Vocabulary:
 
     @property
     def frame(self) -> tuple[int, int]:
-        """The ids before and behind a sentence: two EOS in XLM, BOS and EOS in RoBERTa."""
+        """The ids before and after a sentence: two EOS in XLM, BOS and EOS in RoBERTa."""
         eos = self.roles["eos"]
         return self.roles.get("begin", eos), eos
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One lane's share of a global batch, as it comes from the shards.
+    """One lane's share of a global batch, as read from the shards.
 
-    :param ids: a number that names each sample within its stream. Shape: (n_samples,)
-    :param sides: one `Ragged` of token ids a side, each with n_samples rows.
+    :param ids: a number that identifies each sample within its stream. Shape: (n_samples,)
+    :param sides: one `Ragged` of token ids per side, each with n_samples rows.
     """
 
     ids: IntArray
@@ -95,16 +95,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences packed end to end, and what is to be predicted on them.
+    """Packed sequences, and what is to be predicted from them.
 
     :param tokens: token ids. Shape: (n_tokens,)
     :param positions: position of each token, for the position embedding. Shape: (n_tokens,)
     :param languages: language id of each token. Shape: (n_tokens,)
-    :param offsets: where sequences begin, and the end. Shape: (n_sequences + 1,)
+    :param offsets: where each sequence begins, and the end. Shape: (n_sequences + 1,)
     :param predicted: indices into the packed tokens. Shape: (n_predicted,)
-    :param targets: what is predicted there: ids, classes or numbers. Shape: (n_predicted,)
-    :param sample_ids: the sample behind each sequence. Shape: (n_sequences,)
-    :param source: for a decoder: the batch that its cross-attention reads, sequence by sequence.
+    :param targets: what to predict there: ids, classes or numbers. Shape: (n_predicted,)
+    :param sample_ids: the sample that each sequence comes from. Shape: (n_sequences,)
+    :param source: for a decoder: the batch that cross-attention reads, sequence by sequence.
     """
 
     tokens: Tensor
@@ -123,7 +123,7 @@ class Batch:
 
     @property
     def n_targets(self) -> int:
-        """What the loss of a step is divided by, summed over the global batch."""
+        """What the loss of a step is divided by, after summing over the global batch."""
         return len(self.targets)
 
     def to(self, device: torch.device) -> Batch:
@@ -136,7 +136,7 @@ class Batch:
 
     @classmethod
     def cat(cls, parts: Sequence[Batch]) -> Batch:
-        """One batch of several: sequences in order, indices moved along."""
+        """Concatenate batches: sequences in order, indices shifted."""
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0] + [len(part.tokens) for part in parts]).tolist()
@@ -159,11 +159,11 @@ class Batch:
 
 
 class LossOutput(NamedTuple):
-    """What an objective returns: sums over targets, never means (the runtime divides).
+    """What an objective returns: sums over targets, never means (the trainer divides).
 
     :param loss: summed loss, with gradient. Shape: ()
     :param n_targets: number of targets. Shape: ()
-    :param n_correct: number of targets that the model's first choice hits. Shape: ()
+    :param n_correct: number of targets that the model ranks first. Shape: ()
     """
 
     loss: Tensor
@@ -179,7 +179,7 @@ def pack(
     targets: npt.NDArray[np.generic],
     sample_ids: IntArray,
 ) -> Batch:
-    """Lay a numpy description out as a `Batch`; all rows share one layout of offsets.
+    """Make a `Batch` from numpy arrays; all `Ragged` arguments have the same offsets.
 
     :param targets: ids or classes, which become int64, or numbers, which become float32.
     """
@@ -187,8 +187,7 @@ def pack(
     def long(values: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64))
 
-    are_numbers = np.issubdtype(targets.dtype, np.floating)  # of a regression, else ids or classes
-
+    are_numbers = np.issubdtype(targets.dtype, np.floating)  # for a regression
     return Batch(
         tokens=long(tokens.values),
         positions=long(positions.values),
@@ -207,11 +206,11 @@ def pack_translation(
     vocabulary: Vocabulary,
     sample_ids: IntArray,
 ) -> Batch:
-    """What a decoder writes, ``</s> y``, with what an encoder reads, ``</s> x </s>``.
+    """A batch for a decoder, ``</s> y``, whose source is what the encoder reads, ``</s> x </s>``.
 
-    Each token of the decoder predicts the next one, the last of them the closing EOS.
+    Each token of the decoder predicts the next one, and the last token the final EOS.
 
-    :param source, target: the unframed rows of each side.
+    :param source, target: the rows of each side, without special tokens.
     :param languages: the language id of each side.
     """
     nothing = np.empty(0, np.int64)
@@ -229,11 +228,13 @@ def pack_translation(
 def join_pair(
     sides: tuple[Ragged, ...], languages: tuple[int, ...], vocabulary: Vocabulary
 ) -> tuple[Ragged, ...]:
-    """TLM's layout: ``</s> x </s> </s> y </s>``, positions counted anew for the second side.
+    """TLM's layout, ``</s> x </s> </s> y </s>``, with positions restarted for the second side.
 
-    :param sides: the two unframed sides, in the order in which they are to stand.
+    (XLM, arXiv 1901.07291, section 3.4)
+
+    :param sides: the two sides, in this order and without special tokens.
     :param languages: the language id of each side.
-    :returns: tokens, positions and languages, one row a pair. (XLM, section 3.4)
+    :returns: tokens, positions and languages, one row per pair.
     """
     first, second = (side.framed(*vocabulary.frame) for side in sides)
     return (
@@ -246,9 +247,9 @@ def join_pair(
 def choose_masked(
     tokens: Ragged, options: MaskingOptions, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> tuple[Ragged, IntArray]:
-    """Draw the positions to predict and hide them; never the first of a row, never padding.
+    """Draw the positions to predict, and mask them; never the first of a row, never padding.
 
-    :param options: the shares that are predicted, kept and replaced; the rest is shown as MASK.
+    :param options: the shares to predict, to keep and to replace at random; the rest is MASK.
     :returns: the rows as the model sees them, and the chosen indices into the packed values.
     """
     candidates = np.ones(len(tokens.values), bool)
@@ -272,10 +273,10 @@ def choose_masked(
 def choose_for_evaluation(
     tokens: Ragged, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> tuple[Ragged, IntArray]:
-    """Draw the positions that evaluation predicts: all shown as MASK, at least one a row.
+    """Draw the positions that evaluation predicts: all of them MASK, at least one per row.
 
-    The share is the same for every run, whatever it trains with, so that perplexities compare.
-    Never the first or the last position of a row; a row shorter than three predicts nothing.
+    The share is the same in every run, whatever its options, so that perplexities can be compared.
+    Never the first or last position of a row; in a row of fewer than three tokens, none.
 
     :returns: the rows as the model sees them, and the chosen indices into the packed values.
     """
@@ -311,7 +312,7 @@ def _weighted_choice(
     weights[list(vocabulary.reserved)] = 0.0
     weight = np.where(candidates, weights[values], 0.0)
     n_chosen = min(round(options.mask_prob * len(values)), int(np.count_nonzero(weight)))
-    # Efraimidis-Spirakis: the largest log(u) / w are a weighted draw without replacement.
+    # Efraimidis and Spirakis: the largest log(u) / w are a weighted draw without replacement.
     with np.errstate(divide="ignore"):
         keys = np.log(rng.random(len(values))) / weight
     return np.sort(np.argpartition(-keys, n_chosen)[:n_chosen]) if n_chosen else np.empty(0, int)

@@ -1,8 +1,8 @@
 """How texts become the rows that an encoder reads: ``</s> x </s>``, or ``</s> x </s> y </s>``.
 
-The second form compares two texts.  Their positions go on across both, and the EOS between them
-belongs to the first.  (docs/semantics.md, 8.3)  Where sentences begin
-with BOS, it is RoBERTa's layout: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
+The second form is for tasks on two texts.  Positions continue across both, and the EOS between
+them belongs to the first (docs/semantics.md, 8.3).  If sentences begin with BOS, the layout is
+RoBERTa's: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def encode_texts(
     tokenizer: Tokenizer, columns: Sequence[Sequence[str]], longest: int
 ) -> tuple[Ragged, int]:
-    """Encode and frame one or two columns of texts.
+    """Encode one or two columns of texts, and add special tokens.
 
-    Of two texts the longer one is cut first, at its end.
+    If two texts are too long together, the longer one is truncated first, at its end.
 
-    :param longest: tokens of a framed row, at most.
-    :returns: a row for each row of the columns, and how many of them were cut.
+    :param longest: maximum number of tokens per row, special tokens included.
+    :returns: one row for each row of the columns, and how many of them were truncated.
     """
     frame = tokenizer.frame
     sides = tuple(tokenizer.encode_batch(list(column)) for column in columns)
@@ -51,7 +51,7 @@ def frame_sides(sides: Sequence[Ragged], frame: tuple[int, int]) -> tuple[Ragged
     first, *others = sides
     framed = [first.framed(begin, end)]
     for side in others:
-        if begin == end:  # the end of the first is the beginning of the second
+        if begin == end:  # the end of the first text is the beginning of the second
             ends = Ragged(np.full(side.n_rows, end), np.arange(side.n_rows + 1))
             framed.append(side.joined(ends))
         else:
@@ -64,10 +64,10 @@ def _framed(sides: Sequence[Ragged], frame: tuple[int, int]) -> Ragged:
 
 
 def _kept(lengths: Sequence[IntArray], room: int) -> list[IntArray]:
-    """How many tokens of each side stay."""
+    """How many tokens of each side are kept."""
     if len(lengths) == 1:
         return [np.minimum(lengths[0], room)]
     first, second = lengths
-    # Either side may have half of the room, and what the other leaves free.
+    # Each side may have half of the room, and what the other leaves.
     kept = np.minimum(first, np.maximum(room - room // 2, room - second))
     return [kept, np.minimum(second, room - kept)]

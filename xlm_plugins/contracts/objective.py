@@ -1,4 +1,4 @@
-"""The contracts of what can be trained: any loss, and an objective of pretraining."""
+"""The contracts of what can be trained: any loss, and a pretraining objective."""
 
 from __future__ import annotations
 
@@ -19,48 +19,49 @@ if TYPE_CHECKING:
 
 
 class Trainable(ABC):
-    """What an engine can train a model on: a loss, and the modules that it needs.
+    """Anything that a model can be trained on: a loss, and the modules that it needs.
 
-    An `Objective` is one, and so is the head of a downstream task.
+    `Objective` is one, and so is the head of a downstream task.
     """
 
     name: str = ""
-    """What the modules and the metrics are called."""
+    """The name of its modules and metrics."""
 
     def modules(self, options: ModelOptions) -> dict[str, nn.Module]:
-        """Parameters of the objective's own, such as a classifier's head, by name.
+        """Additional modules, such as the head of a classifier, by name.
 
-        The root module takes them in; ``model.head(self.name, key)`` gives them back.
+        They become part of the model; ``model.head(self.name, key)`` returns them.
         """
         return {}
 
     def prepare(self, model: Model, batch: Batch, step: Step) -> Batch:
         """Complete a batch with the model, without gradient; back-translation generates here.
 
-        The model is in eval mode, the batch on its device.  torch's random state is a function of
-        (seed, update, micro-batch, rank).  What counts as targets must not change in number.
+        The model is in eval mode, and the batch on its device.  torch's random state is a function
+        of (seed, update, micro-batch, rank).  The number of targets must not change.
         """
         return batch
 
     @abstractmethod
     def loss(self, model: Model, batch: Batch) -> LossOutput:
-        """The loss of a batch: a sum over samples, each for itself.
+        """The loss of a batch: a sum over independent samples.
 
-        What stands beside a sample, and where, must not matter: ranks and accumulation divide a
-        global batch as they like.  In eval mode nothing is drawn.  The batch is left as it is.
-        No collectives and no I/O in here.  Whatever a batch holds, gradients come in one order:
-        ranks add them up as they come, and one rank's batch may have nothing to predict.
+        The other samples of the batch, and the order, must not matter: ranks and gradient
+        accumulation split a global batch arbitrarily.  In eval mode nothing is random.  The batch
+        is not modified.  No collectives and no I/O.  The order in which gradients reach the
+        parameters must not depend on the batch: ranks sum them in the order of arrival, and the
+        batch of one rank may have nothing to predict.
         """
 
 
 class Objective(Trainable):
-    """One way to train: how samples become a batch, and how a batch becomes a loss.
+    """A pretraining objective: how samples become a batch, and how a batch becomes a loss.
 
-    An instance lives in the trainer and in every loader worker, so it must be picklable and
-    must hold no tensors; parameters of its own come from `modules`.
+    The trainer and every loader worker have an instance, so it must be picklable and hold no
+    tensors; its parameters, if any, come from `modules`.
 
     :param options: the component's options object.
-    :param vocabulary: sizes and special ids of the data's tokenizer.
+    :param vocabulary: size and special ids of the data's tokenizer.
     :param languages: id of each language that the model knows.
     """
 
@@ -83,20 +84,20 @@ class Objective(Trainable):
 
     @abstractmethod
     def layout(self, step: Step) -> Layout:
-        """How the samples of a step are cut out of the text."""
+        """How the samples of a step are cut from the text."""
 
     @abstractmethod
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
         """Turn one lane's samples into a packed batch.
 
         Called in loader workers.  All randomness must come from ``rng``, which is keyed by
-        (seed, step, lane): the same call gives the same batch on any number of processes.
+        (seed, update, lane), so that the batch is the same for any number of processes.
         """
 
     def steps(self, languages: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Step]:
-        """The steps when the user names none: every language, or both orders of every pair.
+        """The steps if the user names none: every language, or both orders of every pair.
 
-        :raises DataError: the data has nothing to train on, and there is more to say of it.
+        :raises DataError: the data has nothing to train on; for objectives that can explain why.
         """
         found = []
         if 1 in self.n_languages:
@@ -106,9 +107,9 @@ class Objective(Trainable):
         return found
 
     def parse_step(self, text: str) -> Step:
-        """Read a step as the user wrote it.
+        """Parse a step as the user wrote it.
 
-        :raises OptionError: the objective cannot train on that many languages.
+        :raises OptionError: the objective cannot train on that number of languages.
         """
         step = Step.parse(text)
         if len(step.languages) not in self.n_languages:
@@ -122,17 +123,17 @@ class Objective(Trainable):
     def evaluation_batches(
         self, samples: Samples, step: Step, rng: np.random.Generator
     ) -> dict[str, Batch]:
-        """The batches that evaluation measures; ``rng`` is the same at every evaluation.
+        """The batches to evaluate on; ``rng`` is the same in every evaluation.
 
-        The key ``""`` gives the objective's own metric, ``valid_en_mlm_ppl``; another key is
-        part of the name: ``alone`` gives ``valid_en-fr_tlm_alone_ppl``.
+        The key ``""`` stands for the objective's own metric, ``valid_en_mlm_ppl``; another key
+        becomes part of the name: ``alone`` of ``valid_en-fr_tlm_alone_ppl``.
         """
         return {"": self.make_batch(samples, step, rng)}
 
     def translations(self, step: Step) -> tuple[Step, ...]:
-        """What evaluation lets the model translate after training on a step.
+        """What the model translates in evaluation, if it was trained on a step.
 
-        ``en-fr`` is measured against the French side of held-out pairs, ``en-fr-en`` (there
-        and back) against the held-out English text itself.
+        ``en-fr`` is compared with the French side of held-out pairs, ``en-fr-en`` (a round trip)
+        with the held-out English text itself.
         """
         return ()

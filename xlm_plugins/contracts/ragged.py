@@ -1,4 +1,4 @@
-"""Rows of different lengths in one flat array: how text travels from shards to batches."""
+"""Rows of different lengths in one flat array: the form of text from shards to batches."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ IntArray = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows laid end to end.
+    """Concatenated rows.
 
-    :param values: the rows' values. Shape: (n_values,)
+    :param values: the values of all rows. Shape: (n_values,)
     :param offsets: row r is ``values[offsets[r]:offsets[r + 1]]``. Shape: (n_rows + 1,)
     """
 
@@ -24,7 +24,7 @@ class Ragged:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int] | IntArray]) -> Ragged:
-        """Lay rows end to end."""
+        """Concatenate rows."""
         lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
         values = np.concatenate([np.asarray(row, np.int64) for row in rows]) if rows else lengths
         return cls(values, offsets_of(lengths))
@@ -43,9 +43,9 @@ class Ragged:
         return np.split(self.values, self.offsets[1:-1]) if self.n_rows else []
 
     def take(self, rows: IntArray) -> Ragged:
-        """The given rows, in the given order, gathered without a Python loop."""
+        """The given rows, in the given order, without a Python loop."""
         begins = self.offsets[rows]
-        lengths = self.offsets[rows + 1] - begins  # of these rows only: there may be many others
+        lengths = self.offsets[rows + 1] - begins  # only of these rows: there may be many others
         offsets = offsets_of(lengths)
         source = np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)
         return Ragged(self.values[source], offsets)
@@ -53,14 +53,14 @@ class Ragged:
     def cut(self, lengths: IntArray) -> Ragged:
         """The first values of each row.
 
-        :param lengths: how many of each, no more than it has.  Shape: (n_rows,)
+        :param lengths: how many, at most the length of the row.  Shape: (n_rows,)
         """
         offsets = offsets_of(lengths)
         source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1] - offsets[:-1], lengths)
         return Ragged(self.values[source], offsets)
 
     def framed(self, first: int, last: int) -> Ragged:
-        """Every row with ``first`` before it and ``last`` behind it."""
+        """Every row with ``first`` before it and ``last`` after it."""
         offsets = self.offsets + 2 * np.arange(self.n_rows + 1)
         values = np.empty(offsets[-1], np.int64)
         values[offsets[:-1]] = first
@@ -71,16 +71,16 @@ class Ragged:
         return Ragged(values, offsets)
 
     def positions(self) -> Ragged:
-        """Each value's index inside its row, in the same layout."""
+        """The index of each value within its row, with the same offsets."""
         counts = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
         return Ragged(counts, self.offsets)
 
     def filled(self, value: int) -> Ragged:
-        """The same layout, every value replaced by one."""
+        """The same offsets, with every value replaced by ``value``."""
         return Ragged(np.full(len(self.values), value, np.int64), self.offsets)
 
     def joined(self, other: Ragged) -> Ragged:
-        """Row r of this followed by row r of the other, as one row."""
+        """Row r of this, followed by row r of the other, as one row."""
         both = stack([self, other])
         pairs = np.arange(2 * self.n_rows).reshape(2, -1).T.reshape(-1)
         woven = both.take(pairs)
@@ -95,7 +95,7 @@ def offsets_of(lengths: IntArray) -> IntArray:
 
 
 def stack(parts: Sequence[Ragged]) -> Ragged:
-    """All rows of all parts, in order."""
+    """The rows of all parts, in order."""
     if len(parts) == 1:
         return parts[0]
     lengths = np.concatenate([part.lengths for part in parts])

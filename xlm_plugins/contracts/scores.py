@@ -1,7 +1,7 @@
-"""How predictions are judged: accuracy, F1, Matthews, Pearson and Spearman, all times 100.
+"""Scores of predictions: accuracy, F1, Matthews, Pearson and Spearman, all times 100.
 
-Each takes the true and the predicted values, shape (n,).  Where a score is not defined, because
-everything is alike, it is 0.  The tests hold them to scikit-learn and SciPy.
+Each takes the true and the predicted values, of shape (n,).  A score that is undefined, because
+all values are equal, is 0.  Tests compare them with scikit-learn and SciPy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Numbers = npt.NDArray[np.generic]
 
 
 def accuracy(targets: Numbers, predicted: Numbers) -> float:
-    """Share of rows that are right."""
+    """Share of correct predictions."""
     return 100 * float((targets == predicted).mean())
 
 
@@ -25,13 +25,13 @@ def f1(targets: Numbers, predicted: Numbers, positive: int = 1) -> float:
 
 
 def macro_f1(targets: Numbers, predicted: Numbers) -> float:
-    """The mean F1 over the classes that occur, in truth or in the predictions."""
+    """The mean F1 over the classes that occur among the targets or the predictions."""
     classes = np.union1d(targets, predicted).tolist()
     return float(np.mean([f1(targets, predicted, positive) for positive in classes]))
 
 
 def matthews(targets: Numbers, predicted: Numbers) -> float:
-    """Matthews' correlation of classes, two or more (Gorodkin 2004)."""
+    """Matthews' correlation coefficient for two or more classes (Gorodkin 2004)."""
     classes = np.union1d(targets, predicted)
     true = (targets[:, None] == classes).astype(np.float64)
     named = (predicted[:, None] == classes).astype(np.float64)
@@ -39,19 +39,19 @@ def matthews(targets: Numbers, predicted: Numbers) -> float:
 
 
 def pearson(targets: Numbers, predicted: Numbers) -> float:
-    """Pearson's linear correlation; of rows of shape (n, k), over all k columns together."""
+    """Pearson's linear correlation; for shape (n, k), over all k columns together."""
     one, other = _centred(targets), _centred(predicted)
     size = float(np.sqrt((one * one).sum() * (other * other).sum()))
     return 100 * float((one * other).sum()) / size if size > 0 else 0.0
 
 
 def spearman(targets: Numbers, predicted: Numbers) -> float:
-    """Spearman's correlation of ranks; equal values share their mean rank."""
+    """Spearman's rank correlation; equal values share their mean rank."""
     return pearson(_ranks(targets), _ranks(predicted))
 
 
 def _centred(values: Numbers) -> npt.NDArray[np.float64]:
-    """Values less their mean, and zeros to the digit where all are alike."""
+    """Values minus their mean, and exactly zero if all are equal."""
     exact = values.astype(np.float64)
     moved: npt.NDArray[np.float64] = exact - exact[:1]
     centred: npt.NDArray[np.float64] = moved - moved.mean(axis=0)

@@ -1,4 +1,4 @@
-"""Reading files of rows and columns: TSV, CSV and JSON lines, plain or compressed."""
+"""Reading tables: TSV, CSV and JSON lines, plain or compressed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from xlm_plugins.core.text_files import COMPRESSED, UNREADABLE, open_decompresse
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns.
+    """The columns of a file.
 
-    :param columns: by name; each a text a row.
+    :param columns: by name; one text per row.
     :param lines: the line on which each row begins, from 1.
     """
 
@@ -28,12 +28,12 @@ class Table:
     lines: Sequence[int]
 
     def column(self, name: str) -> Sequence[str]:
-        """A column by its name.
+        """A column by name.
 
-        :raises DataError: there is none; says which there are.
+        :raises DataError: there is none; the error lists the columns.
         """
         if name not in self.columns:
-            # A file without names has a row in their place, and a text may be long.
+            # A file without column names has a row instead, and a text may be long.
             known = [shorten(known, 60, placeholder=" ...") for known in self.columns]
             raise DataError(
                 f"{self.file} has no column {name!r}", expected=f"one of {', '.join(known)}"
@@ -42,24 +42,24 @@ class Table:
 
 
 def read_table(file: Path, names: Sequence[str] | None = None) -> Table:
-    """Read a table, all of it; its form goes by the file's name: ``.tsv``, ``.csv``, ``.jsonl``.
+    """Read a whole table; the file's name says its format: ``.tsv``, ``.csv``, ``.jsonl``.
 
-    A TSV file has no quotes, as the benchmarks' files: a quotation mark is one.  A CSV file may
-    have quoted fields, over several lines even.
+    TSV has no quoting, as in the files of benchmarks: a quotation mark is part of a text.  CSV may
+    have quoted fields, even over several lines.
 
-    :param names: the columns of a TSV or CSV file that does not name them in its first line.
-    :raises DataError: no such file, another form, or a row that does not fit (file and line).
+    :param names: the columns of a TSV or CSV file whose first line does not name them.
+    :raises DataError: no such file, another format, or a malformed row (with file and line).
     """
     stem = file.with_suffix("") if file.suffix in COMPRESSED else file
     readers = {".tsv": _tsv, ".txt": _tsv, ".csv": _csv, ".jsonl": _json_lines}
     if stem.suffix not in readers:
         raise DataError(
-            f"the name of {file} does not say what form its rows have",
-            expected=f"a name that ends in {', '.join(readers)}, or in one of these and "
+            f"the name of {file} does not tell its format",
+            expected=f"a name that ends in {', '.join(readers)}, with or without "
             f"{', '.join(COMPRESSED)}",
         )
     try:
-        # A byte order mark, which some benchmarks' files begin with, is no part of a name.
+        # Files of some benchmarks begin with a byte order mark, which is not part of a name.
         with TextIOWrapper(open_decompressed(file), encoding="utf-8-sig", newline="") as text:
             return _table(file, readers[stem.suffix](text, file), names)
     except FileNotFoundError as error:
@@ -72,7 +72,7 @@ _Rows = Iterator[tuple[int, Sequence[str] | Mapping[str, str]]]
 
 
 def _tsv(text: IO[str], file: Path) -> _Rows:
-    # Not by splitlines: U+2028 and its like are part of a text.
+    # Not splitlines: U+2028 and the like are part of a text.
     for number, line in enumerate(text.read().replace("\r\n", "\n").split("\n"), start=1):
         if line:
             yield number, line.split("\t")
@@ -98,7 +98,9 @@ def _json_lines(text: IO[str], file: Path) -> _Rows:
             except ValueError as error:
                 raise DataError(f"{file}, line {number}: {error}", expected="JSON") from error
             if not isinstance(tree, dict):
-                raise DataError(f"{file}, line {number}: no object", expected='{"column": value}')
+                raise DataError(
+                    f"{file}, line {number}: not an object", expected='{"column": value}'
+                )
             yield number, {key: value if isinstance(value, str) else json.dumps(value)
                            for key, value in tree.items()}  # fmt: skip
 
@@ -106,7 +108,7 @@ def _json_lines(text: IO[str], file: Path) -> _Rows:
 def _table(file: Path, rows: _Rows, names: Sequence[str] | None) -> Table:
     first = next(rows, None)
     if first is None:
-        raise DataError(f"{file} is empty", expected="a line of names, and one for each row")
+        raise DataError(f"{file} is empty", expected="a line of column names, and one line per row")
     if isinstance(first[1], Mapping):
         names = list(first[1])
         remaining: Iterable[tuple[int, Sequence[str] | Mapping[str, str]]] = _again(first, rows)
@@ -117,7 +119,7 @@ def _table(file: Path, rows: _Rows, names: Sequence[str] | None) -> Table:
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise DataError(
             f"{file}: two columns are called {shorten(twice[0], 60, placeholder=' ...')!r}",
-            expected="a name of its own for each column, in the first line",
+            expected="a different name for each column, in the first line",
         )
     lines, values = [], []
     for line, row in remaining:
@@ -139,8 +141,8 @@ def _fields(
         missing = [name for name in names if name not in row]
         if missing:
             raise DataError(
-                f"{file}, line {line}: it lacks {', '.join(missing)}",
-                expected=f"the first line's keys: {', '.join(names)}",
+                f"{file}, line {line}: missing keys: {', '.join(missing)}",
+                expected=f"the keys of the first line: {', '.join(names)}",
             )
         return [row[name] for name in names]
     if len(row) != len(names):

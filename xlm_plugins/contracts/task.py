@@ -1,7 +1,7 @@
-"""The contract of a downstream task: labelled texts, what is predicted, and how that is judged.
+"""The contract of a downstream task: labelled texts, and how predictions are scored.
 
-A task reads files and knows its metrics.  Everything else is the runtime's: encoding, the head,
-training, and predicting.  Nothing here imports torch.
+A task reads files and knows its metrics; encoding, the classification head, training and
+prediction are the core's.  Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class LabelledTexts:
 
     :param split: what the part is for.
     :param language: code of the texts' language.
-    :param texts: one column, or two where sentences are compared; each a text a row.
-    :param labels: as the file has them, one a row; None where they are kept secret.
-    :param file: where the rows come from, for messages and for predictions.
+    :param texts: one column, or two for tasks on two sentences; one text per row.
+    :param labels: as in the file, one per row; None if they are not published.
+    :param file: where the rows come from, for messages and predictions.
     :param lines: the line of each row in the file, from 1.
-    :param name: of the part in metrics, ``valid_NAME_xnli_acc``; the language if empty.
+    :param name: the part's name in metrics, ``valid_NAME_xnli_acc``; the language if empty.
     """
 
     split: Split
@@ -50,7 +50,7 @@ class LabelledTexts:
 
     @property
     def title(self) -> str:
-        """What stands for the part in the names of its metrics."""
+        """The part's name in metrics."""
         return self.name or self.language
 
 
@@ -58,11 +58,11 @@ class LabelledTexts:
 class TaskData:
     """All parts of a task's data, checked against each other.
 
-    :param parts: several of a split, say a test set a language, have different titles.
+    :param parts: several parts of a split, such as one per language, have different titles.
     :param classes: the labels in order of their numbers; empty for a regression, whose labels
         are numbers.
-    :raises DataError: nothing to train on, a part without rows, another number of columns, a
-        label that is no class or no number (with file and line).
+    :raises DataError: nothing to train on, a part without rows, parts with different numbers of
+        columns, or a label that is not a class or number (with file and line).
     """
 
     parts: tuple[LabelledTexts, ...]
@@ -72,7 +72,7 @@ class TaskData:
         for part in self.parts:
             _check_part(part, self.parts[0])
         if not (train := self.of("train")) or any(part.labels is None for part in train):
-            raise DataError("the task has nothing labelled to train on", expected="a train split")
+            raise DataError("the task has no labelled training data", expected="a train split")
         if len(self.classes) == 1:
             raise DataError(
                 f"{train[0].file}: the only label is {self.classes[0]!r}: nothing to learn",
@@ -82,10 +82,10 @@ class TaskData:
             titles = [part.title for part in self.of(split)]
             if len(set(titles)) < len(titles):
                 raise DataError(
-                    f"two {split} parts of the task have one title among {', '.join(titles)}",
-                    expected="one file for each language of a split",
+                    f"two {split} parts of the task have the same title: {', '.join(titles)}",
+                    expected="one file per language of a split",
                 )
-        self.targets  # noqa: B018  # every label is read once, and refused now if at all
+        self.targets  # noqa: B018  # reads every label, so that a bad one is reported now
 
     def of(self, split: str) -> list[LabelledTexts]:
         """The parts of a split, in order."""
@@ -99,15 +99,15 @@ class TaskData:
 
 
 class Task(ABC):
-    """A downstream task, by `xlm finetune NAME`.
+    """A downstream task, for `xlm finetune NAME`.
 
     :param options: the component's options object.
     """
 
     name: str = ""
-    """What metrics and the model's head are called."""
+    """The name of the model's head and, in metrics, of the task."""
     metrics: tuple[str, ...] = ()
-    """The names of what `measure` gives, the one that models are chosen by first."""
+    """The names of the metrics that `measure` returns; the best model is chosen by the first."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -121,34 +121,34 @@ class Task(ABC):
         """
 
     def measure(self, targets: Values, predicted: Values) -> Mapping[str, float]:
-        """Judge predictions; the accuracy in percent, or for a regression the correlation.
+        """Score predictions; by default accuracy in percent or, for a regression, correlation.
 
         :param targets: numbers of classes, or values. Shape: (n_rows,)
         :param predicted: the same, predicted. Shape: (n_rows,)
-        :returns: by the names in ``metrics``; more is better, 100 is perfect.
+        :returns: by the names in ``metrics``; higher is better, 100 is perfect.
         """
         if np.issubdtype(targets.dtype, np.floating):
             return {"pearson": scores.pearson(targets, predicted)}
         return {"acc": scores.accuracy(targets, predicted)}
 
-    def write(  # noqa: B027  # most tasks hand nothing in
+    def write(  # noqa: B027  # most tasks submit nothing
         self, part: LabelledTexts, predicted: Sequence[str], folder: Path
     ) -> None:
-        """Write predictions in the form in which they are to be handed in; by default nothing.
+        """Write predictions in the format for submission; by default, nothing.
 
         :param part: of the test split.
-        :param predicted: a class or a number for each row.
-        :param folder: exists, and is the run's own.
+        :param predicted: a class or number for each row.
+        :param folder: an existing folder of the run.
         """
 
 
 def _check_part(part: LabelledTexts, first: LabelledTexts) -> None:
     if not part.n_rows:
-        raise DataError(f"{part.file} has no rows", expected="one row a line")
+        raise DataError(f"{part.file} has no rows", expected="one row per line")
     if len(part.texts) != len(first.texts):
         raise DataError(
-            f"{part.file} has {len(part.texts)} text(s) a row, and {first.file} {len(first.texts)}",
-            expected="as many in every file of a task",
+            f"{part.file} has {len(part.texts)} text(s) per row, {first.file} {len(first.texts)}",
+            expected="the same number in every file of a task",
         )
 
 
@@ -170,7 +170,7 @@ def _targets(part: LabelledTexts, number_of: Mapping[str, int]) -> Values | None
 
 
 def _some_of(classes: Mapping[str, int]) -> str:
-    """The classes; of a great many, which are numbers perhaps, the first few."""
+    """The classes; only the first if there are very many, which may be numbers."""
     shown = ", ".join(list(classes)[:20])
     return f"one of {shown}" if len(classes) <= 20 else f"one of {len(classes)}: {shown}, ..."
 
@@ -183,6 +183,6 @@ def _value(part: LabelledTexts, row: int, label: str) -> float:
     if not np.isfinite(value):
         raise DataError(
             f"{part.file}, line {part.lines[row]}: the label {label!r} is not a number",
-            expected="a number, for a regression",
+            expected="a number, since the task is a regression",
         )
     return value

@@ -1,1 +1,1 @@
-"""Plugins found, checked and named; options; errors.  Imports no torch."""
+"""Plugin discovery, components by name, options, errors and files.  Imports no torch."""

@@ -1,4 +1,4 @@
-"""Which plugins are installed, and what each must satisfy to be taken in."""
+"""Which plugins are installed, and the checks that each must pass to be used."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ HOOKS = {
 
 
 def entry_points() -> list[tuple[EntryPoint, Distribution]]:
-    """Each plugin's entry points, with the distribution that declares them, by name.
+    """All plugins' entry points, each with the distribution that declares it, sorted by name.
 
-    Of two distributions of one name the first on the path counts, as it does for imports.
+    If two distributions have the same name, the first on the path counts, as it does for imports.
     """
     first: dict[str, Distribution] = {}
     for distribution in distributions():
@@ -47,9 +47,9 @@ def new_manager() -> pluggy.PluginManager:
 
 
 def check_core_version(distribution: str) -> None:
-    """Hold a plugin to the core versions that its own requirements name.
+    """Check that a plugin's own requirements allow this version of the core.
 
-    :raises PluginError: it was built for another core.
+    :raises PluginError: it was built for another version.
     """
     from xlm_plugins import __version__
 
@@ -58,18 +58,19 @@ def check_core_version(distribution: str) -> None:
             continue
         if not requirement.specifier.contains(__version__, prereleases=True):
             raise PluginError(
-                f"it was built for {requirement}, and {CORE_DISTRIBUTION} {__version__} is here",
-                remedy=f"a release of it for this core, pip install --upgrade {distribution}, "
-                f"or the core that it was built for, pip install '{requirement}'",
+                f"it was built for {requirement}, but {CORE_DISTRIBUTION} {__version__} is "
+                "installed",
+                remedy=f"upgrade it, pip install --upgrade {distribution}, or install the core "
+                f"that it was built for, pip install '{requirement}'",
             )
 
 
 def components_of(module: ModuleType, distribution: str, version: str) -> tuple[Component, ...]:
-    """Ask one plugin alone, so that its faults are its own.
+    """The components of one plugin, asked on its own so that its faults are not blamed on others.
 
-    :raises AuthorError: a hook that is none or lacks an argument, a return value of a wrong
-        type, or a component that could not be used.
-    :raises Exception: the plugin's own.
+    :raises AuthorError: an unknown hook or hook argument, a return value of the wrong type, or a
+        component that could not be used.
+    :raises Exception: whatever the plugin raises.
     """
     manager = new_manager()
     _check_hooks(module, manager)
@@ -89,14 +90,14 @@ def _check_hooks(module: ModuleType, manager: pluggy.PluginManager) -> None:
         if options is None:
             if name in HOOKS and inspect.isfunction(getattr(module, name)):
                 raise AuthorError(
-                    f"{name} is a hook's name, and lacks @hookimpl",
+                    f"{name} has the name of a hook, but lacks @hookimpl",
                     remedy=f"put @hookimpl before def {name}",
                 )
             continue
         hook = options.get("specname") or name
         if hook not in HOOKS:
             raise AuthorError(
-                f"it implements {hook}, and there is no such hook",
+                f"it implements {hook}, but there is no such hook",
                 expected=f"one of {', '.join(HOOKS)}",
                 remedy=nearest(hook, HOOKS) or "remove it",
             )
@@ -109,10 +110,10 @@ def _check_arguments(hook: str, function: Any) -> None:
     unknown = [p.name for p in named if p.default is p.empty and p.name not in HOOKS[hook]]
     if unknown:
         raise AuthorError(
-            f"its {hook}({', '.join(p.name for p in named)}) wants what no hook is given: "
-            f"{', '.join(unknown)}",
+            f"its {hook}({', '.join(p.name for p in named)}) has parameters that the hook is not "
+            f"called with: {', '.join(unknown)}",
             expected=f"{hook}({', '.join(HOOKS[hook])})",
-            remedy="take the arguments by these names, or fewer of them",
+            remedy="use these parameters, or fewer of them",
         )
 
 
@@ -130,7 +131,7 @@ def _check_component(item: Any, kind: str, others: Iterable[Component]) -> None:
     if not isinstance(item, Component):
         raise AuthorError(
             f"its xlm_{kind}s returned {item!r} in its list",
-            expected="Components only",
+            expected="only Components",
             remedy="return [Component(...)]",
         )
     where = f"its {kind} {item.name!r}"
@@ -141,27 +142,27 @@ def _check_component(item: Any, kind: str, others: Iterable[Component]) -> None:
             remedy="rename it",
         )
     if any((kind, item.name) == (other.kind, other.name) for other in others):
-        raise AuthorError(f"it brings the {kind} {item.name!r} twice", remedy="rename one")
+        raise AuthorError(f"it provides the {kind} {item.name!r} twice", remedy="rename one")
     if not re.fullmatch(r"\w+(\.\w+)*:\w+", item.target):
         raise AuthorError(
             f"{where} has the target {item.target!r}",
             expected="module:Class, such as xlm_pkm.layer:ProductKeyMemory",
-            remedy="name the class so",
+            remedy="write the target in this form",
         )
     try:
         fields_of(item.options)
     except TypeError as error:
         raise AuthorError(
             f"{where} has options that cannot be used: {error}",
-            remedy="declare them as a frozen dataclass of option(...) fields, each with a flag "
-            "of its own",
+            remedy="declare them as a frozen dataclass of option(...) fields, each with its own "
+            "flag",
         ) from error
 
 
 def _declared_by(distribution: Distribution) -> list[EntryPoint]:
-    """A distribution's plugins; none where its metadata cannot be read at all."""
+    """A distribution's plugins; none if its metadata cannot be read at all."""
     try:
         found = [e for e in distribution.entry_points if e.group == ENTRY_POINT_GROUP]
         return found if found and distribution.name and distribution.version else []
-    except Exception:  # any installed distribution, most have nothing to do with us
+    except Exception:  # any installed distribution; most have nothing to do with us
         return []

@@ -1,21 +1,21 @@
-"""The one family of errors that users meet.
+"""The errors that users see.
 
-Each says what was given, what was expected and a hint.  The command line prints them
+Each says what was given, what was expected, and a hint.  The command line prints them
 without a traceback and exits with status 2 (``--debug`` shows the traceback).
 """
 
 from __future__ import annotations
 
 RESUMABLE_STATUS = 75
-"""Exit status of a run that was ended early and can go on where it was (EX_TEMPFAIL)."""
+"""Exit status of a run that ended early and can be resumed (EX_TEMPFAIL)."""
 
 
 class XLMError(Exception):
-    """An error that the user can mend.
+    """An error that the user can fix.
 
-    :param problem: what was given and why it cannot work, one sentence.
+    :param problem: what was given and why it cannot work, in one sentence.
     :param expected: what would have been accepted.
-    :param remedy: the hint, a command where there is one.
+    :param remedy: the hint; a command if there is one.
     """
 
     exit_status = 2
@@ -33,7 +33,7 @@ class XLMError(Exception):
 
 
 class OptionError(XLMError):
-    """A flag or a TOML key that is unknown, out of range, or not for what is selected."""
+    """A flag or TOML key that is unknown, out of range, or does not apply to what is selected."""
 
 
 class PluginError(XLMError):
@@ -49,8 +49,8 @@ class BundleError(XLMError):
 
 
 class RunError(XLMError):
-    """A run that cannot start, go on or be resumed."""
+    """A run that cannot start, continue or be resumed."""
 
 
 class DivergenceError(RunError):
-    """Losses that stay non-finite: training cannot go on."""
+    """Losses that stay non-finite: training cannot continue."""

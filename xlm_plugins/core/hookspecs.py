@@ -1,7 +1,7 @@
 """The hooks: the whole surface between the core and its plugins.
 
 A plugin is a module named by an entry point of the group ``xlm``.  It must not import torch;
-its hooks return light descriptions.  Every hook collects: all plugins' answers are joined.
+its hooks return descriptions that are cheap to make.  The results of all plugins are combined.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ def xlm_tasks() -> list[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def xlm_commands(cli: click.Group) -> None:
-    """Add sub-commands to the command line; called once, before arguments are read."""
+    """Add subcommands to the command line; called once, before arguments are parsed."""
 
 
 @hookspec
 def xlm_step_end(run: Path, step: int, metrics: Mapping[str, float]) -> None:
-    """Look at a run after each update.
+    """Observe a run after each update.
 
-    Called on rank 0 between updates, never in one; once more before the first update and
-    after the last, with what was measured there.  No collectives in here: other ranks wait.
+    Called on rank 0, only between updates; also before the first update and after the last, with
+    what was measured then.  No collectives are allowed: the other ranks are waiting.
 
     :param run: the run folder.
-    :param step: updates done.
+    :param step: number of updates done.
     :param metrics: what was measured at this step, by the names of metrics.jsonl and
         ``train_en_mlm_loss``; empty after most updates.
     """
@@ -63,8 +63,8 @@ def xlm_step_end(run: Path, step: int, metrics: Mapping[str, float]) -> None:
 
 @hookspec
 def xlm_checkpoint_saved(run: Path, path: Path) -> None:
-    """Take note of a model on disk; called on rank 0, without collectives.
+    """A model has been saved; called on rank 0, without collectives.
 
     :param run: the run folder.
-    :param path: a whole checkpoint, ``checkpoints/step-N``, or a best model, ``best/METRIC``.
+    :param path: a complete checkpoint, ``checkpoints/step-N``, or best model, ``best/METRIC``.
     """

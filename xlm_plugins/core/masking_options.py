@@ -1,4 +1,4 @@
-"""The options that masked objectives share (MLM, TLM); torch-free, so that help is quick."""
+"""The options that masked objectives share (MLM, TLM); without torch, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xlm_plugins.core.options import option
 class MaskingOptions:
     """BERT's masking as XLM applies it (arXiv 1901.07291, section 3.3)."""
 
-    mask_prob: float = option(0.15, "share of positions that are predicted", above=0.0, maximum=1.0)
+    mask_prob: float = option(0.15, "share of positions to predict", above=0.0, maximum=1.0)
     keep_share: float = option(
         0.1, "share of predicted positions shown unchanged", minimum=0.0, maximum=0.5
     )
@@ -19,5 +19,5 @@ class MaskingOptions:
         0.1, "share of predicted positions shown as a random token", minimum=0.0, maximum=0.5
     )
     sample_alpha: float = option(
-        0.0, "above 0: choose positions with weight count^-alpha of their token", minimum=0.0
+        0.0, "above 0: weight positions by count^-alpha of their token", minimum=0.0
     )

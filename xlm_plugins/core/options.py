@@ -1,8 +1,8 @@
 """Options: plain dataclasses whose fields carry their own help and limits.
 
-A plugin (and each part of the core) declares what can be set as a frozen dataclass of
-``option(...)`` fields.  The same declaration becomes command-line flags, TOML keys, the checks
-and the documentation, so each help text lives in one place.  Nothing here imports torch.
+A plugin (and each part of the core) declares its settings as a frozen dataclass of
+``option(...)`` fields.  Command-line flags, TOML keys, checks and documentation all come from
+this declaration, so each help text lives in one place.  Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OptionsT = TypeVar("OptionsT")
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """What a field's declaration says beyond its type and default."""
+    """What a field declares beyond its type and default."""
 
     help: str
     choices: tuple[str, ...] | None = None
@@ -38,10 +38,10 @@ class OptionInfo:
 
 @dataclass(frozen=True)
 class OptionField:
-    """One option, resolved: its name, the types it takes, its default and its limits.
+    """One option, resolved: its name, the types it accepts, its default and its limits.
 
-    ``kind`` is bool, int, float or str; ``optional`` says that None is allowed (an empty flag
-    value means None); ``many`` says that the value is a tuple of ``kind``.
+    ``kind`` is bool, int, float or str; ``optional`` means that None is allowed (an empty flag
+    value means None); ``many`` means that the value is a tuple of ``kind``.
     """
 
     name: str
@@ -70,14 +70,14 @@ def option(
 ) -> Any:
     """Declare one option of an options dataclass.
 
-    :param default: the value when nothing is given.
-    :param help: one sentence for ``--help`` and the docs; say the unit.
-    :param choices: the strings that are allowed.
-    :param minimum: the least value allowed.
-    :param maximum: the greatest value allowed.
+    :param default: the value if none is given.
+    :param help: one sentence for ``--help`` and the docs; give the unit.
+    :param choices: the allowed strings.
+    :param minimum: the smallest allowed value.
+    :param maximum: the largest allowed value.
     :param above: the value must be strictly greater than this.
-    :param comma: many values may also be written as one, with commas between them.
-    :param path: the value is a path, or ``NAME=PATH``; a run's config.toml has it made absolute.
+    :param comma: several values may also be written as one, separated by commas.
+    :param path: the value is a path, or ``NAME=PATH``; config.toml of a run has it absolute.
     """
     choices = tuple(choices) if choices else None
     info = OptionInfo(help, choices, minimum, maximum, above, comma, path)
@@ -85,14 +85,14 @@ def option(
 
 
 def fields_of(options: type) -> list[OptionField]:
-    """The options that a dataclass declares, in order: a class's own before what it inherits.
+    """The options that a dataclass declares, in order: a class's own before inherited ones.
 
     :raises TypeError: not a frozen dataclass of options, a type that flags and TOML cannot
-        carry, or two names for one flag (faults of the plugin's author, not of the user).
+        express, or two options with one flag (mistakes of the plugin's author, not of the user).
     """
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
         name = getattr(options, "__name__", repr(options))
-        raise TypeError(f"{name} is no dataclass of options")
+        raise TypeError(f"{name} is not a dataclass of options")
     hints = typing.get_type_hints(options)
     found = []
     own = options.__annotations__
@@ -113,14 +113,14 @@ def _check_declaration(options: type, fields: Sequence[OptionField]) -> None:
     for field in fields:  # a switch has two flags, --x and --no-x
         if field.kind is bool and f"no-{field.key}" in keys:
             where = f"{options.__name__}.no_{field.name}"
-            raise TypeError(f"{where} clashes with the flag that switches {field.name} off")
+            raise TypeError(f"{where} clashes with the flag that turns {field.name} off")
 
 
 def build(options: type[OptionsT], values: Mapping[str, Any], owner: str) -> OptionsT:
-    """Make an options object of TOML or flag values, each checked.
+    """Make an options object from TOML or flag values, and check each of them.
 
     :param values: by option name, with dashes or underscores.
-    :param owner: what error messages call the whole, such as ``tlm`` or ``train``.
+    :param owner: whose options these are, for error messages: ``tlm``, ``train``.
     :raises OptionError: an unknown key, a wrong type or a value outside its limits.
     """
     by_name = {field.name.rstrip("_"): field for field in fields_of(options)}
@@ -139,7 +139,7 @@ def build(options: type[OptionsT], values: Mapping[str, Any], owner: str) -> Opt
 
 
 def to_mapping(options: Any) -> dict[str, Any]:
-    """The TOML form of an options object: dashes in names, tuples as lists, None left out."""
+    """An options object as TOML: dashes in names, tuples as lists, None left out."""
     mapping = {}
     for field in fields_of(type(options)):
         value = getattr(options, field.name)
@@ -149,7 +149,7 @@ def to_mapping(options: Any) -> dict[str, Any]:
 
 
 def with_absolute_paths(options: OptionsT) -> OptionsT:
-    """The options with every path in a form that holds from any folder."""
+    """The options with absolute paths, which are valid from any folder."""
     changed = {}
     for field in fields_of(type(options)):
         value = getattr(options, field.name)
@@ -159,7 +159,7 @@ def with_absolute_paths(options: OptionsT) -> OptionsT:
 
 
 def _absolute(path: str) -> str:
-    match = re.match(r"\w+=", path)  # a path may have an equals sign of its own
+    match = re.match(r"\w+=", path)  # a path may contain an equals sign
     name = match[0] if match else ""
     return f"{name}{Path(path.removeprefix(name)).resolve()}"
 
@@ -174,7 +174,7 @@ def _resolve(hint: Any, where: str) -> tuple[type, bool, bool]:
         many = True
         hint = typing.get_args(hint)[0]
     if hint not in (bool, int, float, str):
-        raise TypeError(f"{where}: an option is a bool, int, float, str, or a tuple of them")
+        raise TypeError(f"{where}: an option is a bool, int, float, str, or a tuple of these")
     return hint, optional, many
 
 

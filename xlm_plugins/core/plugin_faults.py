@@ -1,4 +1,4 @@
-"""What is wrong with a plugin, said so that its user or its author can mend it."""
+"""What is wrong with a plugin, described so that its user or its author can fix it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Fault:
 
 
 class AuthorError(PluginError):
-    """A fault in a plugin's code: ``remedy`` tells its author, and `explain` adds its users."""
+    """A fault in a plugin's code: ``remedy`` is for its author; `explain` adds one for users."""
 
 
 def explain(error: BaseException, distribution: str, module: str) -> Fault:
     """Cause and hint of an error that a plugin raised.
 
     :param distribution: the plugin's.
-    :param module: the module that was imported or called, which tells the plugin's own package.
+    :param module: the module that was imported or called; its package is the plugin's own.
     """
     if isinstance(error, XLMError):
         cause = error.problem + (f"; expected {error.expected}" if error.expected else "")
@@ -49,7 +49,7 @@ def explain(error: BaseException, distribution: str, module: str) -> Fault:
     missing = error.name if isinstance(error, ImportError) and error.name else ""
     if _package(missing) == "xlm_plugins":
         return Fault(
-            f"it was built for another xlm-plugins than the installed one: {error}",
+            f"it was built for another version of xlm-plugins: {error}",
             f"pip install --upgrade xlm-plugins {distribution}",
         )
     if isinstance(error, ModuleNotFoundError) and missing:
@@ -59,18 +59,18 @@ def explain(error: BaseException, distribution: str, module: str) -> Fault:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``did you mean this or that?``, or nothing where no known name is near."""
+    """``did you mean this or that?``, or nothing if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 def canonical(name: str) -> str:
-    """A distribution's name in the one spelling that indexes compare."""
+    """A distribution's name as package indexes normalise it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def requirements(distribution: str) -> list[Requirement]:
-    """What a distribution requires in this environment, without its extras."""
+    """The requirements of a distribution in this environment, without extras."""
     from packaging.requirements import Requirement
 
     every = [Requirement(text) for text in requires(distribution) or ()]
@@ -81,8 +81,8 @@ def _missing_module(missing: str, distribution: str, module: str) -> Fault:
     package = _package(missing)
     if package == _package(module):
         return Fault(
-            f"its own module {missing!r} is not there",
-            f"pip install --force-reinstall {distribution}; its author: name a module that it has",
+            f"its own module {missing!r} is missing",
+            f"pip install --force-reinstall {distribution}; its author: name an existing module",
         )
     cause = f"it needs the module {missing!r}, which is not installed"
     if unmet := _unmet(distribution):
@@ -92,10 +92,10 @@ def _missing_module(missing: str, distribution: str, module: str) -> Fault:
 
 
 def _unmet(distribution: str) -> list[str]:
-    """The declared requirements that are not installed as required, quoted for a shell."""
+    """The declared requirements that are not satisfied, quoted for a shell."""
     try:
         declared = requirements(distribution)
-    except Exception:  # damaged metadata: there is another fault to tell of
+    except Exception:  # damaged metadata: the fault to report is another one
         return []
     return [shlex.quote(f"{one.name}{one.specifier}") for one in declared if not _is_met(one)]
 
@@ -108,7 +108,7 @@ def _is_met(requirement: Requirement) -> bool:
 
 
 def _place(error: BaseException, module: str) -> str:
-    """File and line of the plugin's code where an error came from."""
+    """File and line in the plugin's code that an error came from."""
     package = _package(module)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)

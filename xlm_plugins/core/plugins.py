@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["PluginState", "Plugins", "new_manager"]
 _FAULTS = (Exception, SystemExit)
-"""What a plugin may raise without stopping the program: all but the user's own interrupt."""
+"""What a plugin may raise without stopping the program: everything but the user's interrupt."""
 
 
 @dataclass(frozen=True)
 class PluginState:
-    """One entry point: what it brought, or why it brought nothing.
+    """One entry point: what it provides, or why it provides nothing.
 
     ``state`` is ``ok``, ``disabled`` or ``broken``; ``cause`` and ``remedy``, the hint, are
-    empty where it is ``ok``.  Components that clash with others are `Registry.conflict`'s to tell.
+    empty if it is ``ok``.  `Registry.conflict` reports components that clash with others.
     """
 
     name: str
@@ -48,8 +48,8 @@ class PluginState:
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}"
 
-    def may_bring(self, name: str) -> bool:
-        """Whether it looks like the plugin of that name, going by its own names."""
+    def may_provide(self, name: str) -> bool:
+        """Whether a component of this name may be this plugin's, judging by the plugin's names."""
         distribution, _, _ = name.rpartition("/")
         own = canonical(self.distribution)
         if distribution:
@@ -61,10 +61,10 @@ class PluginState:
 class Plugins:
     """The installed plugins: their states, components and hooks.
 
-    An object, never a module global: tests and embedders make their own.
+    An object, never a module global: tests and programs that embed this package make their own.
 
-    :param unmatched: names in XLM_DISABLE_PLUGINS that are no plugin's.
-    :param strict: a hook that fails in a run ends the run.
+    :param unmatched: names in XLM_DISABLE_PLUGINS that match no plugin.
+    :param strict: a hook that fails during a run ends the run.
     """
 
     manager: pluggy.PluginManager
@@ -75,22 +75,23 @@ class Plugins:
 
     @classmethod
     def discover(cls) -> Plugins:
-        """All entry points of the group ``xlm``; names in XLM_DISABLE_PLUGINS stay out."""
+        """Find all entry points of the group ``xlm``, except those named in XLM_DISABLE_PLUGINS."""
         plugins = cls(new_manager())
         named = [name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")]
         disabled = {canonical(name): name for name in named if name}
         matched = set()
         for entry_point, distribution in entry_points():
             names = {canonical(distribution.name), canonical(entry_point.name)}
-            plugins._take_in(entry_point, distribution, disabled=bool(names & disabled.keys()))
+            plugins._add(entry_point, distribution, disabled=bool(names & disabled.keys()))
             matched |= names
         plugins.unmatched = tuple(disabled[name] for name in disabled if name not in matched)
         return plugins
 
     def get(self, kind: str, name: str) -> Component:
-        """Look a component up by name; the error tells of broken and disabled plugins as well.
+        """Look up a component by name.
 
-        :raises PluginError: none or several have the name.
+        :raises PluginError: none or several have the name; the error mentions broken and disabled
+            plugins that may have provided it.
         """
         try:
             return self.registry.get(kind, name)
@@ -100,20 +101,20 @@ class Plugins:
             raise self.explain_unknown(name, error) from error
 
     def explain_unknown(self, name: str, error: PluginError) -> PluginError:
-        """An error about an unknown name, with the plugins that may have brought it."""
+        """An error about an unknown name, with the plugins that may have provided it."""
         for state in self.states:
-            if state.state != "ok" and state.may_bring(name):
+            if state.state != "ok" and state.may_provide(name):
                 problem = f"{error.problem}: {state} is {state.state}: {state.cause}"
                 return PluginError(problem, expected=error.expected, remedy=state.remedy)
         causes = "; ".join(f"{state}: {state.cause}" for state in self.broken())
-        note = f"note: broken plugins may have brought it: {causes}" if causes else ""
+        note = f"note: broken plugins may have provided it: {causes}" if causes else ""
         remedy = "\n".join(line for line in (error.remedy, note) if line)
         return PluginError(error.problem, expected=error.expected, remedy=remedy)
 
     def commands(self, taken: Collection[str]) -> dict[str, click.Command]:
-        """The commands that plugins add; one that fails adds none and is kept as broken.
+        """The commands that plugins add; a plugin that fails adds none and counts as broken.
 
-        :param taken: the names of the core's own.
+        :param taken: the names of the core's own commands.
         """
         import click
 
@@ -133,12 +134,12 @@ class Plugins:
         return found
 
     def call(self, hook: str, **arguments: Any) -> list[str]:
-        """Call a hook that returns nothing; who fails is broken, and called no more.
+        """Call a hook that returns nothing; a plugin that fails is broken and not called again.
 
-        :returns: what there is to tell, a line for each that failed.
+        :returns: one line about each plugin that failed.
         :raises PluginError: one failed, and ``strict`` is set.
         """
-        told = []
+        failures = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
@@ -148,9 +149,9 @@ class Plugins:
                     raise PluginError(
                         f"the plugin {state} failed: {state.cause}", remedy=state.remedy
                     ) from error
-                told.append(f"{state}: {state.cause}")
+                failures.append(f"{state}: {state.cause}")
                 self.manager.unregister(implementation.plugin)
-        return told
+        return failures
 
     def hooks_of(self, state: PluginState) -> list[str]:
         """The hooks that a plugin implements."""
@@ -158,35 +159,35 @@ class Plugins:
         return [caller.name for caller in self.manager.get_hookcallers(module) or ()]
 
     def broken(self) -> list[PluginState]:
-        """The plugins that cannot be used, or not wholly."""
+        """The plugins that cannot be used, or only in part."""
         return [state for state in self.states if state.state == "broken"]
 
     def faults(self) -> list[str]:
-        """What is broken and what is in conflict, each with cause and hint, as text."""
+        """What is broken or in conflict, each with cause and hint, as text."""
         found = []
         for state in self.states:
             if state.state == "broken":
                 fault = Fault(state.cause, state.remedy)
-                found.append(_told(f"{state} ({state.name}) is broken", fault))
+                found.append(_described(f"{state} ({state.name}) is broken", fault))
             for component in state.components:
                 if conflict := self.registry.conflict(component):
                     what = f"the {component.kind} {component.name!r} of {state} is in conflict"
-                    found.append(_told(what, conflict))
+                    found.append(_described(what, conflict))
         return found
 
     def refuse_faults(self) -> None:
-        """Set ``strict``, and take no broken or conflicting plugin.
+        """Set ``strict``, and refuse broken and conflicting plugins.
 
-        :raises PluginError: there is one; names them all.
+        :raises PluginError: there are some; the error names them all.
         """
         self.strict = True
         if faults := self.faults():
             raise PluginError(
-                "\n".join(["plugins are broken or in conflict, and --strict-plugins", *faults])
+                "\n".join(["with --strict-plugins no plugin may be broken or in conflict", *faults])
             )
 
     def _mark_broken(self, module: object, hook: str, error: BaseException) -> PluginState:
-        """Note that a plugin failed in a hook."""
+        """Record that a plugin failed in a hook."""
         distribution, _, name = str(self.manager.get_name(module)).partition(":")
         (index,) = (
             index
@@ -202,12 +203,12 @@ class Plugins:
         )
         return self.states[index]
 
-    def _take_in(self, entry_point: EntryPoint, dist: Distribution, *, disabled: bool) -> None:
+    def _add(self, entry_point: EntryPoint, dist: Distribution, *, disabled: bool) -> None:
         state = PluginState(entry_point.name, dist.name, dist.version, "ok")
         try:
             if disabled:
                 cause = f"{DISABLE_VARIABLE} names it"
-                remedy = f"take it out of {DISABLE_VARIABLE}"
+                remedy = f"remove it from {DISABLE_VARIABLE}"
                 state = replace(state, state="disabled", cause=cause, remedy=remedy)
             else:
                 check_core_version(dist.name)
@@ -224,17 +225,17 @@ class Plugins:
         self.states.append(state)
 
     def _check_new(self, module: object, components: Iterable[Component]) -> None:
-        """Refuse what is here already: no full name would tell the two apart."""
+        """Refuse what exists already: no full name would distinguish the two."""
         if other := self.manager.get_name(module):
             raise PluginError(
-                f"its module {getattr(module, '__name__', '')!r} is that of the plugin {other} too",
+                f"its module {getattr(module, '__name__', '')!r} is also that of {other}",
                 remedy="keep one of the two, and uninstall the other",
             )
         for component in components:
             if self.registry.named(component.kind, component.full_name):
                 raise PluginError(
-                    f"{component.distribution} brings the {component.kind} {component.name!r} "
-                    "by another entry point already",
+                    f"{component.distribution} already provides the {component.kind} "
+                    f"{component.name!r} by another entry point",
                 )
 
 
@@ -242,12 +243,12 @@ def _check_free(names: Iterable[str], owners: dict[str, str]) -> None:
     for name in names:
         if owner := owners.get(name):
             raise PluginError(
-                f"it adds the command {name!r}, which {owner} brings already",
+                f"it adds the command {name!r}, which {owner} already provides",
                 remedy=""
                 if owner == "the core"
-                else f"leave one of the two out: {DISABLE_VARIABLE}={owner}",
+                else f"disable one of the two: {DISABLE_VARIABLE}={owner}",
             )
 
 
-def _told(what: str, fault: Fault) -> str:
+def _described(what: str, fault: Fault) -> str:
     return f"{what}\n  {fault.cause}\n  hint: {fault.remedy}"

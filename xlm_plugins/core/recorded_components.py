@@ -1,6 +1,6 @@
-"""What a model was made with: which distribution, in which version, brought each component.
+"""What a model was made with: the distribution and version that provided each component.
 
-Every bundle of a run says so in ``plugins.json``: ``{"layer/pkm": "xlm-pkm 0.1.0", ...}``.
+Every bundle of a run records them in ``plugins.json``: ``{"layer/pkm": "xlm-pkm 0.1.0", ...}``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ PLUGINS_NAME = "plugins.json"
 
 
 def resolve_recorded(plugins: Plugins, kind: str, name: str, origin: str, what: str) -> Component:
-    """The installed component that something was made with, of whatever version it now is.
+    """The installed component that something was made with, whatever its version is now.
 
     :param name: its name or full name.
-    :param origin: the distribution and version that it was made with.
-    :param what: what was made with it, for the error: ``the model``.
+    :param origin: the distribution and version that it came from then.
+    :param what: what was made with it, for error messages: ``the model``.
     :raises PluginError: it is missing or cannot be used.
     """
     try:
@@ -30,8 +30,8 @@ def resolve_recorded(plugins: Plugins, kind: str, name: str, origin: str, what: 
     except PluginError as error:
         short = name.rpartition("/")[2]
         problem = f"{what} was made with the {kind} {short!r} of {origin}: {error.problem}"
-        # What stands in the way of an installed one is told with its own hint.
-        present = any(s.state == "disabled" and s.may_bring(name) for s in plugins.states)
+        # What keeps an installed one from being used has its own hint.
+        present = any(s.state == "disabled" and s.may_provide(name) for s in plugins.states)
         present = present or bool(plugins.registry.named(kind, name))
         remedy = error.remedy if present else _install(origin)
         raise PluginError(problem, remedy=remedy) from error
@@ -40,8 +40,8 @@ def resolve_recorded(plugins: Plugins, kind: str, name: str, origin: str, what: 
 def resolve_options(component: Component, values: dict[str, Any], origin: str, what: str) -> Any:
     """The options that something was made with, as the installed version reads them.
 
-    :raises PluginError: it is another version, and refuses them.
-    :raises OptionError: it is that version, and they were changed.
+    :raises PluginError: another version is installed, and refuses them.
+    :raises OptionError: the same version is installed, so they were changed.
     """
     try:
         return component.options_from(values)
@@ -49,7 +49,7 @@ def resolve_options(component: Component, values: dict[str, Any], origin: str, w
         installed = f"{component.distribution} {component.version}"
         if origin == installed:
             raise
-        problem = f"{what} was made with {origin}, and {installed} is here: {error.problem}"
+        problem = f"{what} was made with {origin}, but {installed} is installed: {error.problem}"
         raise PluginError(problem, remedy=_install(origin)) from error
 
 
@@ -58,7 +58,7 @@ def _install(origin: str) -> str:
 
 
 def recorded_plugins(run: Path) -> Mapping[str, str]:
-    """What the newest bundle of a run says; nothing where there is none that can be read."""
+    """What the newest bundle of a run records; empty if there is none that can be read."""
     found = sorted(run.glob(f"*/*/{PLUGINS_NAME}"), key=lambda path: path.stat().st_mtime)
     try:
         recorded = json.loads(found[-1].read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """Components: what plugins contribute, and how they are looked up by name.
 
-A `Component` is a light description; the class behind it (and with it torch) is imported only
-when the component is selected.
+A `Component` is a description that is cheap to make; the class behind it (and with it torch) is
+imported only when the component is selected.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE, AuthorError, Fault,
 
 KINDS = ("objective", "layer", "tokenizer", "task")
 RESERVED_NAMES = ("model", "optimizer", "train", "finetune", "generation")
-"""Sections of the core's own options; a component of such a name goes by its full name."""
+"""Sections of the core's own options; a component of such a name is selected by its full name."""
 
 
 @dataclass(frozen=True)
 class NoOptions:
-    """The options of a component that has none."""
+    """For components without options."""
 
 
 @dataclass(frozen=True)
 class Component:
     """One thing that a plugin contributes.
 
-    :param name: what users type, such as ``tlm``; it also prefixes the options (``--tlm.x``).
-    :param target: ``package.module:Class``, imported when the component is built.
+    :param name: what users type, such as ``tlm``; also the prefix of its options (``--tlm.x``).
+    :param target: ``package.module:Class``, imported when the component is selected.
     :param options: a dataclass of `option` fields.
     :param summary: one line for ``xlm plugins``.
 
-    Discovery adds the rest: ``kind``, ``distribution`` and ``version``.
+    Discovery fills in ``kind``, ``distribution`` and ``version``.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Component:
 
     @property
     def full_name(self) -> str:
-        """``distribution/name``, which stays unambiguous when two plugins share a name."""
+        """``distribution/name``, which is unambiguous even if two plugins use the same name."""
         return f"{self.distribution}/{self.name}"
 
     def load(self) -> Any:
@@ -69,12 +69,12 @@ class Component:
             ) from error
 
     def options_from(self, values: dict[str, Any]) -> Any:
-        """The component's options object, checked, from TOML or flag values."""
+        """Make the component's options object from TOML or flag values, and check it."""
         return build(self.options, values, self.name)
 
 
 class Registry:
-    """The components that the plugins brought, by kind and name."""
+    """The components of all plugins, by kind and name."""
 
     def __init__(self, components: Iterable[Component] = ()) -> None:
         self._components: list[Component] = []
@@ -82,14 +82,14 @@ class Registry:
             self.add(component)
 
     def add(self, component: Component) -> None:
-        """Take a component in.  Two of one name are both kept: only `get` must choose."""
+        """Add a component.  Two of one name are both kept: only `get` must choose."""
         if component.kind not in KINDS:
             raise TypeError(f"a component's kind is one of {KINDS}, not {component.kind!r}")
-        fields_of(component.options)  # an undeclarable option is found here, not at first use
+        fields_of(component.options)  # report an invalid option here, not at first use
         self._components.append(component)
 
     def of(self, kind: str) -> list[Component]:
-        """All components of a kind, by name."""
+        """All components of a kind, sorted by name."""
         return sorted((c for c in self._components if c.kind == kind), key=lambda c: c.full_name)
 
     def get(self, kind: str, name: str) -> Component:
@@ -103,62 +103,60 @@ class Registry:
         if found:
             owners = " and ".join(f"{c.distribution} {c.version}" for c in found)
             raise PluginError(
-                f"several plugins bring the {kind} {name!r}: {owners}", remedy=_hint(found)
+                f"several plugins provide the {kind} {name!r}: {owners}", remedy=_hint(found)
             )
         names = [c.name for c in self.of(kind)]
         distribution = name.rpartition("/")[0] or f"xlm-{name}"
         raise PluginError(
-            f"no installed plugin brings the {kind} {name!r}",
-            expected=f"one of {', '.join(names)}" if names else f"a plugin that brings the {kind}",
+            f"no installed plugin provides the {kind} {name!r}",
+            expected=f"one of {', '.join(names)}" if names else "a plugin that provides it",
             remedy=nearest(name, names)
             or f"plugins are named xlm-NAME by convention: pip install {distribution}; "
             "`xlm plugins` lists what is installed and what is broken",
         )
 
     def named(self, kind: str, name: str) -> list[Component]:
-        """The components of a kind that are called ``name`` or ``distribution/name``."""
+        """The components of a kind called ``name`` or ``distribution/name``."""
         return [c for c in self.of(kind) if name in (c.name, c.full_name)]
 
     def conflict(self, component: Component) -> Fault | None:
-        """Why a component cannot be selected by its short name, where it cannot."""
+        """Why a component cannot be selected by its short name; None if it can."""
         kind, name = component.kind, component.name
         if name in RESERVED_NAMES:
             return Fault(
                 f"[{name}] is a section of the core's own options",
-                f"write the full name: --{kind} {component.full_name}; its author: rename it",
+                f"use its full name: --{kind} {component.full_name}; its author: rename it",
             )
         same = self.named(kind, name)
         others = [f"{c.distribution} {c.version}" for c in same if c != component]
         if not others:
             return None
-        return Fault(f"the {kind} {name!r} is brought by {' and '.join(others)} too", _hint(same))
+        return Fault(f"the {kind} {name!r} is also provided by {' and '.join(others)}", _hint(same))
 
 
 def _class_of(module: ModuleType, name: str, kind: str) -> Any:
     """The class that a target names.
 
-    :raises AuthorError: there is none, or it is not of the kind.
+    :raises AuthorError: it does not exist, or is not of the kind.
     """
-    import xlm_plugins  # whose public names are those of the contracts
+    import xlm_plugins  # its public names include the contracts
 
     if not hasattr(module, name):
-        remedy = nearest(name, vars(module)) or "write that class, or name another"
+        remedy = nearest(name, vars(module)) or "define that class, or name another"
         raise AuthorError(f"{module.__name__} has no {name}", remedy=remedy)
     found, contract = getattr(module, name), getattr(xlm_plugins, kind.capitalize())
     if not (isinstance(found, type) and issubclass(found, contract)):
         remedy = f"derive it from xlm_plugins.{contract.__name__}"
-        raise AuthorError(f"{name} is not a class of the kind {kind}", remedy=remedy)
+        raise AuthorError(f"{name} is not a subclass of {contract.__name__}", remedy=remedy)
     return found
 
 
 def _hint(same: list[Component]) -> str:
-    """What to do about components of one kind and name."""
+    """How to choose between components of one kind and name."""
     names = " or ".join(c.full_name for c in same)
-    return (
-        f"write a full name, {names}, or leave one out: {DISABLE_VARIABLE}={same[-1].distribution}"
-    )
+    return f"use a full name, {names}, or disable one: {DISABLE_VARIABLE}={same[-1].distribution}"
 
 
 def with_origin(component: Component, kind: str, distribution: str, version: str) -> Component:
-    """The component as discovery completes it."""
+    """A component with the fields that discovery fills in."""
     return dataclasses.replace(component, kind=kind, distribution=distribution, version=version)

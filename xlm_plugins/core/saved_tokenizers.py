@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from xlm_plugins.core.registry import Component
 
 COMPONENT_NAME = "component.json"
-# Where a tokenizer lies in a tokenizer folder, a data set or bundle, and a run with its models.
+# Where a tokenizer is: in its own folder, in a data set or bundle, in a run and its bundles.
 _PLACES = (".", "tokenizer", "*/tokenizer", "*/*/tokenizer")
 
 
 @dataclass(frozen=True)
 class SavedTokenizer:
-    """What ``component.json`` says."""
+    """The content of ``component.json``."""
 
     name: str
     distribution: str
@@ -72,8 +72,8 @@ def mark_tokenizer(component: Component, tokenizer: Tokenizer, folder: Path) -> 
 def saved_component(plugins: Plugins, folder: Path) -> Component:
     """The installed component that a saved tokenizer belongs to.
 
-    :raises BundleError: the folder is no saved tokenizer.
-    :raises PluginError: its plugin is not installed, or not working.
+    :raises BundleError: the folder is not a saved tokenizer.
+    :raises PluginError: its plugin is not installed, or does not work.
     """
     saved = SavedTokenizer.read(folder)
     name, origin = f"{saved.distribution}/{saved.name}", f"{saved.distribution} {saved.version}"
@@ -81,26 +81,26 @@ def saved_component(plugins: Plugins, folder: Path) -> Component:
 
 
 def load_tokenizer(plugins: Plugins, folder: Path) -> Tokenizer:
-    """Read a saved tokenizer with the plugin that wrote it.
+    """Load a saved tokenizer with the plugin that wrote it.
 
-    :raises BundleError: no saved tokenizer, or it no longer is what was saved.
-    :raises PluginError: its plugin is not installed, or not working.
+    :raises BundleError: the folder is not a saved tokenizer, or differs from what was saved.
+    :raises PluginError: its plugin is not installed, or does not work.
     """
     component = saved_component(plugins, folder)
     tokenizer: Tokenizer = component.load().load(folder)
     saved = SavedTokenizer.read(folder)
     if tokenizer.fingerprint != saved.fingerprint:
         raise BundleError(
-            f"the tokenizer in {folder} was saved with fingerprint {saved.fingerprint}, and now "
+            f"the tokenizer in {folder} was saved with fingerprint {saved.fingerprint}, but now "
             f"has {tokenizer.fingerprint}: its files were changed, or {saved.distribution} "
-            f"{component.version} reads them otherwise than {saved.version} did",
+            f"{component.version} reads them differently than {saved.version} did",
             remedy=f"restore the folder, or pip install {saved.distribution}=={saved.version}",
         )
     return tokenizer
 
 
 def find_tokenizer(path: Path) -> Path:
-    """The saved tokenizer at a path: of a data set, a run, a bundle, or the folder itself.
+    """Find the saved tokenizer of a data set, run or bundle, or in the folder itself.
 
     :raises BundleError: there is none.
     """

@@ -1,4 +1,4 @@
-"""What users write to select components: ``tlm:en-fr@0.5`` and ``pkm:4,7+``."""
+"""What users write to select components: ``tlm:en-fr@0.5`` and ``pkm:4,7+``, parsed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STACKS = {"enc": "encoder", "dec": "decoder"}
 class LossWeight:
     """A piecewise-linear weight over iterations: ``0:1,100000:0.1,300000:0``.
 
-    :param points: (iteration, weight), iterations rising; constant before and after.
+    :param points: (iteration, weight) with increasing iterations; constant before and after.
     """
 
     points: tuple[tuple[int, float], ...] = ((0, 1.0),)
@@ -38,9 +38,9 @@ class LossWeight:
 
 @dataclass(frozen=True)
 class ObjectiveSelection:
-    """``NAME[:STEPS][@WEIGHT]``, read.
+    """``NAME[:STEPS][@WEIGHT]``, parsed.
 
-    :param steps: as written; empty means all that the data offers.
+    :param steps: as written; empty means all that the data allows.
     """
 
     text: str
@@ -50,9 +50,9 @@ class ObjectiveSelection:
 
     @classmethod
     def parse(cls, text: str) -> ObjectiveSelection:
-        """Read one ``--objective``.
+        """Parse one ``--objective``.
 
-        :raises OptionError: not of the form.
+        :raises OptionError: not of this form.
         """
         match = re.fullmatch(r"([\w./-]+?)(?::([\w,-]+))?(?:@([\d.:,]+))?", text)
         if not match:
@@ -66,7 +66,7 @@ class ObjectiveSelection:
 
 @dataclass(frozen=True)
 class Position:
-    """One place in a stack: in layer ``index`` in place of its FFN, or after that layer."""
+    """One place in a stack: in layer ``index`` instead of its FFN, or after that layer."""
 
     stack: str
     index: int
@@ -78,7 +78,7 @@ class Position:
 
 @dataclass(frozen=True)
 class LayerSelection:
-    """``NAME[:POSITIONS]``, read; without positions the layer's own default is taken."""
+    """``NAME[:POSITIONS]``, parsed; without positions the layer's default is used."""
 
     text: str
     name: str
@@ -86,9 +86,9 @@ class LayerSelection:
 
     @classmethod
     def parse(cls, text: str) -> LayerSelection:
-        """Read one ``--layer``.
+        """Parse one ``--layer``.
 
-        :raises OptionError: not of the form, or a position twice.
+        :raises OptionError: not of this form, or a position twice.
         """
         name, colon, where = text.partition(":")
         if not re.fullmatch(r"[\w./-]+", name) or (colon and not where):
@@ -100,9 +100,9 @@ class LayerSelection:
 
 
 def parse_positions(text: str) -> tuple[Position, ...]:
-    """Read ``4,7+,dec.2``: in layer 4, after layer 7, in layer 2 of the decoder.
+    """Parse ``4,7+,dec.2``: in layer 4, after layer 7, in layer 2 of the decoder.
 
-    :raises OptionError: not of the form, or a position twice.
+    :raises OptionError: not of this form, or a position twice.
     """
     positions = []
     for part in text.split(","):
@@ -110,22 +110,22 @@ def parse_positions(text: str) -> tuple[Position, ...]:
         if not match:
             raise OptionError(
                 f"layer position {part!r} cannot be read",
-                expected="4 (in place of layer 4's FFN), 4+ (after layer 4), enc.4 or dec.4+",
+                expected="4 (instead of layer 4's FFN), 4+ (after layer 4), enc.4 or dec.4+",
             )
         stack, index, plus = match.groups()
         positions.append(Position(_STACKS[stack or "enc"], int(index), bool(plus)))
     if len(set(positions)) < len(positions):
         raise OptionError(
-            f"layer positions {text!r} name one place twice", expected="each place once"
+            f"layer positions {text!r} contain a place twice", expected="each place once"
         )
     return tuple(positions)
 
 
 def check_positions(positions: Sequence[Position], stacks: Collection[str], n_layers: int) -> None:
-    """Hold layers to the places that a model has.
+    """Check that a model has all the places at which layers are to be put.
 
-    :param stacks: the stacks that there are, each of ``n_layers`` layers.
-    :raises OptionError: a stack or a layer that there is not, or a place taken twice.
+    :param stacks: the model's stacks, each of ``n_layers`` layers.
+    :raises OptionError: no such stack or layer, or two layers at one place.
     """
     for position in positions:
         if position.stack not in stacks:
@@ -140,8 +140,8 @@ def check_positions(positions: Sequence[Position], stacks: Collection[str], n_la
             )
         if positions.count(position) > 1:
             raise OptionError(
-                f"two layers are to go to the same place, {position}",
-                expected="each in a place of its own: in a layer, such as 2, or after it, 2+",
+                f"two layers are selected for the same place, {position}",
+                expected="one layer per place: in a layer, such as 2, or after it, 2+",
             )
 
 
@@ -158,6 +158,6 @@ def _weight(text: str, written: str | None) -> LossWeight:
     if not points or any(a[0] >= b[0] for a, b in itertools.pairwise(points)):
         raise OptionError(
             f"the weight in --objective {text!r} cannot be read",
-            expected="a number, or ITERATION:WEIGHT,... with rising iterations",
+            expected="a number, or ITERATION:WEIGHT,... with increasing iterations",
         )
     return LossWeight(points)

@@ -121,11 +121,9 @@ class MaskFiller(TextReader):
             )
         )
         found: list[list[list[Filling]]] = [[] for _ in given]
-        for row, shares, best in zip(row_of, probabilities, tokens, strict=True):
-            fillings = zip(best, shares, strict=True)
-            found[row].append(
-                [Filling(self._tokens[t], share, next(texts)) for t, share in fillings]
-            )
+        for row, probs, best in zip(row_of, probabilities, tokens, strict=True):
+            fillings = zip(best, probs, strict=True)
+            found[row].append([Filling(self._tokens[t], prob, next(texts)) for t, prob in fillings])
         return found
 
     def _best(self, states: Tensor) -> tuple[list[list[float]], list[list[int]]]:

@@ -92,7 +92,7 @@ class Predictor(TextReader):
         classes = self.description.classes
         if not classes:
             return Prediction(f"{scores[0]:.4f}", {})
-        shares = np.exp(scores - scores.max())
-        shares /= shares.sum()
-        of_classes = dict(zip(classes, shares.tolist(), strict=True))
+        probs = np.exp(scores - scores.max())
+        probs /= probs.sum()
+        of_classes = dict(zip(classes, probs.tolist(), strict=True))
         return Prediction(classes[int(scores.argmax())], of_classes)

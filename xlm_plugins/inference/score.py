@@ -25,7 +25,7 @@ from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.nn.output import rows_per_chunk
 from xlm_plugins.model.nn.transformer import Stack
 
-Shares = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -81,30 +81,30 @@ class Scorer(TextReader):
         """Score sentences, each independently of the others."""
         rows = cut(sentences, self.longest)
         if self._kind == "pseudo":
-            shares = self._pseudo(rows, advance)
+            log_probs = self._pseudo(rows, advance)
         else:
             eos = self._bundle.description.vocabulary.roles["eos"]
             ends = Ragged(np.full(rows.n_rows, eos), np.arange(rows.n_rows + 1))
             rows, sentences = rows.joined(ends), rows
-            shares = self._causal(sentences, rows, advance)
+            log_probs = self._causal(sentences, rows, advance)
         names = self._tokenizer.tokens()
         written = [names[token] for token in rows.values.tolist()]
         return [
             SentenceScore(
-                float(shares[begin:end].sum()),
+                float(log_probs[begin:end].sum()),
                 tuple(written[begin:end]),
-                tuple(shares[begin:end].tolist()),
+                tuple(log_probs[begin:end].tolist()),
             )
             for begin, end in itertools.pairwise(rows.offsets.tolist())
         ]
 
-    def _causal(self, sentences: Ragged, targets: Ragged, advance: Advance) -> Shares:
+    def _causal(self, sentences: Ragged, targets: Ragged, advance: Advance) -> Array:
         """The log-probability of each token given those before it.
 
         :param targets: the sentences, each ended by EOS.
         :returns: shape (len(targets.values),).
         """
-        shares = np.empty(len(targets.values))
+        log_probs = np.empty(len(targets.values))
         places = Ragged(np.arange(len(targets.values)), targets.offsets)
         stack = self._bundle.model.causal_stack
         for which in batches_by_length(1 + targets.lengths, self._batch_tokens):
@@ -114,16 +114,16 @@ class Scorer(TextReader):
             predicts[ends[:-1]] = False
             states = stack(batch, causal=True)[: len(predicts)][predicts]
             predicted = places.take(which).values
-            shares[predicted] = _log_probabilities(stack, states, targets.values[predicted])
+            log_probs[predicted] = _log_probabilities(stack, states, targets.values[predicted])
             advance(len(which))
-        return shares
+        return log_probs
 
-    def _pseudo(self, rows: Ragged, advance: Advance) -> Shares:
+    def _pseudo(self, rows: Ragged, advance: Advance) -> Array:
         """The log-probability of each token when it alone is masked, in its own copy of the row.
 
         :returns: shape (len(rows.values),).
         """
-        shares = np.empty(len(rows.values))
+        log_probs = np.empty(len(rows.values))
         encoder = self._bundle.model.stack("encoder")
         mask = self._bundle.description.vocabulary.roles["mask"]
         row_of = np.repeat(np.arange(rows.n_rows), rows.lengths)
@@ -136,12 +136,12 @@ class Scorer(TextReader):
             masked = batch.offsets[: len(which)] + 1 + inside.to(batch.offsets.device)
             batch.tokens[masked] = mask
             states = encoder(batch, at=masked)
-            shares[which] = _log_probabilities(encoder, states, rows.values[which])
+            log_probs[which] = _log_probabilities(encoder, states, rows.values[which])
             advance(int(is_last[which].sum()))
-        return shares
+        return log_probs
 
 
-def _log_probabilities(stack: Stack, states: Tensor, targets: IntArray) -> Shares:
+def _log_probabilities(stack: Stack, states: Tensor, targets: IntArray) -> Array:
     """The log-probability of one token id after each state, computed chunk by chunk.
 
     :param states: shape (n, dim).

@@ -229,7 +229,7 @@ def test_two_at_once_do_not_mix(source, tmp_path):
         if progress.stage == "encode":
             _prepare(source, tmp_path / "out")
 
-    with pytest.raises(DataError, match="another process is at work"):
+    with pytest.raises(DataError, match="another process is working"):
         _prepare(source, tmp_path / "out", report=start_another)
 
 
@@ -237,7 +237,7 @@ def test_an_existing_folder_is_never_written_to(source, tmp_path):
     out = tmp_path / "out"
     _prepare(source, out)
     before = _content(out)
-    with pytest.raises(DataError, match="a data set already") as error:
+    with pytest.raises(DataError, match="is already a data set") as error:
         _prepare(source, out)
     assert "rm -r" in error.value.remedy
     assert _content(out) == before
@@ -288,7 +288,7 @@ def test_a_saved_tokenizer_is_held_to_its_fingerprint(source, tmp_path, xlm_bare
     (tmp_path / "t" / "words.json").write_text('["a", "c"]')
     with pytest.raises(BundleError, match=tokenizer.fingerprint):
         load_tokenizer(xlm_bare_plugins, tmp_path / "t")
-    with pytest.raises(PluginError, match="no installed plugin brings the tokenizer"):
+    with pytest.raises(PluginError, match="no installed plugin provides the tokenizer"):
         load_tokenizer(Plugins(new_manager()), tmp_path / "t")
     with pytest.raises(BundleError, match="holds no tokenizer"):
         find_tokenizer(source)

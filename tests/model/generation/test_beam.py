@@ -96,10 +96,10 @@ def plain_beam_search(language: Language, limit: int, options: GenerationOptions
     finished: list[Found] = []
     for length in range(1, limit):
         continued = [
-            (total + share, (*row, token))
+            (total + log_prob, (*row, token))
             for total, row in alive
-            for token, share in enumerate(language.next(row))
-            if share > -math.inf
+            for token, log_prob in enumerate(language.next(row))
+            if log_prob > -math.inf
         ]
         continued = sorted(continued, reverse=True)[: 2 * width]
         is_full = len(finished) == width

@@ -1,4 +1,4 @@
-"""The embedded corpus: a little real text in three languages, prepared when it is first needed."""
+"""The embedded corpus: a little real text in three languages, prepared when first needed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FOLDER = Path(__file__).parent / "embedded_corpus"
 
 
 def embedded_source() -> Sources:
-    """English, French and German, alone and in every pair; train, valid and test."""
+    """English, French and German, monolingual and in every pair; train, valid and test."""
     return Sources.open(_FOLDER / "sources.toml")
 
 
 def embedded_sentences(split: str, language: str) -> list[str]:
-    """The corpus's sentences in one language; those of one split are parallel line by line."""
+    """The sentences of a split in one language; all languages are parallel line by line."""
     (stream,) = (s for s in embedded_source().streams if s.name == f"{split}.{language}")
     return [text for (text,) in sentences(stream, "strict")]
 
@@ -37,12 +37,12 @@ def embedded_data_set(
     tokenizer: str = "sentencepiece",
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
-    """The embedded corpus as a data set, in the cache folder; prepared on first use.
+    """The embedded corpus as a data set in the cache folder, prepared on first use.
 
     Processes that start together wait for the first one.
 
-    :param vocabulary_size: ids of its tokenizer.
-    :param tokenizer: the tokenizer's component.
+    :param vocabulary_size: number of ids of its tokenizer.
+    :param tokenizer: name of the tokenizer's component.
     :raises PluginError: the tokenizer's plugin is not installed.
     """
     component = plugins.get("tokenizer", tokenizer)

@@ -77,7 +77,7 @@ def test_the_language_is_in_the_name_or_before_the_file(write: Write) -> None:
 def test_a_file_of_no_language_is_refused(write: Write) -> None:
     file = write("reviews.tsv")
     assert refusal(train=file) == (
-        f"{file} does not say its language\n"
+        f"the language of {file} is not given\n"
         "expected: LANGUAGE=FILE, or a name such as train.en.tsv\n"
         f"hint: en={file}, if it is English"
     )
