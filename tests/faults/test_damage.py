@@ -67,7 +67,7 @@ def test_where_every_checkpoint_is_damaged_the_run_does_not_start_over(
     before = (run / "metrics.jsonl").read_bytes()
     assert start(["train", f"--resume={run}"], log) == [2]
     told = log.read_text()
-    assert "no checkpoint is whole" in told
+    assert "no checkpoint is intact" in told
     assert f"delete {run / 'checkpoints'}" in told
     assert "Traceback" not in told
     assert (run / "metrics.jsonl").read_bytes() == before

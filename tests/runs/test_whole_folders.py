@@ -17,8 +17,8 @@ from xlm_plugins.core.errors import BundleError
 from xlm_plugins.runs.whole_folders import (
     clear_leftovers,
     latest_good,
+    locate,
     prune,
-    standing,
     verify,
     write_folder,
 )
@@ -86,7 +86,7 @@ def test_a_killed_save_leaves_the_last_good_one_and_is_cleared_away(tmp_path):
     assert len(os.listdir(tmp_path)) == 2
     found, ((torn, why),) = latest_good(tmp_path)
     assert (found, torn) == (tmp_path / "step-1", tmp_path / "step-2")
-    assert why == "saving step-2 did not come to its end"
+    assert why == "step-2 was not saved completely"
     steps(tmp_path, 3)
     assert sorted(os.listdir(tmp_path)) == ["step-1", "step-3"]
 
@@ -95,10 +95,10 @@ def test_a_folder_that_a_kill_left_replaced_by_none_is_put_back(tmp_path):
     write_folder(tmp_path / "best", fill)
     (tmp_path / "best").rename(tmp_path / ".best.old")
     shutil.copytree(tmp_path / ".best.old", tmp_path / ".best.partial")
-    assert standing(tmp_path / "best") == tmp_path / ".best.old"
+    assert locate(tmp_path / "best") == tmp_path / ".best.old"
     clear_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["best"]
-    assert standing(tmp_path / "best") == tmp_path / "best"
+    assert locate(tmp_path / "best") == tmp_path / "best"
     verify(tmp_path / "best")
 
 
@@ -135,7 +135,7 @@ def test_none_that_was_ever_whole_is_none(tmp_path):
 def test_where_all_are_damaged_nothing_starts_over_by_itself(tmp_path):
     for folder in steps(tmp_path, 1, 2):
         (folder / "a.txt").unlink()
-    with pytest.raises(BundleError, match=r"no checkpoint is whole: .*step-2.*; .*step-1") as told:
+    with pytest.raises(BundleError, match=r"no checkpoint is intact: .*step-2.*; .*step-1") as told:
         latest_good(tmp_path)
     assert f"delete {tmp_path}" in told.value.remedy
 

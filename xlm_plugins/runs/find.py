@@ -13,19 +13,15 @@ from xlm_plugins.runs.layout import (
     ORDER_NAME,
     split_reference,
 )
-from xlm_plugins.runs.whole_folders import (
-    latest_good,
-    standing,
-    verify,
-)
+from xlm_plugins.runs.whole_folders import latest_good, locate, verify
 
 
 def find_bundle(reference: str) -> Path:
-    """The bundle that RUN means: best by the first validation metric, else the last.
+    """The bundle that RUN refers to: the best by the first validation metric, or else the last.
 
     :param reference: a run folder, ``RUN@last``, ``RUN@step-N``, ``RUN@METRIC``, or a bundle
         folder itself.
-    :raises BundleError: there is no such run or bundle, and says what there is; or it is damaged.
+    :raises BundleError: there is no such run or bundle (lists what there is), or it is damaged.
     """
     path, which = split_reference(reference)
     if not path.is_dir():
@@ -41,15 +37,15 @@ def find_bundle(reference: str) -> Path:
             raise BundleError(
                 f"{path} has no {which!r}", expected=f"last, {', '.join(sorted(found))}"
             )
-        return _whole(found[which])
-    return _whole(next(iter(best.values()))) if best else _last(path)
+        return _verified(found[which])
+    return _verified(next(iter(best.values()))) if best else _last(path)
 
 
-def _whole(bundle: Path) -> Path:
+def _verified(bundle: Path) -> Path:
     try:
         verify(bundle)
     except BundleError:
-        verify(bundle)  # a living run may have replaced it meanwhile
+        verify(bundle)  # a running process may have replaced it meanwhile
     return bundle
 
 
@@ -59,7 +55,7 @@ def _best_bundles(run: Path) -> dict[str, Path]:
     if not (best / ORDER_NAME).is_file():
         return {}
     names = json.loads((best / ORDER_NAME).read_text(encoding="utf-8"))
-    return {name: path for name in names if (path := standing(best / name)).is_dir()}
+    return {name: path for name in names if (path := locate(best / name)).is_dir()}
 
 
 def _last(run: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The run folder as the process that trains holds it: created, locked, written."""
+"""The run folder as training uses it: created, locked, written."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class RunFolder:
         if (path / CONFIG_NAME).exists():
             raise RunError(
                 f"{path} already holds a run",
-                remedy=f"go on with it, --resume {path}, or choose another --out",
+                remedy=f"resume it, --resume {path}, or choose another --out",
             )
         if path.exists() and any(entry.name != LOCK_NAME for entry in path.iterdir()):
-            raise RunError(f"{path} is not empty and is no run", remedy="choose another --out")
+            raise RunError(f"{path} is not empty, and is not a run", remedy="choose another --out")
         path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         write_text(path / CONFIG_NAME, config)
@@ -73,7 +73,7 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
-        """Hold a run folder to go on with it.
+        """Lock an existing run folder, in order to resume the run.
 
         :raises RunError: it holds no run, or is in use.
         """
@@ -89,22 +89,22 @@ class RunFolder:
 
     @property
     def writing(self) -> bool:
-        """Whether this process writes, which rank 0 alone does."""
+        """Whether this process writes; only rank 0 does."""
         return self._lock is not None
 
     @property
     def hypotheses(self) -> Path:
-        """What evaluations translated, a folder a step."""
+        """What evaluations translated, in one folder per step."""
         return self.path / "hypotheses"
 
     def save_checkpoint(self, update: int, fill: Callable[[Path], None], keep: int) -> Path:
         """Write a checkpoint, and remove all but the newest.
 
-        :param update: updates done.
+        :param update: updates made.
         :param fill: writes the files into the folder that it is given.
-        :param keep: how many stay.
+        :param keep: number of checkpoints to keep.
         :returns: the checkpoint's folder.
-        :raises StorageError: the disk refuses it; older ones are as they were.
+        :raises StorageError: it cannot be written; older ones are intact.
         """
         checkpoints = self.path / CHECKPOINTS_NAME
         written = checkpoints / f"step-{update}"
@@ -118,9 +118,11 @@ class RunFolder:
     ) -> list[Path]:
         """Write the bundle that is now the best by some metrics.
 
-        :param metrics: all metrics that models are kept for; RUN means the best by the first.
+        :param improved: those metrics.
+        :param fill: writes the files into the folder that it is given.
+        :param metrics: all metrics that models are kept for; RUN refers to the best by the first.
         :returns: the bundles' folders.
-        :raises StorageError: the disk refuses it; the best before are as they were.
+        :raises StorageError: it cannot be written; the earlier best ones are intact.
         """
         best = self.path / BEST_NAME
         written = [best / name for name in improved]
@@ -132,7 +134,7 @@ class RunFolder:
         return written
 
     def remove(self) -> None:
-        """Delete the folder with all that is in it, where this process holds it."""
+        """Delete the folder and all its contents, if this process holds it."""
         if self.writing:
             shutil.rmtree(self.path)
 
@@ -146,7 +148,7 @@ class RunFolder:
 def _locked(path: Path) -> IO[str]:
     lock = (path / LOCK_NAME).open("w")
     try:
-        # The lock goes with the process, so a killed run never leaves a stale one.
+        # The lock ends with the process, so a killed run never leaves a stale one.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.close()
@@ -154,12 +156,12 @@ def _locked(path: Path) -> IO[str]:
             f"{path} is in use by another run", remedy="wait for it, or choose another --out"
         ) from error
     except OSError:
-        pass  # a file system without locks: nothing can be told of other runs
+        pass  # a file system without locks: other runs cannot be detected
     return lock
 
 
 def free_run_path(name: str, root: Path = Path("runs")) -> Path:
-    """``runs/NAME-1``, or the next number that is free."""
+    """``runs/NAME-1``, or with the next free number."""
     number = 1
     while (root / f"{name}-{number}").exists():
         number += 1
@@ -189,7 +191,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _git_state() -> dict[str, object] | None:
-    """Commit and cleanness of the folder that the run was started in, if it is under git."""
+    """Commit of the current folder and whether it has changes; None if it is not under git."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(

@@ -1,14 +1,14 @@
-"""What lies where in a run and in a bundle.
+"""The layout of a run and of a bundle.
 
 ::
 
-    RUN/config.toml           what `xlm train --config` repeats
+    RUN/config.toml           settings, which `xlm train --config` repeats
     RUN/environment.json      versions of plugins and libraries, git state, machine, command
-    RUN/metrics.jsonl         one JSON object a line
-    RUN/checkpoints/step-N/   a bundle, plus what training needs to go on
-    RUN/best/METRIC/          the bundle that was best by a validation metric
-    RUN/best/metrics.json     the metrics that models are kept for, the first one first
-    RUN/hypotheses/step-N/    what that evaluation translated, with the scores' signatures
+    RUN/metrics.jsonl         one JSON object per line
+    RUN/checkpoints/step-N/   a bundle, and what resuming needs besides
+    RUN/best/METRIC/          the best bundle by a validation metric
+    RUN/best/metrics.json     the metrics that models are kept for, in order
+    RUN/hypotheses/step-N/    what an evaluation translated, with the scores' signatures
     RUN/plots/curves.png
 
     BUNDLE/model.json         the model's description
@@ -37,7 +37,7 @@ TOKENIZER_NAME = "tokenizer"
 
 
 def split_reference(reference: str) -> tuple[Path, str]:
-    """``RUN@WHICH`` as a path and what stands behind the ``@``; a path may have one of its own."""
+    """Split ``RUN@WHICH`` into path and WHICH, if any; the path may contain an ``@`` as well."""
     run, _, which = reference.rpartition("@")
     if not run or Path(reference).is_dir():
         return Path(reference), ""

@@ -14,16 +14,19 @@ from xlm_plugins.runs.whole_folders import storing
 
 
 class MetricsFile:
-    """metrics.jsonl: one object a line, with ``kind``, ``step`` and ``time``; rank 0 writes."""
+    """metrics.jsonl: one object per line, with ``kind``, ``step`` and ``time``.
+
+    :param writing: whether this process writes; the methods of others do nothing.
+    """
 
     def __init__(self, path: Path, *, writing: bool) -> None:
         self._path = path
         self._file = path.open("ab", buffering=0) if writing else None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line, at once visible to readers.
+        """Append one line, immediately visible to readers.
 
-        :raises StorageError: the disk is full; what is there of the line goes at the next start.
+        :raises StorageError: the disk is full; the next start removes the partial line.
         """
         if self._file is None:
             return
@@ -31,11 +34,11 @@ class MetricsFile:
         finite = {k: _jsonable(v) for k, v in line.items()}
         left = json.dumps(finite, allow_nan=False).encode() + b"\n"
         with storing(self._path):
-            while left:  # a disk that is nearly full takes a part
+            while left:  # an almost full disk takes only a part
                 left = left[self._file.write(left) :]
 
     def position(self) -> int:
-        """Bytes written so far, all of them on disk."""
+        """The number of bytes so far, all of them flushed to disk."""
         if self._file is None:
             return 0
         with storing(self._path):
@@ -43,7 +46,7 @@ class MetricsFile:
         return self._file.tell()
 
     def cut(self, position: int) -> None:
-        """Forget what was written behind a checkpoint's position, and what is no whole line."""
+        """Remove what was written after a checkpoint's position, and an incomplete line."""
         if self._file is not None:
             self._file.truncate(self._path.read_bytes().rfind(b"\n", 0, position) + 1)
             self._file.seek(0, os.SEEK_END)
@@ -54,7 +57,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut short by a kill is left out."""
+    """The lines of a metrics file, without a last line that a kill cut short."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             if line.endswith("\n"):
@@ -62,7 +65,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _jsonable(value: Any) -> Any:
-    """Non-finite numbers as text: JSON has no other way, and a reader must see them."""
+    """Non-finite numbers as text: JSON has no numbers for them, and readers must see them."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -1,4 +1,4 @@
-"""Curves of one or several runs, as a picture."""
+"""Curves of one or several runs, as an image."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ _OF_LAYER = re.compile(r"valid_((?:enc|dec)\.\d+\+?)_(.+)")
 
 
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
-    """Draw over steps: training loss, what is measured on validation text, what layers measure.
+    """Draw training loss, validation metrics and the layers' metrics over steps.
 
     :param out: a file name that ends in .png, .pdf or .svg.
     :raises BundleError: a run has no metrics yet.
-    :raises OptionError: the file name ends otherwise.
+    :raises OptionError: the file name has another ending.
     """
     if out.suffix not in FORMATS:
         raise OptionError(
-            f"{out} names no kind of picture", expected=f"a name that ends in {', '.join(FORMATS)}"
+            f"{out} does not name an image format",
+            expected=f"a name that ends in {', '.join(FORMATS)}",
         )
     panels: Panels = {_LOSS: {}}
     for run in runs:
@@ -76,7 +77,7 @@ def _draw(panels: Panels, out: Path) -> None:
 
 
 def _order(title: str) -> int:
-    """The loss first, then what is measured on text, then what layers say."""
+    """The loss first, then validation metrics, then the layers' metrics."""
     return 0 if title == _LOSS else 2 - title.startswith(_OF_TEXT)
 
 
@@ -91,7 +92,7 @@ def _save(figure: Figure, out: Path) -> None:
 
 
 def _panels(run: Path) -> Panels:
-    """Training loss by objective, smoothed over lines; measures by text; layers' by place."""
+    """Training loss by objective, smoothed over lines; validation and layer metrics by kind."""
     if not (run / METRICS_NAME).is_file():
         raise BundleError(f"{run} has no {METRICS_NAME}", expected="a folder that xlm train wrote")
     panels: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
@@ -102,7 +103,7 @@ def _panels(run: Path) -> Panels:
             before = points[-1][1] if points else loss
             points.append((line["step"], 0.8 * before + 0.2 * loss))
         elif line["kind"] == "evaluation":
-            # What has no perplexity is a task, which is what was trained on until now.
+            # Metrics without a perplexity are those of a task, which is what was trained so far.
             task = "" if any(name.endswith("_ppl") for name in line) else "".join(panels[_LOSS])
             for name, value in line.items():
                 if place := _place(name, task):
@@ -112,9 +113,9 @@ def _panels(run: Path) -> Panels:
 
 
 def _place(name: str, task: str) -> tuple[str, str] | None:
-    """The panel and the curve of a metric; None for what is not drawn.
+    """The panel and the curve of a metric; None if it is not drawn.
 
-    :param task: whose metrics these are, if a task's.
+    :param task: the task that the metrics belong to, if any.
     """
     if match := _OF_LAYER.fullmatch(name):
         place, metric = match.groups()

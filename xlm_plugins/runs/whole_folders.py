@@ -1,11 +1,11 @@
-"""Folders that are either whole or absent.
+"""Folders of a run, such as checkpoints, that are either whole or absent.
 
-A folder is written under a hidden name, flushed to the disk with its checksums, and renamed; a
-kill at any moment leaves the folders before it as they were.  One process at a time writes here:
-it holds the run's lock.
+A folder is written under a hidden name, flushed to disk with its checksums, and renamed; a kill at
+any moment leaves earlier folders intact.  Only one process writes: the one that holds the run's
+lock.
 
 ``.NAME.partial`` is being written, ``.NAME.old`` is whole and being replaced, ``.NAME.gone`` is
-being deleted.  After a kill, `clear_leftovers` puts things right.
+being deleted.  `clear_leftovers` tidies up after a kill.
 """
 
 from __future__ import annotations
@@ -27,8 +27,31 @@ _HIDDEN = re.compile(r"\.(.+)\.(partial|old|gone)")
 _STEP = re.compile(r"step-(\d+)")
 
 
+class StorageError(RunError):
+    """A file of the run could not be written; what was intact before still is."""
+
+    exit_status = RESUMABLE_STATUS
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """While entered, a part of a run is written.
+
+    :param path: what is written, for the error message.
+    :raises StorageError: the system refuses: a full disk, a quota, a read-only file system.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}",
+            remedy="fix the cause (is the disk full?), and resume from the last intact checkpoint: "
+            "the same command with --resume RUN",
+        ) from error
+
+
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder as a whole, replacing one of that name.
+    """Write a folder whole or not at all, replacing one of the same name.
 
     :param fill: writes the files into the folder that it is given.
     """
@@ -45,9 +68,9 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def clear_leftovers(parent: Path) -> None:
-    """Remove what a kill left half-written or half-deleted; put back what it left replaced by none.
+    """Remove folders that a kill left half written or half deleted, and restore replaced ones.
 
-    :param parent: of the folders that `write_folder` wrote.
+    :param parent: of folders that `write_folder` wrote.
     """
     for path in parent.iterdir() if parent.is_dir() else ():
         if match := _HIDDEN.fullmatch(path.name):
@@ -58,18 +81,18 @@ def clear_leftovers(parent: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def standing(folder: Path) -> Path:
-    """Where a folder lies; aside, if the process that was replacing it was killed just then."""
+def locate(folder: Path) -> Path:
+    """The path of a folder, which is hidden if a kill interrupted its replacement."""
     aside = _hidden(folder, "old")
     return aside if aside.is_dir() and not folder.exists() else folder
 
 
 def verify(folder: Path) -> None:
-    """Read a folder that `write_folder` wrote and compare it with its checksums.
+    """Compare a folder that `write_folder` wrote with its checksums.
 
-    :raises BundleError: a file is missing or differs, by name.
+    :raises BundleError: names the file that is missing or differs.
     """
-    remedy = "take an older checkpoint, or copy the folder again from where it is whole"
+    remedy = "use an older checkpoint, or copy the folder again from an intact copy"
     try:
         checksums = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
         expected = {name: (entry["size"], entry["sha256"]) for name, entry in checksums.items()}
@@ -92,18 +115,18 @@ def verify(folder: Path) -> None:
 
 
 def latest_good(checkpoints: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest checkpoint that is whole.
+    """The newest intact checkpoint.
 
     :param checkpoints: a folder of ``step-N`` folders.
-    :returns: the folder, or None where none was ever written to the end; and each newer one that
-        had to be passed over, with the reason.
+    :returns: the folder, or None if none was ever completed; and the newer ones that had to be
+        skipped, with the reasons.
     :raises BundleError: there are checkpoints, and all of them are damaged.
     """
     rejected = []
     for update, folder in reversed(_steps(checkpoints)):
         try:
             if not folder.is_dir():
-                raise BundleError(f"saving step-{update} did not come to its end")
+                raise BundleError(f"step-{update} was not saved completely")
             verify(folder)
         except BundleError as error:
             rejected.append((folder, error.problem))
@@ -111,9 +134,9 @@ def latest_good(checkpoints: Path) -> tuple[Path | None, list[tuple[Path, str]]]
             return folder, rejected
     if any(folder.is_dir() for folder, _ in rejected):
         raise BundleError(
-            f"no checkpoint is whole: {'; '.join(why for _, why in rejected)}",
-            remedy=f"copy one again from where it is whole; or delete {checkpoints}, and the run "
-            "starts from its beginning",
+            f"no checkpoint is intact: {'; '.join(why for _, why in rejected)}",
+            remedy=f"copy one again from an intact copy; or delete {checkpoints}, and the run "
+            "starts from the beginning",
         )
     return None, rejected
 
@@ -121,14 +144,14 @@ def latest_good(checkpoints: Path) -> tuple[Path | None, list[tuple[Path, str]]]
 def prune(checkpoints: Path, update: int, keep: int) -> None:
     """Remove all but the newest ``keep`` of the ``step-N`` folders.
 
-    :param update: the one just written.  What lies beyond it was damaged when the run went on from
-        an older one, and must not count as new.
+    :param update: the one just written.  Later ones were damaged when the run resumed from an
+        older one, and must not count as new.
     """
     steps = _steps(checkpoints)
     kept = [folder for number, folder in steps if number <= update][-keep:]
     for _, folder in steps:
         if folder not in kept:
-            # What cannot go now, as others read it on NFS, is tried again at the next save.
+            # What cannot be deleted now, because it is read over NFS, goes at the next save.
             shutil.rmtree(folder.rename(_hidden(folder, "gone")), ignore_errors=True)
 
 
@@ -137,7 +160,7 @@ def _hidden(folder: Path, state: str) -> Path:
 
 
 def _steps(checkpoints: Path) -> list[tuple[int, Path]]:
-    """The checkpoints by number, and those that were never written to the end."""
+    """All checkpoints by number, including those that were not saved completely."""
     names = {path.name for path in (checkpoints.iterdir() if checkpoints.is_dir() else ())}
     hidden = [match for name in names if (match := _HIDDEN.fullmatch(name))]
     names.update(match[1] for match in hidden if match[2] == "partial")
@@ -146,7 +169,7 @@ def _steps(checkpoints: Path) -> list[tuple[int, Path]]:
 
 
 def _seal(folder: Path) -> None:
-    """Write the checksums of a folder's files while the disk takes them in."""
+    """Flush a folder to disk, computing and writing the checksums of its files meanwhile."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     with ThreadPoolExecutor(thread_name_prefix="checksum") as pool:
         digests = pool.map(checksum, files)
@@ -163,32 +186,9 @@ def _seal(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold a file, or a folder's list of names, before going on."""
+    """Wait until a file, or a folder's list of names, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class StorageError(RunError):
-    """A file of the run could not be written; what was whole before is whole still."""
-
-    exit_status = RESUMABLE_STATUS
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """While entered, something of a run is written.
-
-    :param path: what is written, as the error names it.
-    :raises StorageError: the system refuses it: a full disk, a quota, a file system gone read-only.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}",
-            remedy="mend that (is there room on the disk?) and go on from the last whole "
-            "checkpoint: the same command with --resume RUN",
-        ) from error

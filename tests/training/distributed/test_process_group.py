@@ -88,7 +88,7 @@ def test_a_port_that_is_taken_is_told(port):
 
 
 def test_who_did_not_come_is_told(port):
-    with pytest.raises(RunError, match="4 ranks these did not come: 1, 2, 3"):
+    with pytest.raises(RunError, match="4 ranks these did not join: 1, 2, 3"):
         launch._meet(World(0, 0, 4, port=port), timedelta(seconds=0.5))
 
 
@@ -105,12 +105,12 @@ def test_ranks_of_another_run_are_refused(port, second, told, monkeypatch):
     store = TCPStore("127.0.0.1", port, None, True, wait_for_workers=False)
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # that one listens for all
     limit = timedelta(seconds=0.5)
-    with pytest.raises(RunError, match="did not come: 1"):
+    with pytest.raises(RunError, match="did not join: 1"):
         launch._meet(World(0, 0, 2, port=port), limit)
     with pytest.raises(RunError, match=told):
         launch._meet(replace(second, port=port), limit)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # it starts them again after a failure
-    with pytest.raises(RunError, match="did not come: 1"):
+    with pytest.raises(RunError, match="did not join: 1"):
         launch._meet(World(0, 0, 2, port=port), limit)
     del store
 

@@ -205,7 +205,7 @@ def _joined(rank: int) -> str:
 def _not_met(world: World, where: str, why: str) -> RunError:
     if "EADDRINUSE" in why:
         return RunError(
-            f"port {world.port}, on which rank 0 must listen, is in use on this machine",
+            f"port {world.port} is in use on this machine, and rank 0 must listen there",
             expected="a port that no other run uses",
             remedy=f"set another one for all ranks: MASTER_PORT={world.port + 1}, or "
             "--master_port of torchrun and deepspeed",
