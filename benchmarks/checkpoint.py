@@ -3,11 +3,11 @@
     python benchmarks/checkpoint.py [--n-saves 10] [--folder FOLDER]
 
 A model of some 100 MB (dim 512, 8 layers, vocabulary 7,965: 32 M parameters with their two moments,
-so that a checkpoint holds three times as much) is saved as the trainer does it: tensors
-copied, written, flushed and renamed, with checksums, and the oldest checkpoint removed.  In turn
-with it, the same bytes are written plainly, in files of the same sizes, flushed, and the files
-before them removed.  The table gives the medians, and the median and quartiles of the ratios of
-neighbours.  FOLDER is where both are written: what counts is the disk that runs lie on.
+so that a checkpoint holds three times as much) is saved as the trainer saves it: tensors copied,
+written, flushed and renamed, with checksums, and the oldest checkpoint removed.  Alternating with
+that, the same bytes are written plainly, in files of the same sizes, flushed, and the previous
+files removed.  The table shows the medians, and the median and quartiles of the ratios of
+neighbours.  Both are written to FOLDER, which should be on the disk that runs are written to.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
         run.mkdir()
         (run / "config.toml").touch()
         folder = RunFolder.reopen(run)
-        save(engine, folder, 0)  # memory is warm from here on
+        save(engine, folder, 0)  # warms up memory
         sizes = [path.stat().st_size for path in run.glob("checkpoints/*/*")]
         plainly(Path(name), sizes)
         pairs = []
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def new_engine() -> Engine:
-    """An engine, which has its moments from the beginning."""
+    """An engine, whose moments exist from the start."""
     torch.manual_seed(1)
     model = Model(ModelOptions(dim=512, n_layers=8), VOCABULARY_SIZE, 1, {"encoder"}, PAD)
     return create_engine(model, OptimizerOptions(), TrainOptions(engine="torch"), World())
@@ -75,7 +75,7 @@ def save(engine: Engine, folder: RunFolder, number: int) -> None:
 
 
 def plainly(folder: Path, sizes: list[int]) -> None:
-    """As many bytes in as many files, written and flushed, and those before them removed."""
+    """Write and flush as many bytes in as many files, and remove the previous ones."""
     written = folder / "plain"
     shutil.rmtree(written, ignore_errors=True)
     written.mkdir()

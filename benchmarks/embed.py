@@ -1,18 +1,18 @@
-r"""How many sentences a second become vectors, against sentence-transformers and the machine.
+r"""Sentences embedded per second, compared with sentence-transformers and the machine's limit.
 
     python benchmarks/embed.py [--rounds 5] [--sentences 3000] [--threads 2]
 
 Both sides have a model of the same size (dim 256, 4 layers, 8 heads, vocabulary 8,000, fp32;
-random weights, for speed does not depend on them), the same SentencePiece vocabulary and the same
-sentences: English verses of the embedded corpus.  Both take the mean over tokens, and both are
-timed from raw text to one array, in turn.  sentence-transformers gets the fastest of the batch
-sizes 16, 32 (its own), 64 and 128.
+random weights, because speed does not depend on them), the same SentencePiece vocabulary and the
+same sentences: English verses of the embedded corpus.  Both take the mean over tokens, and both are
+timed from raw text to one array, alternating.  sentence-transformers gets the fastest of the batch
+sizes 16, 32 (its default), 64 and 128.
 
 The ceiling is arithmetic: the products of the tokens and of their attention, at the rate of an
 fp32 matrix product: `torch.mm`'s (MKL's, mostly) or oneDNN's, whichever is faster.
 
-sentence-transformers is measured where it can be imported, and left out elsewhere.  It is no
-dependency; to have it, without touching the environment that this package lives in::
+sentence-transformers is measured if it can be imported, and skipped otherwise.  It is not a
+dependency; to install it without touching this package's environment::
 
     python -m venv /tmp/hf && /tmp/hf/bin/pip install transformers
     /tmp/hf/bin/pip install --no-deps sentence-transformers  # else pip brings a torch of its own
@@ -20,7 +20,7 @@ dependency; to have it, without touching the environment that this package lives
         > /tmp/hf/lib/python3.11/site-packages/ours.pth
     PYTHONPATH=. /tmp/hf/bin/python benchmarks/embed.py
 
-Prints a markdown table: median, in brackets the quartiles.
+Prints a Markdown table: median, with quartiles in parentheses.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
-    parser.add_argument("--sentences", type=int, default=3000, help="how many")
+    parser.add_argument("--sentences", type=int, default=3000, help="number of sentences")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     return parser.parse_args()
 
@@ -89,7 +89,7 @@ def _bundle(plugins: Plugins, folder: Path) -> Bundle:
     languages = {"de": 0, "en": 1, "fr": 2}
     description = ModelDescription(ModelOptions(), tokenizer.vocabulary(), languages, ("encoder",))
     torch.manual_seed(1)
-    return Bundle(folder, description, description.build_model({}).eval(), tokenizer, {})
+    return Bundle(description, description.build_model({}).eval(), tokenizer, {}, folder)
 
 
 def _ours(bundle: Bundle) -> Embed:
@@ -98,7 +98,7 @@ def _ours(bundle: Bundle) -> Embed:
 
 
 def _sentence_transformers(bundle: Bundle, folder: Path, texts: Sequence[str]) -> dict[str, Embed]:
-    """`encode` of a BERT of the same size, at its best batch size; or nothing without it."""
+    """`encode` of a BERT of the same size, at its best batch size, if it is installed."""
     try:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -134,7 +134,7 @@ def _sentence_transformers(bundle: Bundle, folder: Path, texts: Sequence[str]) -
 
 
 def _their_tokenizer(folder: Path) -> object:
-    """Our SentencePiece vocabulary as a fast tokenizer of Hugging Face's."""
+    """Our SentencePiece vocabulary as a fast Hugging Face tokenizer."""
     import sentencepiece
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import Unigram
@@ -161,7 +161,7 @@ def _seconds(embed: Embed, texts: Sequence[str]) -> float:
 
 
 def _flop(lengths: np.ndarray) -> float:
-    """Of all products of the model: 12 dim^2 weights a layer, and each token with its sentence.
+    """FLOP of all products: 12 dim^2 weights per layer, and each token with its sentence.
 
     :param lengths: tokens of each sentence, both EOS included.  Shape: (n_sentences,)
     """

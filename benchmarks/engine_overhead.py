@@ -1,10 +1,10 @@
-"""What DeepSpeed costs over the plain torch engine, on one process.
+"""What DeepSpeed costs compared with the torch engine, in one process.
 
     python benchmarks/engine_overhead.py [--stages 1] [--steps 30]
 
-Both engines make the same MLM updates (dim 256, 4 layers, vocabulary 7,965, 4,096 tokens a batch,
-dropout 0.1) in one process, in turn, so that a busy machine disturbs them alike.  CPU time of a
-step is compared step by step; the table gives the median of the ratios and their quartiles.
+Both engines make the same MLM updates (dim 256, 4 layers, vocabulary 7,965, 4,096 tokens per
+batch, dropout 0.1) in one process, alternating, so that a busy machine disturbs them equally.  CPU
+time is compared step by step; the table shows the median of the ratios and their quartiles.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ N_SEQUENCES, WINDOW, N_WARMUP = 32, 128, 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stages", default="1", help="ZeRO stages, comma between")
+    parser.add_argument("--stages", default="1", help="ZeRO stages, comma-separated")
     parser.add_argument("--steps", type=int, default=30, help="measured steps of each engine")
     arguments = parser.parse_args()
     world = World()
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _compare(world: World, objective: Objective, stage: int, n_steps: int) -> list[float]:
-    """CPU time of a DeepSpeed step over that of the torch step beside it, for each step."""
+    """CPU time of each DeepSpeed step divided by that of the torch step next to it."""
     plain, sharded = _engine(world, "torch", 0), _engine(world, "deepspeed", stage)
     rng = np.random.default_rng(1)
     ratios = []

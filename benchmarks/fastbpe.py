@@ -1,18 +1,18 @@
-r"""How fast the plugin ``fastbpe`` cuts words into pieces, against subword-nmt.
+r"""How fast the plugin ``fastbpe`` splits words into pieces, compared with subword-nmt.
 
     python benchmarks/fastbpe.py CORPUS [--lines 20000] [--rounds 7] [--size 8000]
 
-CORPUS is a folder with train.en.txt, train.fr.txt and train.de.txt (or .xz).  Their lines are cut
-into words by Moses' rules first, which both sides then get.  Codes are learnt on those words
-twice, by subword-nmt and by the plugin.  With each, both sides cut all lines, each line's output
-is compared, and both are timed in turn in this one process: from the lines to subword-nmt's lines
-of pieces, or to the plugin's ids.  Every round begins with empty caches ("cold") and then cuts
-the same lines again ("warm").  Times are of the processor, so that other work on the machine
-disturbs them less; both sides use one thread.
+CORPUS is a folder with train.en.txt, train.fr.txt and train.de.txt (or .xz).  Their lines are first
+split into words by Moses' rules, and both sides get these words.  Codes are learned from them
+twice, by subword-nmt and by the plugin.  With each, both sides split all lines, each line's output
+is compared, and both are timed alternately in this process: from the lines to subword-nmt's lines
+of pieces, or to the plugin's ids.  Every round starts with empty caches ("cold") and then splits
+the same lines again ("warm").  Processor time is measured, so that other work on the machine
+disturbs it less; both sides use one thread.
 
-subword-nmt is no dependency: ``pip install subword-nmt``.
+subword-nmt is not a dependency: ``pip install subword-nmt``.
 
-Prints a markdown table: median of the rounds, in brackets the quartiles.
+Prints a Markdown table: median of the rounds, with quartiles in parentheses.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from xlm_fastbpe.tokenizer import FastBPE
 from xlm_fastbpe.vocabulary import SPECIALS
 
 LANGUAGES = ("en", "fr", "de")
-FREQUENT = 10  # count from which pieces are in the small vocabulary
+FREQUENT = 10  # minimum count of pieces in the small vocabulary
 
 
 class _AlreadyWords(Pretokenizer):
-    """For text that is words already."""
+    """For text that is already split into words."""
 
     def words(self, text: str, language: str | None = None) -> str:
         return text
@@ -68,7 +68,7 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|"
     )
     for learner, merges in {
-        "subword-nmt's": _learnt_by_subword_nmt(counts, arguments.size),
+        "subword-nmt's": _learned_by_subword_nmt(counts, arguments.size),
         "ours": learn(counts, arguments.size)[0],
     }.items():
         pieces = Counter(" ".join(map(_theirs(merges, None), lines)).split())
@@ -107,7 +107,7 @@ def _each(process_line: Callable[[str], str]) -> Callable[[Sequence[str]], list[
 
 
 def _timed(work: Callable[[Any], Any], lines: Sequence[str]) -> tuple[Any, float, float]:
-    """What some work makes of lines, and the seconds that it takes at first and once more."""
+    """The result of some work on lines, and its seconds the first and the second time."""
     times = [time.process_time()]
     for _ in range(2):
         found = work(lines)
@@ -140,14 +140,14 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--lines", type=int, default=20_000, help="of the three languages together")
+    parser.add_argument("--lines", type=int, default=20_000, help="of all three languages together")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each")
     parser.add_argument("--size", type=int, default=8_000, help="merges, or tokens, to learn")
     return parser.parse_args()
 
 
 def _words(corpus: Path, n_lines: int) -> list[str]:
-    """Lines of each language, from all over its text, cut into words."""
+    """Lines from all over each language's text, split into words."""
     found: list[str] = []
     for place, language in enumerate(LANGUAGES, start=1):
         path = corpus / f"train.{language}.txt"
@@ -161,7 +161,7 @@ def _words(corpus: Path, n_lines: int) -> list[str]:
     return found
 
 
-def _learnt_by_subword_nmt(counts: Counter[str], n_merges: int) -> dict[Pair, int]:
+def _learned_by_subword_nmt(counts: Counter[str], n_merges: int) -> dict[Pair, int]:
     written = io.StringIO()
     words = io.StringIO("".join(f"{word} {count}\n" for word, count in counts.items()))
     with contextlib.redirect_stderr(io.StringIO()):

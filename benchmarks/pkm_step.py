@@ -1,24 +1,24 @@
-"""Time one product-key memory: forward, backward and update, beside other ways to do the same.
+"""Time one product-key memory: forward, backward and update, and other ways to do the same.
 
     python benchmarks/pkm_step.py [--slots 16384,262144] [--tokens 4096] [--rounds 9] [--threads 2]
 
-Each way has a memory and an optimizer of its own; all take the same inputs, in turn:
+Each way has its own memory and optimizer; all get the same inputs, alternating:
 
-- ours: the layer and the optimizer as `xlm train` has them, all values updated.
+- ours: the layer and the optimizer as in `xlm train`, all values updated.
 - ours, touched rows: the same with ``--pkm.sparse-update``.
 - embedding_bag: the layer, with the gradient that `embedding_bag` computes by itself.
 - embedding_bag, sparse: the same with ``sparse=True``; `torch.optim.SparseAdam` updates the
   values, torch's fused AdamW the rest.
-- lucidrains: the package product-key-memory, as large, and fused AdamW on everything.  It has
-  LayerNorm on its queries where ours has BatchNorm.  Left out where it is not installed:
+- lucidrains: the package product-key-memory, of the same size, and fused AdamW on everything.  It
+  has LayerNorm on its queries where ours has BatchNorm.  Skipped if it is not installed:
 
     pip install --no-deps --target FOLDER product-key-memory==0.3.0 colt5-attention \\
         local-attention hyper-connections torch-einops-utils einops packaging
     PYTHONPATH=FOLDER python benchmarks/pkm_step.py
 
-An update is the optimizer's step and clearing the gradients; nobody clips.  Inputs are random and
-the learning rate so small that reads stay as spread as they are at the start.  Prints a markdown
-table: median milliseconds and spread (least to most) over the rounds, and the median and spread
+An update is the optimizer's step and clearing the gradients, without clipping.  Inputs are random
+and the learning rate is so small that reads stay as spread out as at the start.  Prints a Markdown
+table: median milliseconds and range (minimum to maximum) over the rounds, and the median and range
 of each round's ratio to ours.  Dated figures: benchmarks/results/pkm_step.md.
 """
 
@@ -56,7 +56,7 @@ Rows = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def plain_rows(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
-    """What `weighted_rows` computes, left to autograd."""
+    """What `weighted_rows` computes, with autograd's backward pass."""
     return functional.embedding_bag(slots, values, mode="sum", per_sample_weights=weights)
 
 
@@ -69,7 +69,7 @@ def sparse_rows(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass
 class Way:
-    """A memory, what reads its rows and what updates it, and the times of its steps.
+    """A memory, the functions that read and update it, and the times of its steps.
 
     :param times: milliseconds of forward, backward and update, round by round.
     :param touched: share of the slots that the first round's gradient reached.
@@ -112,7 +112,7 @@ def touched_share(gradient: Tensor) -> float:
 
 
 def ours(name: str, n_keys: int, rows: Rows, sparse_update: bool = False) -> Way:
-    """Our layer, and our optimizer over the groups that it asks for."""
+    """Our layer, and our optimizer with the groups that the layer asks for."""
     memory = new_memory(n_keys, sparse_update)
     groups = parameter_groups(memory, OptimizerOptions(lr=RATE))
     optimizer = adamw(groups)
@@ -121,7 +121,7 @@ def ours(name: str, n_keys: int, rows: Rows, sparse_update: bool = False) -> Way
 
 
 def sparse(n_keys: int) -> Way:
-    """Our layer, with torch's own way to a sparse gradient and its update."""
+    """Our layer, with torch's own sparse gradient and its update."""
     memory = new_memory(n_keys)
     rest = [parameter for parameter in memory.parameters() if parameter is not memory.values]
     optimizers = [torch.optim.SparseAdam([memory.values], lr=RATE), fused_adamw(rest)]
@@ -129,7 +129,7 @@ def sparse(n_keys: int) -> Way:
 
 
 def lucidrains(n_keys: int) -> Way:
-    """The peer's layer; its dim_head is the width of half a query."""
+    """The other package's layer; its dim_head is the width of half a query."""
     memory = PKM(DIM, heads=HEADS, num_keys=n_keys, topk=KNN, dim_head=K_DIM // 2)
     optimizers = [fused_adamw(list(memory.parameters()))]
     return Way("lucidrains", lambda x: memory(x[None])[0], memory.values.weight, optimizers)
@@ -152,7 +152,7 @@ def fused_adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
 
 
 def measure(n_keys: int, n_tokens: int, n_rounds: int) -> list[Way]:
-    """All ways, in turn, with two first rounds that do not count."""
+    """Measure all ways, alternating, after two rounds that do not count."""
     torch.manual_seed(0)
     ways = [
         ours("ours", n_keys, weighted_rows),
@@ -180,13 +180,13 @@ def heading(arguments: argparse.Namespace) -> str:
         f"--rounds {arguments.rounds}`\n\n"
         f"{machine()}, {os.cpu_count()} cores; {arguments.threads} threads; "
         f"torch {torch.__version__}; {peer}. {arguments.tokens} tokens, dim {DIM}, heads {HEADS}, "
-        f"knn {KNN}, k_dim {K_DIM}, fp32; milliseconds, median (least to most) of "
+        f"knn {KNN}, k_dim {K_DIM}, fp32; milliseconds, median (min to max) of "
         f"{arguments.rounds} interleaved rounds.\n"
     )
 
 
 def row(way: Way, base: Way) -> str:
-    """A line of the table; ratios are to the base's step in the same round."""
+    """A row of the table; ratios are to the base's step in the same round."""
     parts = [cell(list(part)) for part in zip(*way.times, strict=True)]
     ratios = [a / b for a, b in zip(way.totals(), base.totals(), strict=True)]
     cells = [way.name, f"{100 * way.touched:.0f} %", *parts, cell(way.totals()), cell(ratios, 2)]
@@ -194,7 +194,7 @@ def row(way: Way, base: Way) -> str:
 
 
 def cell(values: list[float], digits: int = 0) -> str:
-    """Median and spread."""
+    """Median and range."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
@@ -203,12 +203,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--slots", default="16384,262144", help="square numbers, comma between")
+    parser.add_argument("--slots", default="16384,262144", help="square numbers, comma-separated")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    tune_host(arguments.threads)  # as training does, or page faults are what is timed
+    tune_host(arguments.threads)  # as in training; otherwise page faults are timed
     print(heading(arguments))
     print("| slots | way | slots touched | forward | backward | update | total | total / ours |")
     print("|---" * 8 + "|")

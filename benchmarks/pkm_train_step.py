@@ -1,15 +1,15 @@
-"""What a product-key memory costs a training step: tokens a second with it and without.
+"""What a product-key memory costs in training: tokens per second with and without it.
 
     python benchmarks/pkm_train_step.py [--repetitions 9] [--steps 4] [--threads 2]
 
-The step is whole, and the torch engine's: batch making by the MLM objective, forward, backward,
+A complete step of the torch engine: making the batch with the MLM objective, forward, backward,
 clipping, update.  The models have dim 256, 8 heads, vocabulary 7,965 and dropout 0.1, none on
-attention weights; a batch is 32 windows of 128 random tokens.  A memory takes the place of the
-FFN of layer 2 (layers count from 0), with its default options.
+attention weights; a batch is 32 windows of 128 random tokens.  A memory replaces the FFN of
+layer 2 (layers count from 0), with its default options.
 
-All models take turns.  Prints a markdown table: the median tokens a second and quartiles, the
-median and quartiles of each turn's ratio to the 4 layers without a memory, the ratio of the
-median to what the reference is published with, and the peak memory of a process of its own.
+All models take turns.  Prints a Markdown table: median tokens per second and quartiles, median and
+quartiles of each turn's ratio to 4 layers without a memory, the ratio of the median to the
+reference's published figure, and the peak memory of a separate process.
 Dated figures: benchmarks/results/pkm_train_step.md.
 """
 
@@ -45,8 +45,8 @@ STEP = Step(("en",))
 class Case:
     """A model to train.
 
-    :param memory: options of the memory in layer 2, if there is one.
-    :param reference: the reference's tokens a second, on another machine.
+    :param memory: options of the memory in layer 2, or None.
+    :param reference: the reference's tokens per second, on another machine.
     """
 
     name: str
@@ -70,7 +70,7 @@ CASES = (
 
 
 class Training:
-    """A case's engine, and what was measured of it."""
+    """A case's engine and its measurements."""
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(1)
@@ -108,13 +108,13 @@ class Training:
 
 
 def peak_megabytes(index: int, n_threads: int) -> float:
-    """Peak memory of a process that does nothing but train one case."""
+    """Peak memory of a process that only trains one case."""
     command = [sys.executable, __file__, "--peak", str(index), "--threads", str(n_threads)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def own_peak_megabytes(case: Case) -> float:
-    """Train a little, and ask for this process's peak."""
+    """Train a little, and return this process's peak memory."""
     training = Training(case)
     for _ in range(N_WARMUP):
         training.step()
@@ -123,7 +123,7 @@ def own_peak_megabytes(case: Case) -> float:
 
 
 def measure(n_repetitions: int, n_steps: int) -> tuple[list[Training], list[float]]:
-    """All cases, in turn, and the rates of the matrix products between, in FLOP a second."""
+    """Measure all cases, alternating, and the rates of matrix products in between, in FLOP/s."""
     trainings = [Training(case) for case in CASES]
     products = [Product(*size) for size in MATRIX_SIZES]
     for training in trainings:
@@ -153,8 +153,8 @@ def report(
         f"{torch.__version__}; fp32 matrix product {statistics.median(peaks) / 1e9:.0f} GFLOP/s "
         f"({min(peaks) / 1e9:.0f} to {max(peaks) / 1e9:.0f}).",
         "",
-        "Medians, in brackets the quartiles. The reference's figures were published for another "
-        "machine, of 2 cores and 210 GFLOP/s.",
+        "Medians, with quartiles in parentheses. The reference's figures were published for "
+        "another machine, with 2 cores and 210 GFLOP/s.",
         "",
         "| model | M parameters | tokens/s | to 4 layers | reference, tokens/s "
         "| ours / reference | peak MB |",
@@ -165,7 +165,7 @@ def report(
 
 
 def row(training: Training, base: Training, megabytes: float) -> str:
-    """A line of the table; ratios to the base are those of the same turn."""
+    """A row of the table; ratios to the base are those of the same turn."""
     case, rates = training.case, training.rates
     ratios = [rate / beside for rate, beside in zip(rates, base.rates, strict=True)]
     cells = [case.name, f"{training.engine.n_trained / 1e6:.1f}", spread(rates), spread(ratios, 2)]
@@ -195,7 +195,7 @@ def main() -> None:
     if arguments.peak is not None:
         print(own_peak_megabytes(CASES[arguments.peak]))
         return
-    # Linux counts what a parent holds as its child's peak, so children come before the models.
+    # On Linux a child's peak includes its parent's memory, so children run before the models exist.
     memory = [peak_megabytes(index, arguments.threads) for index in range(len(CASES))]
     trainings, peaks = measure(arguments.repetitions, arguments.steps)
     print(report(trainings, peaks, memory, arguments))

@@ -1,10 +1,10 @@
 """Time an update of a product-key memory's values, by the share of rows with a gradient.
 
 Ways: every row (torch's fused AdamW), touched rows only (`ParameterGroup.touched_rows`), and
-`torch.optim.SparseAdam` on a coalesced sparse gradient.  All make the same kind of step on tables
-of their own, in turn; touched rows are drawn anew for each share, and lie anywhere.  The last two
-columns add what an engine does around a step: the norm of the gradient, and clipping by it.
-Prints markdown tables: median milliseconds and spread (least to most) over the rounds.
+`torch.optim.SparseAdam` on a coalesced sparse gradient.  All make the same kind of step on their
+own tables, alternating; touched rows are drawn at random for each share.  The last two columns
+include what an engine does around a step: computing the norm of the gradient and clipping.
+Prints Markdown tables: median milliseconds and range (minimum to maximum) over the rounds.
 Dated figures: benchmarks/results/pkm_update.md.
 
     python benchmarks/pkm_update.py [--rows 16384,262144] [--rounds 9] [--threads 2]
@@ -30,7 +30,7 @@ PERCENT = (2, 10, 20, 50, 100)
 
 
 class Table:
-    """A value table and what updates it.
+    """A value table and its optimizer.
 
     :param way: ``every``, ``touched`` or ``sparse``.
     """
@@ -46,7 +46,7 @@ class Table:
             self.optimizer.start([self.values], 10)
 
     def milliseconds(self, gradient: Tensor, clipped: bool = False) -> float:
-        """The time of one update."""
+        """The duration of one update."""
         self.values.grad = gradient
         clip = 0.5 * float(gradient.norm()) if clipped else 0.0
         begin = time.perf_counter()
@@ -68,7 +68,7 @@ def gradients(n_rows: int, n_touched: int) -> tuple[Tensor, Tensor]:
 
 
 def measure(n_rows: int, n_touched: int, n_rounds: int) -> dict[str, list[float]]:
-    """Times of every way, in turn, after one round that does not count."""
+    """Times of all ways, alternating, after one round that does not count."""
     dense, sparse = gradients(n_rows, n_touched)
     tables = {way: Table(n_rows, way) for way in ("every", "touched", "sparse")}
     ways: dict[str, Callable[[], float]] = {
@@ -86,18 +86,18 @@ def measure(n_rows: int, n_touched: int, n_rounds: int) -> dict[str, list[float]
 
 
 def cell(milliseconds: list[float]) -> str:
-    """Median and spread."""
+    """Median and range."""
     middle = statistics.median(milliseconds)
     return f"{middle:.1f} ({min(milliseconds):.1f} to {max(milliseconds):.1f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", default="16384,262144", help="sizes of tables, comma between")
+    parser.add_argument("--rows", default="16384,262144", help="sizes of tables, comma-separated")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    tune_host(arguments.threads)  # as training does, or page faults are what is timed
+    tune_host(arguments.threads)  # as in training; otherwise page faults are timed
     torch.manual_seed(0)
     print(
         f"{datetime.date.today()}, torch {torch.__version__}, {arguments.threads} threads, "

@@ -1,11 +1,11 @@
-"""Losses of one run in fp32, bf16 and fp16, under ZeRO stages 1 and 2, beside plain torch in fp32.
+"""Losses of one run in fp32, bf16 and fp16, with ZeRO stages 1 and 2, and plain torch in fp32.
 
     python benchmarks/precision.py [--steps 2000] [--processes 1] [--dim 512] ...
 
-For a machine with a GPU; fp16 is left out on a CPU, where DeepSpeed refuses it.  Each run is
+For a machine with a GPU; fp16 is skipped on a CPU, where DeepSpeed refuses it.  Each run is
 `xlm train` with mlm, tlm and a product-key memory on the embedded corpus, with the same seed, data
-and options, so that what differs is rounding.  The table has the training loss at three points
-(the mean of the lines of a tenth of the run), the greatest and mean distance of all lines from
+and options, so that only rounding differs.  The table shows the training loss at three points
+(the mean over the log lines of a tenth of the run), the maximum and mean distance of all lines from
 those of fp32, the validation perplexity, the updates skipped for an overflow, and the speed.
 """
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def train(run: Path, options: list[str], processes: int) -> None:
-    """One run, by the launcher that comes with torch where there are several processes."""
+    """One run, with torch's launcher if there are several processes."""
     launcher = ["-m", "xlm_plugins"]
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", *launcher]
@@ -82,7 +82,7 @@ def losses(lines: list[dict[str, Any]]) -> list[float]:
 
 
 def row(name: str, lines: list[dict[str, Any]], reference: list[float]) -> str:
-    """One run's row of the table."""
+    """A run's row of the table."""
     found = losses(lines)
     tenth = max(len(found) // 10, 1)
     points = (tenth, len(found) // 2, len(found))
@@ -101,7 +101,7 @@ def row(name: str, lines: list[dict[str, Any]], reference: list[float]) -> str:
 def heading(options: list[str], processes: int) -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     columns = (
-        "run", "loss at 1/10", "at half", "at the end", "greatest distance", "mean distance",
+        "run", "loss at 1/10", "at half", "at the end", "maximum distance", "mean distance",
         "valid_mlm_ppl", "skipped", "tokens/s",
     )  # fmt: skip
     return (

@@ -1,11 +1,11 @@
-"""Peak memory of `xlm prepare`, all of its processes together, on inputs of different sizes.
+"""Peak memory of `xlm prepare`, all its processes together, for inputs of different sizes.
 
     python benchmarks/prepare_memory.py [MB ...]      (default: 100 500)
 
-Text is made of the embedded corpus's words in random order.  Linux only: memory is read from
+The text consists of the embedded corpus's words in random order.  Linux only: memory is read from
 /proc every 50 ms.  PSS counts a page that several processes share once; the sum of RSS counts it
-for each of them.  A bounded `prepare` shows about the same peak for every size.  Dated figures:
-benchmarks/results/prepare_memory.md.
+for each of them.  If `prepare` is bounded, the peak is about the same for every size.
+Dated figures: benchmarks/results/prepare_memory.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INTERVAL = 0.05
 
 
 def write_text(folder: Path, megabytes: int) -> None:
-    """Write monolingual text of so many MB, one half in each language."""
+    """Write this many MB of monolingual text, one half in each language."""
     rng = random.Random(1)
     for language in LANGUAGES:
         words = " ".join(embedded_sentences("train", language)).split()
@@ -55,7 +55,7 @@ def memory(process: int) -> tuple[int, int]:
 
 
 def measure(source: Path, out: Path) -> tuple[int, int, float]:
-    """Run `xlm prepare`; peak RSS and PSS over all processes, and seconds."""
+    """Run `xlm prepare`; returns peak RSS and PSS over all processes, and seconds."""
     began = time.monotonic()
     command = [sys.executable, "-m", "xlm_plugins", "prepare", str(source), str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

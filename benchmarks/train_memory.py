@@ -1,15 +1,15 @@
-"""Peak memory of `xlm train`, on corpora of different sizes.
+"""Peak memory of `xlm train` for corpora of different sizes.
 
     python benchmarks/train_memory.py [N ...]      (default: 1 20 100)
 
-The corpus is the embedded English and French, alone and paired, N times over; the model, the
-batches and the vocabulary are always the same.  Linux only: memory is read from /proc every 50 ms.
-"Own" is what the process has allocated.  "Mapped" are pages of files, shards among them, which the
-system takes back when it needs them.
+The corpus is the embedded English and French text, alone and paired, repeated N times; the model,
+the batches and the vocabulary are always the same.  Linux only: memory is read from /proc every
+50 ms.  "Own" is what the process has allocated.  "Mapped" are pages of files, such as shards, which
+the system can reclaim when needed.
 
-Own memory grows until blocks have their full 250k tokens (about N = 60): each lane holds a pool of
-8 blocks of every step.  From there on only the manifest grows, by some kB a block.  Dated figures:
-benchmarks/results/train_memory.md.
+Own memory grows until blocks have their full 250k tokens (at about N = 60): each lane holds a pool
+of 8 blocks for every language and pair.  Then only the manifest grows, by some kB per block.
+Dated figures: benchmarks/results/train_memory.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPTIONS = (
 
 
 def write_text(folder: Path, times: int) -> None:
-    """Write the embedded corpus so many times over."""
+    """Write the embedded corpus this many times."""
     folder.mkdir()
     for split in ("train", "valid"):
         for language in LANGUAGES:
@@ -46,7 +46,7 @@ def write_text(folder: Path, times: int) -> None:
 
 
 def peaks(command: list[str]) -> tuple[int, int]:
-    """Run a command; the peaks of its own and of its mapped memory, in bytes."""
+    """Run a command; returns the peaks of its own and of its mapped memory, in bytes."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     own = mapped = 0
     while process.poll() is None:

@@ -1,23 +1,23 @@
-"""How fast a training step is, against what the machine's matrix product allows.
+"""How fast a training step is, compared with what the machine's matrix product allows.
 
     python benchmarks/train_step.py [--objective mlm,clm,tlm] [--precision bf16]
 
-The step is whole: batch making, forward, backward, clipping, fused AdamW.  The model is that of
-PERFORMANCE: dim 256, 4 layers, 8 heads, vocabulary 7,965, dropout 0.1, none on attention weights.
-MLM and CLM take 32 windows of 128 tokens, TLM 32 pairs of 10 to 150.  The text is random; speed
-does not depend on it.
+A complete step: making the batch, forward, backward, clipping, fused AdamW.  The model has dim 256,
+4 layers, 8 heads, vocabulary 7,965, dropout 0.1, none on attention weights.  MLM and CLM use 32
+windows of 128 tokens, TLM 32 pairs of 10 to 150 tokens.  The text is random; speed does not depend
+on it.
 
-The ceiling is arithmetic at the rate of an fp32 matrix product and nothing else.  Times of a
-shared machine wander, so both sides are measured in turn, many times, and the table gives medians
-of the ratios.  Floating-point operations of a token, 3 for forward and backward, 2 for multiply
-and add:
+The ceiling is arithmetic at the rate of an fp32 matrix product and nothing else.  Times on a shared
+machine fluctuate, so both sides are measured alternately, many times, and the table shows medians
+of the ratios.  Floating-point operations per token, with a factor of 3 for forward and backward and
+of 2 for multiply and add:
 
     matrices    3 * 2 * n_layers * (4 dim^2 + 2 dim ffn_dim)
     attention   3 * 4 * n_layers * dim * keys      (keys: tokens of the sequence, causal or not)
     output      3 * 2 * dim * vocabulary * predicted share
 
-"Cut" counts what is needed when the last layer's query, output projection and FFN run on
-predicted positions only, as ours do.
+"Cut" counts what is needed if the last layer's query, output projection and FFN run on predicted
+positions only, as they do here.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MATRIX_SIZES += ((1024, 1024, 1024), (2048, 2048, 2048))
 
 @dataclass
 class Case:
-    """An objective's training, ready to run steps, and what was measured of it."""
+    """An objective's training, ready to run steps, and its measurements."""
 
     name: str
     model: Model
@@ -61,7 +61,7 @@ class Case:
     rates: list[float]
     shares: list[float]
     flops: tuple[float, float] = (0.0, 0.0)
-    """FLOP a token: as written, and with the last layer cut."""
+    """FLOP per token: as written, and with the last layer cut."""
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--objective", default="mlm,clm,tlm", help="names, comma between")
+    parser.add_argument("--objective", default="mlm,clm,tlm", help="names, comma-separated")
     parser.add_argument("--repetitions", type=int, default=9, help="measurements of each")
     parser.add_argument("--steps", type=int, default=4, help="steps of one measurement")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
@@ -110,7 +110,7 @@ def _case(plugins: Plugins, name: str, arguments: argparse.Namespace) -> Case:
 
 
 def _batch(case: Case) -> Batch:
-    """Random samples, made a batch by the objective as loader workers do it."""
+    """Random samples, made into a batch by the objective as in loader workers."""
     if len(case.step.languages) == 1:
         sides = [np.full(N_SEQUENCES, WINDOW)]
     else:  # two sides, 4 EOS: 57 tokens on average, 10 to 150
@@ -144,7 +144,7 @@ def _tokens_per_second(case: Case, n_steps: int) -> float:
 
 
 class Product:
-    """An fp32 matrix product of one size, to measure the machine with."""
+    """An fp32 matrix product of one size, to measure the machine."""
 
     def __init__(self, n: int, k: int, m: int) -> None:
         self.flops = 2.0 * n * k * m
@@ -152,7 +152,7 @@ class Product:
 
     @torch.no_grad()
     def rate(self) -> float:
-        """FLOP a second, the best of five by each of the two libraries that torch has."""
+        """FLOP/s, the best of five with each of torch's two libraries."""
         best = float("inf")
         for multiply in (linear, torch.nn.functional.linear):
             for _ in range(5):
@@ -163,7 +163,7 @@ class Product:
 
 
 def _mean_flops(case: Case) -> tuple[float, float]:
-    """FLOP a token as written, and with the last layer cut; see above."""
+    """FLOP per token as written, and with the last layer cut; see above."""
     found = [_flops(_batch(case), case.model) for _ in range(20)]
     return statistics.fmean(f[0] for f in found), statistics.fmean(f[1] for f in found)
 
@@ -192,10 +192,10 @@ def _report(cases: list[Case], peaks: list[float], arguments: argparse.Namespace
         f"fp32 matrix product {statistics.median(peaks) / 1e9:.0f} GFLOP/s "
         f"({min(peaks) / 1e9:.0f} to {max(peaks) / 1e9:.0f}).",
         "",
-        "Medians, in brackets the quartiles. MFLOP a token: as written / with the last layer's "
-        "query, output projection and FFN on predicted positions only (what is computed).",
+        "Medians, with quartiles in parentheses. MFLOP per token: as written / with the last "
+        "layer's query, output projection and FFN on predicted positions only (what is computed).",
         "",
-        "| objective | tokens/s | MFLOP a token | GFLOP/s computed | % of the ceiling as written "
+        "| objective | tokens/s | MFLOP per token | GFLOP/s computed | % of the ceiling as written "
         "| % of the ceiling with the cut |",
         "|---|---|---|---|---|---|",
         *(_row(case) for case in cases),
@@ -219,7 +219,7 @@ def _spread(values: list[float], factor: float) -> str:
 
 
 def machine() -> str:
-    """The processor, by the name and family that the system gives it."""
+    """The processor, by the name and family that the system reports."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

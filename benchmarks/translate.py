@@ -1,29 +1,29 @@
-"""How fast translations are written, against Hugging Face and what the machine allows.
+"""How fast translations are generated, compared with Hugging Face and the machine's limit.
 
     python benchmarks/translate.py [--rounds 9] [--threads 2]
 
-The model is that of PERFORMANCE: dim 256, 4 layers a stack, 8 heads, vocabulary 8,000, fp32; its
-weights are random, for speed does not depend on them.  64 sentences at once, encoded and written
-greedily and by a beam of 4:
+The model has dim 256, 4 layers per stack, 8 heads, vocabulary 8,000, in fp32; its weights are
+random, because speed does not depend on them.  64 sentences at once are encoded and translated,
+greedily and with a beam of 4:
 
     cut at 59     every source has 58 tokens, every translation is cut at 59 (3,776 in all)
     own lengths   sources of 5 to 100 tokens (33 on average), translations that end by themselves,
-                  each after as many tokens as its source has, as trained ones about do
+                  each after as many tokens as its source has, roughly as with a trained model
 
-Tokens are those of the best translations, their closing EOS included; a beam's other hypotheses
-do not count.  The ceiling is arithmetic: 12.5 MFLOP a decoded row (a token of a hypothesis) at
-the rate of an fp32 matrix product, measured in turn with the rest: `torch.mm`'s (MKL's, mostly) or
-oneDNN's, whichever is faster.  On AMD's processors they are far apart.
+Tokens are those of the best translations, including the closing EOS; a beam's other hypotheses do
+not count.  The ceiling is arithmetic: 12.5 MFLOP per decoded row (a token of a hypothesis) at the
+rate of an fp32 matrix product, measured alternately with the rest: `torch.mm`'s (mostly MKL's) or
+oneDNN's, whichever is faster.  On AMD processors they differ a lot.
 
 Hugging Face's `generate`, with a Marian model of the same size on the same batches, is measured
-where transformers can be imported, and left out elsewhere.  It is no dependency; to have it,
-without touching the environment that this package lives in::
+if transformers can be imported, and skipped otherwise.  It is not a dependency; to install it
+without touching this package's environment::
 
     python -m venv /tmp/hf && /tmp/hf/bin/pip install transformers
     echo THE-SITE-PACKAGES-OF-.VENV > /tmp/hf/lib/python3.11/site-packages/ours.pth
     PYTHONPATH=. /tmp/hf/bin/python benchmarks/translate.py
 
-Prints a markdown table: median, in brackets the quartiles.
+Prints a Markdown table: median, with quartiles in parentheses.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ MATRIX_SIZES = ((4096, 256, 1024), (1024, 4096, 256), (1024, 1024, 1024), (2048,
 
 @dataclass
 class Case:
-    """Sentences to translate, how, and what was measured.
+    """Sentences to translate, how to translate them, and the measurements.
 
     :param sources: framed.
     :param n_written: tokens of each translation, the closing EOS included.
-    :param rates: tokens a second, by who wrote them.
+    :param rates: tokens per second, by implementation.
     """
 
     name: str
@@ -91,7 +91,7 @@ def main() -> None:
     ]
     for case in cases:
         for name, write in writers.items():
-            n_written = write(case)  # the first one warms up
+            n_written = write(case)  # the first call warms up
             if not np.array_equal(n_written, case.n_written):
                 raise SystemExit(f"{name} wrote {n_written}, and not {case.n_written} tokens")
     peaks: dict[str, list[float]] = {}
@@ -155,7 +155,7 @@ def _batch(sources: Ragged) -> Batch:
 
 
 def _hugging_face() -> dict[str, Write]:
-    """`generate` of a Marian model, or nothing where transformers is not installed."""
+    """`generate` of a Marian model; nothing if transformers is not installed."""
     try:
         from transformers import MarianConfig, MarianMTModel
     except ImportError:
@@ -189,7 +189,7 @@ def _hugging_face() -> dict[str, Write]:
 
 
 class _Ends:
-    """Lets each sentence of a case end after its own number of tokens, and not before."""
+    """Ends each sentence of a case after its own number of tokens, and not earlier."""
 
     def __init__(self, case: Case) -> None:
         self._ends_at = torch.from_numpy(case.n_written.repeat(case.beam))
@@ -205,7 +205,7 @@ class _Ends:
 
 @torch.no_grad()
 def product_rate(product: Callable[[Tensor, Tensor], Tensor], n: int, k: int, m: int) -> float:
-    """FLOP a second of an fp32 matrix product, the best of five."""
+    """FLOP/s of an fp32 matrix product, the best of five."""
     left, right = torch.randn(n, k), torch.randn(m, k)
     best = float("inf")
     for _ in range(5):

@@ -2,23 +2,22 @@
 
     python benchmarks/translation_step.py [--run RUN] [--rounds 5] [--steps 2] [--threads 2]
 
-A step is whole: batch making, generation where there is one, forward, backward, clipping, fused
-AdamW.  The model is that of PERFORMANCE: dim 256, 4 layers a stack, 8 heads, vocabulary 7,965,
-dropout 0.1, none on attention weights, fp32.  Sentences are random, 5 to 100 tokens long (36 on
-average); a batch has about 2,000 tokens:
+A complete step: making the batch, generation if any, forward, backward, clipping, fused AdamW.  The
+model has dim 256, 4 layers per stack, 8 heads, vocabulary 7,965, dropout 0.1, none on attention
+weights, fp32.  Sentences are random, 5 to 100 tokens long (36 on average); a batch has about 2,000
+tokens:
 
     mt                     pairs, tokens of both sides
-    bt, cut                true sentences; the model never ends a translation, so that each is cut
-                           at its limit, 1.3 times the source and 5
-    bt, natural lengths    the same with a trained model and real text, where --run names a run that
-                           has both languages of --loop: translations end by themselves
-    bt, ..., grouped       the same with batches as `xlm train --group-by-length` makes them
+    bt, cut                true sentences; the model never ends a translation, so each is cut at its
+                           limit, 1.3 times the source plus 5
+    bt, natural lengths    the same with a trained model and real text, if --run names a run with
+                           both languages of --loop: translations end by themselves
+    bt, ..., grouped       the same with the batches of `xlm train --group-by-length`
 
-Tokens are those that the training step reads, both sides, their frames included; in
-back-translation that is the machine's source and the true target.  What is generated on the way is
-not counted again.
+Tokens are those that the training step reads, both sides, including frames; in back-translation
+these are the synthetic source and the true target.  Generated tokens are not counted again.
 
-The ceiling is arithmetic at the rate of an fp32 matrix product, by torch (MKL, mostly) or oneDNN,
+The ceiling is arithmetic at the rate of an fp32 matrix product, by torch (mostly MKL) or oneDNN,
 whichever is faster, measured before and after in every round.  Operations of a sentence of s source
 and t target tokens, 2 for multiply and add, forward:
 
@@ -27,16 +26,15 @@ and t target tokens, 2 for multiply and add, forward:
     decoder    t * n_layers * (2 * (6 dim^2 + 2 dim ffn_dim) + 4 dim (s + t))
     output     t * 2 * dim * vocabulary
 
-Training takes 3 times that; generation takes it once more, with the translation for target.  A
-memory layer of a run counts as the FFN that it stands for.
+Training takes 3 times that; generation takes it once more, with the translation as target.  A
+memory layer of a run counts as the FFN that it replaces.
 
-Hugging Face's Marian of the same size trains on the same sentences where transformers can be
-imported (`translate.py` tells how to have it).  It pads, so its batches are of like lengths, too;
-the padding is not counted.
+Hugging Face's Marian of the same size trains on the same sentences if transformers can be imported
+(see `translate.py`).  It pads, so its batches are of similar lengths, too; padding is not counted.
 
-Grouped batches take unlike times; 16 of them, ``--steps 16``, have about all lengths.
+Grouped batches take different times; 16 of them, ``--steps 16``, cover about all lengths.
 
-Prints a markdown table: median, in brackets the quartiles.
+Prints a Markdown table: median, with quartiles in parentheses.
 """
 
 from __future__ import annotations
@@ -71,7 +69,7 @@ RATE = 1e-6
 
 @dataclass(frozen=True)
 class Done:
-    """What a step did: tokens it read, and operations that these take."""
+    """What a step did: the tokens it read, and their floating-point operations."""
 
     n_tokens: int
     flops: float
@@ -79,7 +77,7 @@ class Done:
 
 @dataclass
 class Case:
-    """A kind of step, ready to be run, and what was measured of it."""
+    """A kind of step, ready to run, and its measurements."""
 
     name: str
     run_step: Callable[[], Done]
@@ -119,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--loop", default="en-fr-en", help="what --run back-translates")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
     parser.add_argument("--steps", type=int, default=2, help="steps of one measurement")
-    parser.add_argument("--warm-up", type=int, default=3, help="steps of each before all")
+    parser.add_argument("--warm-up", type=int, default=3, help="steps of each before measuring")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     return parser.parse_args()
 
@@ -140,9 +138,9 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
 
 @dataclass
 class Training:
-    """Our side: a model in training on one step of an objective.
+    """Our side: a model training one objective on one pair or loop.
 
-    :param samples: without end.
+    :param samples: endless.
     """
 
     model: Model
@@ -166,12 +164,12 @@ class Training:
         _update(self.model, self._optimizer)
         source, target = _lengths(prepared)
         flops = 3 * self._flops(source, target)
-        if prepared is not batch:  # the machine wrote its source, and an EOS behind it
+        if prepared is not batch:  # its source was generated, followed by an EOS
             flops += self._flops(_lengths(batch)[0], source - 1)
         return Done(prepared.n_tokens, flops)
 
     def _flops(self, source: np.ndarray, target: np.ndarray) -> float:
-        """Of a forward pass, see above."""
+        """Operations of a forward pass, see above."""
         options = self.model.options
         dim, ffn_dim = options.dim, options.ffn_dim or 4 * options.dim
         vocabulary_size = self.model.stack("decoder").embeddings.tokens.num_embeddings
@@ -183,7 +181,7 @@ class Training:
 
 
 def _lengths(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Of the source sentences and of what the decoder reads."""
+    """Lengths of the source sentences and of what the decoder reads."""
     if batch.source is None:
         raise ValueError("the objective translates nothing")
     return batch.source.offsets.diff().numpy(), batch.offsets.diff().numpy()
@@ -221,7 +219,7 @@ def _never_ending(plugins: Plugins, samples: Iterator[Samples]) -> Training:
 
 
 def _trained(plugins: Plugins, reference: str, loop: Step, *, by_length: bool) -> Training:
-    """A run's model, with the dropouts that all have here, on real text of the loop's language."""
+    """A run's model, with the same dropout as the others, on real text in the loop's language."""
     bundle = Bundle.load(find_bundle(reference), plugins)
     told = dataclasses.replace(bundle.description.options, dropout=0.1, attention_dropout=0.0)
     description = dataclasses.replace(bundle.description, options=told)
@@ -236,7 +234,7 @@ def _trained(plugins: Plugins, reference: str, loop: Step, *, by_length: bool) -
 
 
 def _random_samples(n_sides: int) -> Iterator[Samples]:
-    """Sentences of random tokens; the sides of a pair are about as long as each other."""
+    """Sentences of random tokens; the sides of a pair have similar lengths."""
     rng = np.random.default_rng(2)
     while True:
         sides: list[list[np.ndarray]] = [[] for _ in range(n_sides)]
@@ -251,7 +249,7 @@ def _random_samples(n_sides: int) -> Iterator[Samples]:
 
 
 def _in_batches(rows: Sequence[np.ndarray]) -> Iterator[Samples]:
-    """Sentences in random order, again and again."""
+    """Sentences in random order, repeated endlessly."""
     rng = np.random.default_rng(2)
     while True:
         batch: list[np.ndarray] = []
@@ -263,7 +261,7 @@ def _in_batches(rows: Sequence[np.ndarray]) -> Iterator[Samples]:
 
 
 def _by_length(samples: Iterator[Samples], n_batches: int = 16) -> Iterator[Samples]:
-    """The samples of some batches, sorted by length and cut in batches again, in random order."""
+    """The samples of some batches, sorted by length and cut into batches again, in random order."""
     rng = np.random.default_rng(3)
     while True:
         sides = zip(*(next(samples).sides for _ in range(n_batches)), strict=True)
@@ -276,7 +274,7 @@ def _by_length(samples: Iterator[Samples], n_batches: int = 16) -> Iterator[Samp
 
 
 def _hugging_face() -> list[Case]:
-    """A Marian model's training, or nothing where transformers is not installed."""
+    """Training of a Marian model; nothing if transformers is not installed."""
     try:
         from transformers import MarianConfig, MarianMTModel
     except ImportError:
@@ -336,9 +334,9 @@ def _report(cases: list[Case], peaks: list[float], arguments: argparse.Namespace
             f"{statistics.median(peaks) / 1e9:.0f} GFLOP/s ({min(peaks) / 1e9:.0f} to "
             f"{max(peaks) / 1e9:.0f}).",
             "",
-            "Medians, in brackets the quartiles. Tokens of both sides of the training step.",
+            "Medians, with quartiles in parentheses. Tokens of both sides of the training step.",
             "",
-            "| step | tokens/s | MFLOP a token | % of the ceiling | times Hugging Face |",
+            "| step | tokens/s | MFLOP per token | % of the ceiling | times Hugging Face |",
             "|---|---|---|---|---|",
             *(_row(case, peer) for case in cases),
         ]

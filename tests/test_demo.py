@@ -1,4 +1,4 @@
-"""The demonstration: what it runs, and what it shows."""
+"""The demonstration: what it runs, shows and measures."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from xlm_plugins import RunError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.demo import MASKED, Demonstration
+from xlm_plugins.demo import MASKED, Demonstration, overlap_accuracy, retrieval_accuracy
 from xlm_plugins.inference.fill_mask import MASK_MARK
 
 
@@ -21,18 +22,18 @@ def _demonstration(folder: Path, minutes: float = 0.2) -> tuple[Demonstration, i
     return Demonstration(folder, minutes, Plugins.discover(), Console(file=shown, width=120)), shown
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="exists already"):
+def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="already exists"):
         _demonstration(tmp_path)[0].show()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_command_that_fails_ends_it_and_is_named(
+def test_a_failing_command_ends_it_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 3))
     demonstration, shown = _demonstration(tmp_path / "demo")
-    with pytest.raises(RunError, match=r"`xlm prepare embedded .*` ended with status 3"):
+    with pytest.raises(RunError, match=r"`xlm prepare embedded .*` exited with status 3"):
         demonstration.show()
     assert f"$ xlm prepare embedded {tmp_path / 'demo' / 'data'}" in shown.getvalue()
 
@@ -44,7 +45,7 @@ def test_there_are_three_texts_with_one_mask_in_each_language() -> None:
 
 
 @pytest.mark.slow
-def test_everything_that_it_promises_is_shown(
+def test_everything_is_shown(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -70,3 +71,28 @@ def test_everything_that_it_promises_is_shown(
     assert Path(curves).stat().st_size
     for command in re.findall(r"^  xlm ((?:evaluate|fill-mask) .*)$", shown, re.MULTILINE):
         assert str(tmp_path / "demo" / "run") in command
+
+
+def test_retrieval_ignores_a_common_shift() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((50, 16)).astype(np.float32)
+    shift = 100 * rng.standard_normal(16).astype(np.float32)  # what all texts of a language share
+    assert retrieval_accuracy(vectors, 3 * vectors + shift) == 100.0
+
+
+def test_retrieval_counts_only_the_translation_itself() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    assert retrieval_accuracy(vectors, vectors[[0, 1, 3, 2]]) == 50.0
+
+
+def test_retrieval_of_unrelated_vectors_is_chance() -> None:
+    rng = np.random.default_rng(1)
+    sides = rng.standard_normal((2, 400, 32)).astype(np.float32)
+    assert retrieval_accuracy(*sides) < 2.0
+
+
+def test_overlap_counts_words_in_common() -> None:
+    queries = ["Abraham dit à Isaac", "rien de commun"]
+    candidates = ["Abraham said to Isaac", "nothing at all"]
+    # The second query shares nothing with either, and ties go to the first candidate.
+    assert overlap_accuracy(queries, candidates) == pytest.approx(50.0)

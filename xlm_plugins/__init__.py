@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         pack,
         pack_translation,
     )
+    from xlm_plugins.contracts.framing import frame_sides
     from xlm_plugins.contracts.layer import Layer, ParameterGroup
     from xlm_plugins.contracts.objective import Objective
     from xlm_plugins.contracts.ragged import Ragged
@@ -58,55 +59,32 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ON_FIRST_USE = {
-    "Batch": "xlm_plugins.contracts.batch",
-    "Bundle": "xlm_plugins.model.bundle",
-    "GenerationOptions": "xlm_plugins.config.model",
-    "Hypotheses": "xlm_plugins.model.generation.search",
-    "LabelledTexts": "xlm_plugins.contracts.task",
-    "Layer": "xlm_plugins.contracts.layer",
-    "Layout": "xlm_plugins.contracts.batch",
-    "LossOutput": "xlm_plugins.contracts.batch",
-    "Model": "xlm_plugins.model.model",
-    "ModelOptions": "xlm_plugins.config.model",
-    "Objective": "xlm_plugins.contracts.objective",
-    "ParameterGroup": "xlm_plugins.contracts.layer",
-    "Plugins": "xlm_plugins.core.plugins",
-    "Position": "xlm_plugins.core.selection",
-    "Ragged": "xlm_plugins.contracts.ragged",
-    "Samples": "xlm_plugins.contracts.batch",
-    "Split": "xlm_plugins.contracts.task",
-    "Step": "xlm_plugins.contracts.batch",
-    "Table": "xlm_plugins.contracts.tables",
-    "Task": "xlm_plugins.contracts.task",
-    "TaskData": "xlm_plugins.contracts.task",
-    "Tokenizer": "xlm_plugins.contracts.tokenizer",
-    "Values": "xlm_plugins.contracts.task",
-    "Vocabulary": "xlm_plugins.contracts.batch",
-    "accuracy": "xlm_plugins.contracts.scores",
-    "check_beam": "xlm_plugins.model.generation.search",
-    "choose_for_evaluation": "xlm_plugins.contracts.batch",
-    "choose_masked": "xlm_plugins.contracts.batch",
-    "f1": "xlm_plugins.contracts.scores",
-    "find_bundle": "xlm_plugins.runs.find",
-    "generate": "xlm_plugins.model.generation.search",
-    "join_pair": "xlm_plugins.contracts.batch",
-    "load": "xlm_plugins.inference.loaded_model",
-    "macro_f1": "xlm_plugins.contracts.scores",
-    "matthews": "xlm_plugins.contracts.scores",
-    "named_weights": "xlm_plugins.model.weights",
-    "pack": "xlm_plugins.contracts.batch",
-    "pack_translation": "xlm_plugins.contracts.batch",
-    "pearson": "xlm_plugins.contracts.scores",
-    "read_json": "xlm_plugins.core.files",
-    "read_lines": "xlm_plugins.core.text_files",
-    "read_table": "xlm_plugins.contracts.tables",
-    "spearman": "xlm_plugins.contracts.scores",
-    "whole_file": "xlm_plugins.core.files",
-    "whole_folder": "xlm_plugins.core.files",
-    "write_json": "xlm_plugins.core.files",
-    "write_text": "xlm_plugins.core.files",
+_LAZY_NAMES = {
+    "config.model": "GenerationOptions ModelOptions",
+    "contracts.batch": "Batch Layout LossOutput Samples Step Vocabulary "
+    "choose_for_evaluation choose_masked join_pair pack pack_translation",
+    "contracts.framing": "frame_sides",
+    "contracts.layer": "Layer ParameterGroup",
+    "contracts.objective": "Objective",
+    "contracts.ragged": "Ragged",
+    "contracts.scores": "accuracy f1 macro_f1 matthews pearson spearman",
+    "contracts.tables": "Table read_table",
+    "contracts.task": "LabelledTexts Split Task TaskData Values",
+    "contracts.tokenizer": "Tokenizer",
+    "core.files": "read_json whole_file whole_folder write_json write_text",
+    "core.plugins": "Plugins",
+    "core.selection": "Position",
+    "core.text_files": "read_lines",
+    "inference.loaded_model": "load",
+    "model.bundle": "Bundle",
+    "model.generation.search": "Hypotheses check_beam generate",
+    "model.model": "Model",
+    "model.weights": "named_weights",
+    "runs.find": "find_bundle",
 }
+"""Module of `xlm_plugins` -> its public names, which are imported on first use."""
+
+_MODULES = {name: module for module, names in _LAZY_NAMES.items() for name in names.split()}
 
 __all__ = [
     "Batch",
@@ -149,6 +127,7 @@ __all__ = [
     "choose_masked",
     "f1",
     "find_bundle",
+    "frame_sides",
     "generate",
     "hookimpl",
     "join_pair",
@@ -172,6 +151,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_FIRST_USE:
-        return getattr(importlib.import_module(_ON_FIRST_USE[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"xlm_plugins.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
-"""The demonstration: the main job on the embedded corpus, and what a person wants to see of it.
+"""``xlm demo``: train on the embedded corpus, and show what the model has learned.
 
-`xlm demo` runs the commands below one after the other, echoes each, and then shows what the model
-learned: perplexities beside those of the untrained model, masks filled in both languages, and how
-often a verse finds its translation.
+The demonstration echoes and runs the commands that a user would type, then compares the trained
+model with the untrained one: perplexities, and how often a verse finds its translation among all
+verses, by nearest neighbour or by words in common.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from xlm_plugins.data.prepare.embedded import embedded_sentences
 from xlm_plugins.inference.embed import embed
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.runs.find import find_bundle
-from xlm_plugins.runs.layout import METRICS_NAME
+from xlm_plugins.runs.layout import CURVES_NAME, METRICS_NAME
 from xlm_plugins.runs.metrics_file import read_metrics
 
 VOCABULARY_SIZE = 2000
-MIDDLE_LAYER = 1  # of two: its states align languages better than the last layer's
+MIDDLE_LAYER = 1  # of two: its states align the languages better than those of the last layer
 MODEL = (
     "--dim 128 --n-layers 2 --n-heads 4 --dropout 0 --layer pkm:1+ --pkm.n-keys 32 --pkm.heads 2 "
     "--pkm.knn 8 --pkm.k-dim 64 --pkm.no-query-batchnorm --pkm.value-lr 4e-3"
@@ -40,10 +40,10 @@ MODEL = (
 OBJECTIVES = (
     "--objective mlm --mlm.layout sentence --mlm.mask-prob 0.3 --objective tlm --tlm.mask-prob 0.3"
 )
-TRAINING = "--batch-tokens 1300 --lr 4e-3 --evaluate-every 2000 --save-every 0"
+SCHEDULE = "--batch-tokens 1300 --lr 4e-3 --evaluate-every 2000 --save-every 0"
 
-# Two of the corpus's three languages: in four minutes three get further than the untrained model
-# by far, but less far than two, above all in finding translations (README has both figures).
+# Two of the corpus's three languages: in four minutes the model learns less of three, above all to
+# find translations (the README has both figures).
 MASKED = {
     "en": (
         "Jesus said to <mask>, Follow me.",
@@ -57,12 +57,14 @@ MASKED = {
     ),
 }
 
+Vectors = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A demonstration in a folder.
+    """A demonstration in a new folder.
 
-    :param folder: gets ``data`` and ``run``; must not exist yet.
+    :param folder: where ``data`` and ``run`` are created; must not exist.
     :param minutes: how long to train.
     """
 
@@ -72,13 +74,13 @@ class Demonstration:
     console: Console
 
     def show(self) -> None:
-        """Run everything.
+        """Run the commands and show the results.
 
         :raises RunError: the folder exists, or a command failed.
         """
         if self.folder.exists():
             raise RunError(
-                f"{self.folder} exists already", remedy="delete it, or choose another --out"
+                f"{self.folder} already exists", remedy="delete it, or choose another --out"
             )
         self.folder.mkdir(parents=True)
         data, run = self.folder / "data", self.folder / "run"
@@ -86,7 +88,7 @@ class Demonstration:
         self._xlm(f"prepare embedded {data} --languages {languages} --vocab-size {VOCABULARY_SIZE}")
         self._xlm(
             f"train {OBJECTIVES} {MODEL} --data {data} --out {run} "
-            f"--minutes {self.minutes:g} --steps 1000000 {TRAINING}"
+            f"--minutes {self.minutes:g} --steps 1000000 {SCHEDULE}"
         )
         for language, texts in MASKED.items():
             masked = " ".join(shlex.quote(text) for text in texts)
@@ -100,7 +102,7 @@ class Demonstration:
         self.console.print(f"\n$ xlm {command}", style="bold", markup=False, soft_wrap=True)
         done = subprocess.run([sys.executable, "-m", "xlm_plugins", *shlex.split(command)])
         if done.returncode:
-            raise RunError(f"`xlm {command}` ended with status {done.returncode}")
+            raise RunError(f"`xlm {command}` exited with status {done.returncode}")
 
     def _show_perplexities(self, run: Path) -> None:
         lines = [m for m in read_metrics(run / METRICS_NAME) if m["kind"] == "evaluation"]
@@ -128,22 +130,22 @@ class Demonstration:
         n_verses = len(texts["en"])
         table = Table(
             "", "chance", "untrained", "word overlap", "trained",
-            title=f"\nA verse finds its translation among {n_verses}, by nearest neighbour of the "
-            f"mean state of layer {MIDDLE_LAYER}", title_justify="left",
+            title=f"\nVerses that find their translation among {n_verses}, by nearest neighbour of "
+            f"the mean state of layer {MIDDLE_LAYER}", title_justify="left",
         )  # fmt: skip
-        for candidate, query in itertools.permutations(MASKED, 2):
+        for candidates, queries in itertools.permutations(MASKED, 2):
             shares = [
                 100 / n_verses,
-                _retrieval(untrained, texts, query, candidate),
-                overlap_accuracy(texts[query], texts[candidate]),
-                _retrieval(trained, texts, query, candidate),
+                _retrieval(untrained, texts, queries, candidates),
+                overlap_accuracy(texts[queries], texts[candidates]),
+                _retrieval(trained, texts, queries, candidates),
             ]
-            table.add_row(f"{query} to {candidate}", *(f"{share:.1f} %" for share in shares))
+            table.add_row(f"{queries} to {candidates}", *(f"{share:.1f} %" for share in shares))
         self.console.print(table)
 
     def _show_what_next(self, run: Path) -> None:
         self.console.print(
-            f"\nThe curves: {run / 'plots' / 'curves.png'}\n\nTry next:\n"
+            f"\nThe curves: {run / CURVES_NAME}\n\nTry next:\n"
             f"  xlm evaluate {run} --split test\n"
             f"  xlm fill-mask {run} --language en 'In the beginning God created the <mask>.'\n"
             f"  xlm train --objective tlm --layer pkm      # the same at its full size",
@@ -154,28 +156,23 @@ class Demonstration:
 
 
 def _untrained(bundle: Bundle) -> Bundle:
-    """The same model with fresh weights."""
+    """The same model with new weights."""
     torch.manual_seed(1)
     return replace(bundle, model=bundle.description.build_model(bundle.objectives).eval())
 
 
 def _retrieval(
-    bundle: Bundle, texts: Mapping[str, Sequence[str]], query: str, candidate: str
+    bundle: Bundle, texts: Mapping[str, Sequence[str]], queries: str, candidates: str
 ) -> float:
-    sides = (
-        embed(bundle, texts[language], language, layer=MIDDLE_LAYER)
-        for language in (query, candidate)
+    return retrieval_accuracy(
+        *(embed(bundle, texts[code], code, layer=MIDDLE_LAYER) for code in (queries, candidates))
     )
-    return retrieval_accuracy(*sides)
-
-
-Vectors = npt.NDArray[np.float32]
 
 
 def retrieval_accuracy(queries: Vectors, candidates: Vectors) -> float:
-    """Share of queries whose nearest candidate by cosine is their own translation, in percent.
+    """Percentage of queries whose nearest candidate by cosine is their own translation.
 
-    Each side is centred first: the mean of a side is what its language has in common.
+    Each side is centred first: its mean is what its language has in common.
 
     :param queries: row i is the translation of candidate i. Shape: (n, dim)
     :param candidates: shape (n, dim).
@@ -184,10 +181,17 @@ def retrieval_accuracy(queries: Vectors, candidates: Vectors) -> float:
     return 100 * float((nearest == np.arange(len(queries))).mean())
 
 
-def overlap_accuracy(queries: Sequence[str], candidates: Sequence[str]) -> float:
-    """The same by the share of lower-cased words in common (Jaccard): what spelling alone gives.
+def _unit(vectors: Vectors) -> Vectors:
+    centred = vectors - vectors.mean(axis=0)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit: Vectors = centred / np.maximum(norms, 1e-12)
+    return unit
 
-    A tie goes to the first candidate, so names and numbers decide, as they would by eye.
+
+def overlap_accuracy(queries: Sequence[str], candidates: Sequence[str]) -> float:
+    """The same by the share of lower-cased words in common (Jaccard): the spelling baseline.
+
+    It finds names and numbers, as a reader would.  Ties go to the first candidate.
     """
     candidate_words = [_words(text) for text in candidates]
     hits = 0
@@ -196,13 +200,6 @@ def overlap_accuracy(queries: Sequence[str], candidates: Sequence[str]) -> float
         scores = [len(words & other) / max(len(words | other), 1) for other in candidate_words]
         hits += int(np.argmax(scores)) == index
     return 100 * hits / len(queries)
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    centred = vectors - vectors.mean(axis=0)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit: Vectors = centred / np.maximum(norms, 1e-12)
-    return unit
 
 
 def _words(text: str) -> set[str]:

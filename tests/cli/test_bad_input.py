@@ -1,4 +1,4 @@
-"""What the user gets wrong is told in plain words, with status 2 and nothing half-written."""
+"""Errors of the user are reported in plain words, with status 2 and nothing half-written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset import retry
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.training.trainer import Trainer
@@ -27,19 +27,19 @@ TRAIN = shlex.split(
 
 @pytest.fixture
 def source(tiny_source: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny source, for a test to spoil."""
+    """A copy of the tiny source, for a test to damage."""
     return Path(shutil.copytree(tiny_source, tmp_path / "text"))
 
 
 @pytest.fixture
 def data(tiny_data: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny data set, for a test to spoil."""
+    """A copy of the tiny data set, for a test to damage."""
     return Path(shutil.copytree(tiny_data, tmp_path / "data"))
 
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, for a test to go on with."""
+    """A copy of the finished run, for a test to resume."""
     return Path(shutil.copytree(tiny_run, tmp_path / "run"))
 
 
@@ -76,7 +76,7 @@ def test_bytes_that_are_not_utf8_and_the_hint(
     assert Manifest.load(Path("out")).stream("train", ("fr",)).n_sentences == 1000
 
 
-def test_a_vocabulary_that_the_text_cannot_give_and_the_number_that_works(
+def test_a_vocabulary_too_large_for_the_text_and_a_size_that_works(
     tmp_path: Path, refused: Refused
 ) -> None:
     (tmp_path / "text").mkdir()
@@ -126,17 +126,17 @@ def test_an_option_of_a_plugin_that_is_not_selected(
         ("--data", "nowhere", "xlm prepare"),
         ("--config", "nowhere.toml", "nowhere.toml"),
         ("--train-only", "nothing.like.this", "nothing.like.this"),
-        ("--n-heads", "3", "divides dim"),
+        ("--n-heads", "3", "that divides dim"),
         ("--lr", "-1", "lr"),
     ],
 )
-def test_a_setting_that_cannot_be(
+def test_an_invalid_setting(
     tiny_data: Path, refused: Refused, flag: str, value: str, fact: str
 ) -> None:
     refused([*TRAIN, "--data", tiny_data, "--out", "new", flag, value], fact)
 
 
-# Tokenizer, data and model that do not belong together
+# Mismatched tokenizer, data and model
 
 
 def test_evaluating_on_data_of_another_tokenizer(
@@ -149,17 +149,17 @@ def test_evaluating_on_data_of_another_tokenizer(
     )
 
 
-def test_the_command_that_is_told_mends_it(
+def test_the_suggested_command_works(
     tiny_run: Path, tiny_source: Path, other_data: Path, refused: Refused
 ) -> None:
     told = refused(["evaluate", tiny_run, "--data", other_data], "hint")
     command = re.search(r"xlm (prepare SOURCE OUT --tokenizer-from \S+)", told)[1].split()
-    command[1:3] = [str(tiny_source), "mended"]
+    command[1:3] = [str(tiny_source), "fixed"]
     assert main([*command, "--workers", "1"]) == 0
-    assert main(["evaluate", str(tiny_run), "--data", "mended"]) == 0
+    assert main(["evaluate", str(tiny_run), "--data", "fixed"]) == 0
 
 
-def test_going_on_with_data_of_another_tokenizer(
+def test_resuming_with_data_of_another_tokenizer(
     run: Path, tiny_data: Path, other_data: Path, refused: Refused
 ) -> None:
     refused(
@@ -169,10 +169,10 @@ def test_going_on_with_data_of_another_tokenizer(
     )
 
 
-def test_going_on_with_other_text(
+def test_resuming_with_other_text(
     run: Path, source: Path, tiny_data: Path, refused: Refused
 ) -> None:
-    """The same tokenizer, but not the text that the run was in the middle of."""
+    """The same tokenizer, but not the text that the run was trained on."""
     with (source / "train.fr.txt").open("a") as text:
         text.write("Et voilà.\n")
     command = ["prepare", str(source), "more", "--tokenizer-from", str(tiny_data)]
@@ -185,18 +185,18 @@ def test_going_on_with_other_text(
     )
 
 
-def test_a_model_of_another_tokenizer_gives_the_rows_that_both_have(
+def test_init_from_another_tokenizer_copies_the_rows_in_common(
     tiny_run: Path, other_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """This is allowed: rows go by token, and what was found is told."""
+    """This is allowed: rows are matched by token, and their number is reported."""
     command = [*TRAIN, "--data", str(other_data), "--out", str(tmp_path / "new")]
     assert main([*command, "--init", str(tiny_run)]) == 0
     told = capsys.readouterr().err
     found = re.search(r"encoder\.embeddings\.tokens\.weight: (\d+) of 450 rows found", told)
-    assert 270 < int(found[1]) <= 400  # the special ids, the bytes, and pieces that both have
+    assert 270 < int(found[1]) <= 400  # the special ids, the bytes, and the pieces in common
 
 
-def test_a_data_set_with_a_tokenizer_that_is_not_its_own(
+def test_a_data_set_with_the_wrong_tokenizer(
     data: Path, tiny_data: Path, other_data: Path, refused: Refused
 ) -> None:
     shutil.rmtree(data / "tokenizer")
@@ -229,9 +229,7 @@ def test_a_missing_shard(data: Path, refused: Refused) -> None:
         refused(command, shard, "missing")
 
 
-def test_a_shard_that_was_cut_since_the_run_was_saved(
-    data: Path, run: Path, refused: Refused
-) -> None:
+def test_a_shard_truncated_after_the_run_was_saved(data: Path, run: Path, refused: Refused) -> None:
     shutil.rmtree(run / "checkpoints" / "step-12")
     shard = data / "train.en-fr-00000.tar"
     content = shard.read_bytes()
@@ -242,15 +240,15 @@ def test_a_shard_that_was_cut_since_the_run_was_saved(
     assert main(command) == 0
 
 
-def test_a_shard_that_is_cut_while_a_run_trains(
+def test_a_shard_truncated_during_training(
     data: Path,
     tiny_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The run ends with the shard's name, and goes on from its checkpoint once that is whole."""
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    """The run ends with the shard's name, and can be resumed once the shard is whole."""
+    monkeypatch.setattr(retry, "PAUSES", (0.0,))
     shard = data / "valid.en-00000.tar"
     content = shard.read_bytes()
     log = Trainer._log
@@ -283,8 +281,8 @@ def _evaluations(run: Path) -> list[dict[str, float]]:
 def test_a_damaged_block(
     data: Path, refused: Refused, n_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shard has its length, so that only reading finds it; a loader process tells it too."""
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    """The shard has its full length, so only reading finds the damage, in a loader process too."""
+    monkeypatch.setattr(retry, "PAUSES", (0.0,))
     for language in ("en", "fr"):
         shard = data / f"train.{language}-00000.tar"
         shard.write_bytes(b"\0" * shard.stat().st_size)
@@ -312,32 +310,30 @@ def test_a_damaged_model(run: Path, refused: Refused, name: str) -> None:
 # Run folders
 
 
-def test_a_folder_that_holds_a_run(run: Path, tiny_data: Path, refused: Refused) -> None:
+def test_out_holds_a_run(run: Path, tiny_data: Path, refused: Refused) -> None:
     refused([*TRAIN, "--data", tiny_data, "--out", run], "already holds a run", f"--resume {run}")
 
 
-def test_a_folder_that_holds_something_else(
-    tiny_data: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_out_holds_something_else(tiny_data: Path, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter-1.tex").write_text("Once")
     refused([*TRAIN, "--data", tiny_data, "--out", "thesis"], "thesis", "--out")
 
 
-def test_a_run_that_is_in_use(run: Path, tiny_data: Path, tmp_path: Path, refused: Refused) -> None:
+def test_a_run_in_use(run: Path, tiny_data: Path, tmp_path: Path, refused: Refused) -> None:
     shutil.rmtree(run / "checkpoints" / "step-12")
     holder = RunFolder.reopen(run)
     refused(["train", "--resume", run], run, "in use")
     refused([*TRAIN, "--data", tiny_data, "--out", run], "already holds a run")
     holder.close()
     fresh = RunFolder.create(tmp_path / "fresh", "", Plugins.discover())
-    (tmp_path / "fresh" / "config.toml").unlink()  # it has the lock, and nothing written yet
+    (tmp_path / "fresh" / "config.toml").unlink()  # locked, but nothing written yet
     (tmp_path / "fresh" / "environment.json").unlink()
     refused([*TRAIN, "--data", tiny_data, "--out", "fresh"], "fresh", "in use")
     fresh.close()
 
 
-def test_going_on_with_what_is_no_run(tmp_path: Path, refused: Refused) -> None:
+def test_resuming_what_is_not_a_run(tmp_path: Path, refused: Refused) -> None:
     refused(["train", "--resume", "nowhere"], "nowhere", "holds no run")
     refused(["train", "--objective", "mlm", "--resume", "auto"], "--out")
 
@@ -345,7 +341,7 @@ def test_going_on_with_what_is_no_run(tmp_path: Path, refused: Refused) -> None:
 def test_an_existing_data_set_is_never_written_to(
     source: Path, data: Path, refused: Refused
 ) -> None:
-    refused(["prepare", source, data], data, "a data set already")
+    refused(["prepare", source, data], data, "is already a data set")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_terminal_gets_no_binary_file(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     status, out, err = piped("embed", tiny_run, "--language=en", content=TEXT)
     assert (status, out) == (2, b"")
-    assert "nothing for a terminal" in err
+    assert "cannot be shown on a terminal" in err
     assert "> out.npy, or --json-lines" in err
     assert piped("embed", tiny_run, "--language=en", "--json-lines", content=TEXT)[0] == 0
 

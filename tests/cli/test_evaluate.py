@@ -1,4 +1,4 @@
-"""``xlm evaluate``: a table, or one JSON object."""
+"""``xlm evaluate``: a table or one JSON object."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_the_table_has_the_same_numbers(tiny_run: Path, capsys: pytest.CaptureFi
     }
 
 
-def test_a_run_means_its_best_model_and_another_can_be_named(
+def test_a_run_is_its_best_model_and_others_can_be_named(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     best, last = _evaluate(capsys, tiny_run), _evaluate(capsys, f"{tiny_run}@last")
     first = _evaluate(capsys, f"{tiny_run}@step-9")
     assert first != last
     assert _evaluate(capsys, f"{tiny_run}@valid_mlm_ppl") == best
-    # A copy without the best model falls back on the last one.
+    # A copy without a best model falls back to the last one.
     shutil.copytree(tiny_run / "checkpoints", tmp_path / "run" / "checkpoints")
     shutil.copy(tiny_run / "config.toml", tmp_path / "run")
     assert _evaluate(capsys, tmp_path / "run") == last
@@ -74,13 +74,13 @@ def test_another_split_and_other_data_of_the_same_tokenizer(
 def test_a_bundle_stands_alone(
     tiny_run: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A copied bundle needs data to be named, and batches as a run's defaults cut them."""
+    """A copied bundle needs --data, and is measured with the default batch sizes."""
     bundle = shutil.copytree(tiny_run / "checkpoints" / "step-12", tmp_path / "bundle")
     metrics = _evaluate(capsys, bundle, "--data", tiny_data)
     assert metrics.keys() == _evaluate(capsys, tiny_run).keys()
 
 
-def test_what_there_is_not(
+def test_missing_models_and_text(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, told in (

@@ -66,7 +66,7 @@ def test_progress_shows_on_a_terminal(
     clm_run: Path, piped: Piped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Console, "is_terminal", True)
-    assert "4 lines written" in piped("generate", clm_run, *SHORT, content=TEXT)[2]
+    assert "4 lines continued" in piped("generate", clm_run, *SHORT, content=TEXT)[2]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_progress_shows_on_a_terminal(
         ([], "--language with one of en, fr"),
         (["--language=en", "--number=2"], "--sample, or --beam 2"),
         (["--language=en", "--max-length=512"], "at most 511"),
-        (["--language=en", "--beam=2", "--sample"], "sample and beam = 2 exclude each other"),
+        (["--language=en", "--beam=2", "--sample"], "sample and beam = 2 are mutually exclusive"),
         (["--language=en", "--max-length=0"], "--max-length"),
     ],
 )
@@ -90,5 +90,5 @@ def test_what_is_refused(clm_run: Path, piped: Piped, arguments: list[str], told
 def test_a_model_that_does_not_write(tiny_run: Path, piped: Piped) -> None:
     status, out, err = piped("generate", tiny_run, "--language=en", "God")
     assert (status, out) == (2, b"")
-    assert "the model does not write: it was trained on mlm, tlm" in err
+    assert "the model does not generate text: it was trained on mlm, tlm" in err
     assert "--objective clm" in err

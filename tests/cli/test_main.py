@@ -52,7 +52,7 @@ def greet(install: Install) -> None:
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_the_table_of_commands_tells_the_truth(name: str) -> None:
+def test_the_table_of_commands_is_right(name: str) -> None:
     module, _, attribute = cli.COMMANDS[name][0].partition(":")
     command = getattr(importlib.import_module(f"xlm_plugins.cli.{module}"), attribute)
     assert isinstance(command, click.Command)
@@ -60,8 +60,8 @@ def test_the_table_of_commands_tells_the_truth(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["plugins"], ["plugins", "--json"], ["tokenizer", "encode"]])
-def test_a_reader_that_goes_ends_the_program_quietly(command: list[str], tiny_data: Path) -> None:
-    """As in `xlm plugins | head -1`: lines of rich's, of click's, and many from a stream."""
+def test_a_closed_pipe_ends_the_program_quietly(command: list[str], tiny_data: Path) -> None:
+    """As in `xlm plugins | head -1`: output by rich, by click, and streamed."""
     if command[0] == "tokenizer":
         command = [*command, str(tiny_data)]
     program = subprocess.Popen(
@@ -88,7 +88,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert __version__ in capsys.readouterr().out
 
 
-def test_an_unknown_command_is_answered_with_the_nearest(
+def test_the_error_for_an_unknown_command_suggests_another(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["trian"]) == 2
@@ -101,7 +101,7 @@ def test_clicks_own_usage_errors_have_the_same_status(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("greet")
-def test_what_a_command_leaves_in_its_buffer_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffered_output_is_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
     class NobodyReads(io.StringIO):
         def flush(self) -> None:
             raise BrokenPipeError
@@ -148,7 +148,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("greet")
-def test_a_fault_of_the_program_is_not_dressed_up() -> None:
+def test_bugs_are_not_caught() -> None:
     with pytest.raises(ZeroDivisionError):
         cli.main(["greet", "bug"])
     with pytest.raises(SystemExit, match="5"):
@@ -179,7 +179,7 @@ def test_a_plugin_whose_commands_fail_adds_none_and_breaks_nothing(
     assert cause in capsys.readouterr().err
 
 
-def test_of_two_plugins_with_one_command_the_first_keeps_it(
+def test_the_first_of_two_plugins_with_the_same_command_keeps_it(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install("xlm-greet", COMMAND)
@@ -193,7 +193,7 @@ def test_of_two_plugins_with_one_command_the_first_keeps_it(
     assert "xlm-greet 1.0 (greet) is broken" not in shown
 
 
-def test_a_command_of_a_disabled_plugin_is_answered_with_that(
+def test_the_error_for_a_command_of_a_disabled_plugin_says_so(
     install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install("xlm-greet", COMMAND)
@@ -204,7 +204,7 @@ def test_a_command_of_a_disabled_plugin_is_answered_with_that(
     assert "hint: remove it from XLM_DISABLE_PLUGINS" in told
 
 
-def test_strict_refuses_a_broken_plugin_and_lets_the_sound_be(
+def test_strict_refuses_broken_plugins_only(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install("xlm-greet", COMMAND)
@@ -223,7 +223,7 @@ def test_strict_refuses_a_broken_plugin_and_lets_the_sound_be(
     )
 
 
-def test_each_group_is_made_anew(install: Install) -> None:
+def test_each_group_is_built_anew(install: Install) -> None:
     install("xlm-greet", COMMAND)
     with_greet = cli.build_group(Plugins.discover())
     without = cli.build_group(Plugins(new_manager()))

@@ -1,9 +1,11 @@
-"""Flags made from options dataclasses, alone and in ``xlm train``."""
+"""Flags built from options dataclasses, alone and in ``xlm train``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from xlm_plugins import Component, OptionError, PluginError, RunError, option
 from xlm_plugins.cli import finetune as finetune_command
 from xlm_plugins.cli import train as train_command
-from xlm_plugins.cli.options import Section, SectionedCommand, all_given, given
+from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, given
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.registry import RESERVED_NAMES, Registry, with_origin
 
@@ -47,14 +49,13 @@ def plugins() -> Plugins:
 
 
 def run(plugins: Plugins, *arguments: str) -> dict[str, dict[str, Any]]:
-    """What `given` returns in a command that has one core section and a chosen layer's."""
+    """What `given` returns in a command with one core section and that of a selected layer."""
 
-    def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-        layers = all_given(arguments, "--layer")
-        chosen = [Section.of(plugins.get("layer", name), name) for name in layers]
-        return [Section("core", "Core", Keys), *chosen]
+    def select(first: click.Context) -> list[Section]:
+        name = first.params["layer"]
+        return [Section.of(first.obj.plugins.get("layer", name), name)] if name else []
 
-    @click.command(cls=SectionedCommand, sections=sections)
+    @click.command(cls=SectionedCommand, core=[Section("core", "Core", Keys)], select=select)
     @click.option("--layer")
     @click.pass_context
     def command(context: click.Context, layer: str | None) -> dict[str, dict[str, Any]]:
@@ -73,7 +74,7 @@ def test_a_component_selected_by_its_full_name_has_flags_of_that_name(plugins: P
     assert found == {name: {"n_keys": 7, "shared": False, "rate": 0.5}}
 
 
-def test_only_what_was_written_counts(plugins: Plugins) -> None:
+def test_only_flags_on_the_command_line_are_given(plugins: Plugins) -> None:
     assert run(plugins) == {}
     assert run(plugins, "--n-keys", "128") == {"core": {"n_keys": 128}}
 
@@ -105,24 +106,24 @@ def test_a_selected_plugin_brings_its_options(plugins: Plugins) -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "2.5", ""])
-def test_what_is_no_number_is_refused(plugins: Plugins, text: str) -> None:
+def test_a_value_that_is_not_a_number_is_refused(plugins: Plugins, text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a whole number"):
         run(plugins, "--n-keys", text)
 
 
-def test_an_option_of_an_unselected_plugin_says_whom_to_select(plugins: Plugins) -> None:
+def test_the_error_for_an_unselected_plugin_says_how_to_select_it(plugins: Plugins) -> None:
     with pytest.raises(OptionError, match="--layer pkm") as error:
         run(plugins, "--pkm.n-keys", "16")
     assert "layer 'pkm', which is not selected" in error.value.problem
 
 
-def test_an_option_of_a_task_says_which_command_has_it(plugins: Plugins) -> None:
+def test_the_error_for_an_option_of_a_task_names_the_command(plugins: Plugins) -> None:
     with pytest.raises(OptionError, match="xlm finetune classify"):
         run(plugins, "--classify.n-keys", "16")
 
 
 def test_an_option_of_a_plugin_that_the_command_cannot_use(plugins: Plugins) -> None:
-    with pytest.raises(OptionError, match=r"leave --bpe\.n-keys out"):
+    with pytest.raises(OptionError, match=r"remove --bpe\.n-keys"):
         run(plugins, "--bpe.n-keys", "16")
 
 
@@ -130,14 +131,14 @@ def test_an_option_of_a_plugin_that_the_command_cannot_use(plugins: Plugins) -> 
     ("flag", "meant"),
     [("--n-kyes", "--n-keys"), ("--pkm.n-kyes", "--pkm.n-keys"), ("--no-share", "--no-shared")],
 )
-def test_an_unknown_option_is_answered_with_the_nearest(
+def test_the_error_for_an_unknown_option_suggests_another(
     plugins: Plugins, flag: str, meant: str
 ) -> None:
     with pytest.raises(OptionError, match=f"did you mean .*{meant}"):
         run(plugins, "--layer", "pkm", flag, "16")
 
 
-def test_an_unknown_owner_is_no_crash(plugins: Plugins) -> None:
+def test_an_unknown_owner_is_an_error(plugins: Plugins) -> None:
     with pytest.raises(OptionError, match=r"no option --nobody\.x"):
         run(plugins, "--nobody.x", "16")
 
@@ -155,45 +156,88 @@ def test_help_has_a_heading_for_each_section(
     assert "tlm" not in shown
 
 
-def test_all_given_finds_both_spellings_and_stops_at_two_dashes() -> None:
-    arguments = ["--layer", "a", "--layer=b", "--layers", "c", "--", "--layer", "d"]
-    assert all_given(arguments, "--layer") == ["a", "b"]
-    assert all_given(["--layer"], "--layer") == []
+def test_the_first_parse_is_lenient_and_stops_at_two_dashes(plugins: Plugins) -> None:
+    seen: list[tuple[object, ...]] = []
 
+    def select(first: click.Context) -> list[Section]:
+        seen.append(
+            (first.params["layer"], given(first), first.params["rest"], asks_for_help(first))
+        )
+        first.meta["told"] = "later"
+        return []
 
-def sections_of_train(plugins: Plugins, *arguments: str) -> list[str]:
-    """Those of what is selected, which come after the core's."""
-    keys = [section.key for section in train_command.sections(plugins, arguments)]
-    core = [section.key for section in train_command.CORE]
-    assert keys[: len(core)] == core
-    assert set(core) <= set(RESERVED_NAMES)
-    return keys[len(core) :]
+    @click.command(cls=SectionedCommand, core=[Section("core", "Core", Keys)], select=select)
+    @click.argument("rest", nargs=2)
+    @click.option("--layer", multiple=True)
+    @click.pass_context
+    def command(context: click.Context, rest: tuple[str, str], layer: tuple[str, ...]) -> None:
+        assert rest == ("--layer", "d")
+        assert context.meta["told"] == "later"
 
-
-def sections_of_finetune(plugins: Plugins, *arguments: str) -> list[str]:
-    keys = [section.key for section in finetune_command.sections(plugins, arguments)]
-    return keys[len(finetune_command.CORE) :]
-
-
-def test_finetune_selects_by_argument_or_file(plugins: Plugins, tmp_path: Path) -> None:
-    assert sections_of_finetune(plugins, "classify", "--from", "x") == ["classify"]
-    assert sections_of_finetune(plugins, "--from", "x", "classify") == ["classify"]
-    assert sections_of_finetune(plugins, "--out=x", "xlm-classify/classify", "--epochs", "1") == [
-        "xlm-classify/classify"
+    arguments = ["--layer", "a", "--n-keys=x", "--layer=b", "--rate", "2", "--", "--layer", "d"]
+    with pytest.raises(click.BadParameter):
+        command.main(arguments, standalone_mode=False, obj=Obj(plugins))
+    arguments.remove("--n-keys=x")
+    command.main(arguments, standalone_mode=False, obj=Obj(plugins))
+    with pytest.raises(OptionError, match=r"no option --x\.y"):
+        command.main(["--layer", "a", "--x.y", "z"], standalone_mode=False, obj=Obj(plugins))
+    command.main(["--help", "--rate=x"], standalone_mode=False, obj=Obj(plugins))
+    assert seen == [
+        *[(("a", "b"), {"core": {"rate": 2.0}}, ("--layer", "d"), False)] * 2,
+        (("a",), {}, ("--x.y", "z"), False),
+        ((), {}, None, True),
     ]
-    assert sections_of_finetune(plugins, "--out", "classify") == []
+
+
+def selected(
+    capsys: pytest.CaptureFixture[str], plugins: Plugins, command: click.Command, *arguments: str
+) -> list[str]:
+    """The components whose options the help shows, below those of the core."""
+    with pytest.raises(SystemExit, match="0"):
+        command.main([*arguments, "--help"], obj=Obj(plugins))
+    shown = capsys.readouterr().out
+    return re.findall(r"^(\S+) \((?:objective|layer|task|tokenizer)\):$", shown, re.MULTILINE)
+
+
+Selected = Callable[..., list[str]]
+
+
+@pytest.fixture
+def of_train(plugins: Plugins, capsys: pytest.CaptureFixture[str]) -> Selected:
+    return partial(selected, capsys, plugins, train_command.train)
+
+
+@pytest.fixture
+def of_finetune(plugins: Plugins, capsys: pytest.CaptureFixture[str]) -> Selected:
+    return partial(selected, capsys, plugins, finetune_command.finetune)
+
+
+def test_names_of_the_cores_sections_are_reserved() -> None:
+    core = {section.key for section in (*train_command.CORE, *finetune_command.CORE)}
+    assert core <= set(RESERVED_NAMES)
+
+
+def test_finetune_selects_by_argument_or_file(of_finetune: Selected, tmp_path: Path) -> None:
+    assert of_finetune("classify", "--from", "x") == ["classify"]
+    assert of_finetune("--from", "x", "classify") == ["classify"]
+    assert of_finetune("--classify.rate", "2", "classify") == ["classify"]
+    assert of_finetune("--classify.rate=2", "classify") == ["classify"]
+    assert of_finetune("--help", "classify") == ["classify"]
+    full_name = "xlm-classify/classify"
+    assert of_finetune("--out=x", full_name, "--epochs", "1") == [full_name]
+    assert of_finetune("--out", "classify") == []
     path = tmp_path / "run.toml"
     path.write_text("[finetune]\nepochs = 2\n[classify]\n")
-    assert sections_of_finetune(plugins, "--config", str(path)) == ["classify"]
+    assert of_finetune("--config", str(path)) == ["classify"]
 
 
-def test_a_default_of_many_is_shown_as_it_is_written(plugins: Plugins) -> None:
+def test_a_default_of_many_is_shown_as_a_flag_value(plugins: Plugins) -> None:
     @dataclass(frozen=True)
     class Many:
         codes: tuple[str, ...] = option(("en", "fr"), "languages", comma=True)
         none: tuple[str, ...] = option((), "nothing")
 
-    @click.command(cls=SectionedCommand, sections=lambda *_: [Section("many", "Many", Many)])
+    @click.command(cls=SectionedCommand, core=[Section("many", "Many", Many)])
     def command() -> None:
         """Nothing."""
 
@@ -204,29 +248,27 @@ def test_a_default_of_many_is_shown_as_it_is_written(plugins: Plugins) -> None:
     assert "nothing\n" in f"{shown}\n"
 
 
-def test_train_selects_by_flag(plugins: Plugins) -> None:
+def test_train_selects_by_flag(of_train: Selected) -> None:
     arguments = ("--objective", "tlm:en-fr@0.5", "--layer=pkm:1,2+")
-    assert sections_of_train(plugins, *arguments) == ["tlm", "pkm"]
+    assert of_train(*arguments) == ["tlm", "pkm"]
 
 
-def test_train_selects_by_file_and_flags_win(plugins: Plugins, tmp_path: Path) -> None:
+def test_train_selects_by_file_and_flags_win(of_train: Selected, tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('[train]\nobjective = "tlm"\nlayer = ["pkm:2"]\n')
-    assert sections_of_train(plugins, "--config", str(path)) == ["tlm", "pkm"]
+    assert of_train("--config", str(path)) == ["tlm", "pkm"]
     other = ("--config", str(path), "--layer", "xlm-pkm/pkm")
-    assert sections_of_train(plugins, *other) == ["tlm", "xlm-pkm/pkm"]
+    assert of_train(*other) == ["tlm", "xlm-pkm/pkm"]
 
 
-def test_train_takes_the_settings_of_the_run_it_goes_on_with(
-    plugins: Plugins, tmp_path: Path
-) -> None:
+def test_train_selects_by_the_run_to_resume(of_train: Selected, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[train]\nobjective = ["tlm"]\n')
-    assert sections_of_train(plugins, "--resume", str(tmp_path)) == ["tlm"]
-    assert sections_of_train(plugins, "--resume", "auto") == []
-    with pytest.raises(RunError, match="it holds no run"):
-        sections_of_train(plugins, "--resume", str(tmp_path / "other"))
+    assert of_train("--resume", str(tmp_path)) == ["tlm"]
+    assert of_train("--resume", "auto") == []
+    with pytest.raises(RunError, match="holds no run"):
+        of_train("--resume", str(tmp_path / "other"))
 
 
-def test_train_refuses_an_unknown_objective_before_anything_else(plugins: Plugins) -> None:
+def test_train_refuses_an_unknown_objective_first(of_train: Selected) -> None:
     with pytest.raises(PluginError, match="did you mean tlm"):
-        sections_of_train(plugins, "--objective", "tlmm")
+        of_train("--objective", "tlmm")

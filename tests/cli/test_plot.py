@@ -1,4 +1,4 @@
-"""``xlm plot``: a picture of one run or of several."""
+"""``xlm plot``: the curves of one run or several."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def test_one_run(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_two_runs_are_told_apart(tiny_run: Path) -> None:
+def test_two_runs_are_distinguished(tiny_run: Path) -> None:
     other = _run("other", {"kind": "train", "step": 1, "objective": "mlm", "loss": 2.0})
     assert main(["plot", str(tiny_run), str(other), "--out", "pictures/both.svg"]) == 0
     assert b"<svg" in Path("pictures/both.svg").read_bytes()
 
 
-def test_a_run_without_any_line_yet_and_a_loss_that_is_not_finite() -> None:
+def test_a_run_without_metrics_and_a_non_finite_loss() -> None:
     assert main(["plot", str(_run("new")), "--out", "new.png"]) == 0
     lines = [{"kind": "train", "step": s, "objective": "mlm", "loss": "nan"} for s in (1, 2)]
     lines += [{"kind": "evaluation", "step": 2, "valid_mlm_ppl": "inf"}]
     assert main(["plot", str(_run("broken", *lines)), "--out", "broken.png"]) == 0
 
 
-def test_the_curves_are_those_of_the_metrics() -> None:
+def test_curves_match_the_metrics() -> None:
     run = _run(
         "run",
         {"kind": "evaluation", "step": 0, "valid_en_mlm_ppl": 90.0, "valid_en_mlm_acc": 1.0},
@@ -59,7 +59,7 @@ def test_the_curves_are_those_of_the_metrics() -> None:
         },
     )
     assert _panels(run) == {
-        # Smoothed: four fifths of what was before, one fifth of the new line.
+        # Smoothed: four fifths of the previous value, one fifth of the new one.
         "training loss": {
             "mlm": [(1, pytest.approx(4.0)), (2, pytest.approx(3.6))],
             "tlm": [(1, pytest.approx(3.0))],
@@ -69,7 +69,7 @@ def test_the_curves_are_those_of_the_metrics() -> None:
     }
 
 
-def test_a_task_has_its_own_measures_and_no_empty_panel(toy_run: Path) -> None:
+def test_a_task_has_panels_of_its_metrics_only(toy_run: Path) -> None:
     measured = {
         "valid_en_classify_acc": 80.0,
         "valid_classify_acc": 70.0,
@@ -92,7 +92,7 @@ def test_a_task_has_its_own_measures_and_no_empty_panel(toy_run: Path) -> None:
     assert "perplexity" not in drawn
 
 
-def test_of_translations_the_score_is_drawn() -> None:
+def test_translation_scores_are_plotted() -> None:
     line = {"valid_en-fr_mt_ppl": 9.0, "valid_en-fr_mt_bleu": 20.0, "valid_en-fr_mt_copies": 1.0}
     assert _panels(_run("run", {"kind": "evaluation", "step": 4, **line})) == {
         "validation perplexity": {"en-fr_mt": [(4, 9.0)]},
@@ -108,7 +108,7 @@ def test_of_translations_the_score_is_drawn() -> None:
         (["run", "--out", "curves.xyz"], ".png, .pdf, .svg"),
     ],
 )
-def test_what_cannot_be_drawn(
+def test_what_cannot_be_plotted(
     capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
 ) -> None:
     _run("run", {"kind": "train", "step": 1, "objective": "mlm", "loss": 2.0})

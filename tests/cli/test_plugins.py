@@ -1,4 +1,4 @@
-"""``xlm plugins``: everything that is installed, whole, in a pipe as in a terminal."""
+"""``xlm plugins``: everything that is installed, in full, in a pipe as on a terminal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def installed(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_table_with_nothing_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_not_truncated(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (wide,) = [line for line in lines if "xlm-wide" in line]
@@ -58,7 +58,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (rows["wide"]["state"], rows["wide"]["cause"], rows["wide"]["remedy"]) == ("ok", "", "")
 
 
-def test_two_of_one_name_are_both_in_conflict(
+def test_two_of_the_same_name_are_both_in_conflict(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install("xlm-wide", SOURCE)
@@ -71,7 +71,7 @@ def test_two_of_one_name_are_both_in_conflict(
         assert "xlm-wide/wide or xlm-wider/wide" in rows[own]["remedy"]
 
 
-def test_a_disabled_name_that_is_no_plugins_is_noted(
+def test_a_disabled_name_that_is_not_a_plugin_is_noted(
     install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install("xlm-wide", SOURCE)
@@ -80,7 +80,7 @@ def test_a_disabled_name_that_is_no_plugins_is_noted(
     printed = capsys.readouterr()
     rows = {row["distribution"]: row for row in json.loads(printed.out)}
     assert rows["xlm-wide"]["state"] == "disabled"
-    assert printed.err == "note: XLM_DISABLE_PLUGINS names xlm-wdie, and no plugin is called so\n"
+    assert printed.err == "note: XLM_DISABLE_PLUGINS names xlm-wdie, which is not a plugin\n"
 
 
 def test_the_group_has_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +101,7 @@ def xlm_step_end(step):
 """
 
 
-def test_a_plugin_without_components_is_known_by_its_hooks(
+def test_a_plugin_without_components_is_listed_with_its_hooks(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install("xlm-watch", WATCH)

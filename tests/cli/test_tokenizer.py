@@ -43,7 +43,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch, content: bytes, *arguments: str) -> in
     return main(["tokenizer", *arguments])
 
 
-def test_text_goes_through_ids_and_back(
+def test_text_to_ids_and_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = ["the cat", "", "a naïve dög 🐢", "the mat"] * 700  # several batches
@@ -58,7 +58,7 @@ def test_text_goes_through_ids_and_back(
 def test_pieces_spell_the_text(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The last line has no end; U+2028 does not end one.
+    # The last line has no line end; U+2028 is not one.
     content = "the cat\na\u2028dog".encode()
     assert pipe(monkeypatch, content, "encode", str(folder)) == 0
     out = capsys.readouterr().out.split("\n")
@@ -88,7 +88,7 @@ def test_several_files_and_archives_are_read(text: Path, tmp_path: Path) -> None
     assert main([*arguments, "--vocab-size", "310"]) == 0
 
 
-def test_a_source_gives_its_training_text_only(
+def test_only_the_training_text_of_a_source_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "source"
@@ -109,7 +109,7 @@ def told(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> None:
         assert word in captured.err
 
 
-def test_too_large_a_vocabulary_is_told_and_nothing_left(
+def test_too_large_a_vocabulary_is_an_error_and_leaves_nothing(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "deep" / "out"
@@ -122,11 +122,11 @@ def test_a_folder_in_use_is_left_alone(
     folder: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    told(capsys, main(["tokenizer", "train", str(text), "--out", str(folder)]), "already there")
+    told(capsys, main(["tokenizer", "train", str(text), "--out", str(folder)]), "already exists")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_bad_input_is_told_by_name(
+def test_errors_name_the_bad_input(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

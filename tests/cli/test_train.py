@@ -1,4 +1,4 @@
-"""``xlm train``: what it prints, where it writes, and how a run is repeated and gone on with."""
+"""``xlm train``: what it prints, where it writes, and how a run is repeated and resumed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _losses(run: Path) -> list[tuple[Any, ...]]:
     return [(m["step"], m["languages"], m["loss"]) for m in lines if m["kind"] == "train"]
 
 
-def test_standard_output_has_the_run_and_standard_error_the_rest(
+def test_standard_output_has_only_the_run(
     tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "--objective", "mlm", "--objective=tlm:en-fr@0.5", *PKM, *SHORT]
@@ -38,7 +38,7 @@ def test_standard_output_has_the_run_and_standard_error_the_rest(
     out, err = capsys.readouterr()
     assert out == "runs/mlm-tlm-pkm-1\n"
     assert Path(out.strip(), "plots", "curves.png").is_file()
-    assert f"data: {tiny_data} (en, fr; 400 tokens in the vocabulary)" in err
+    assert f"data: {tiny_data} (en, fr; vocabulary of 400 tokens)" in err
     assert "objectives: mlm:en,fr, tlm:en-fr; layers: pkm at enc.1" in err
     n_parameters = int(re.search(r"parameters: ([\d,]+)", err)[1].replace(",", ""))
     assert 10_000 < n_parameters < 100_000
@@ -46,7 +46,7 @@ def test_standard_output_has_the_run_and_standard_error_the_rest(
     assert re.search(r"evaluation at step 3: perplexity valid_en_mlm \d", err)
 
 
-def test_a_finished_run_is_one_though_its_curves_cannot_be_drawn(
+def test_a_run_is_finished_even_if_its_curves_cannot_be_plotted(
     tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from matplotlib.figure import Figure
@@ -61,15 +61,13 @@ def test_a_finished_run_is_one_though_its_curves_cannot_be_drawn(
     out, err = capsys.readouterr()
     assert out == "run\n"
     assert "could not be drawn: [Errno 28] No space left on device; " in err
-    assert "once it is mended: xlm plot run\n" in err
+    assert "to draw them later: xlm plot run\n" in err
     assert list(Path("run", "plots").iterdir()) == []
     assert main(["plot", "run"]) == 2
     assert "No space left" in capsys.readouterr().err
 
 
-def test_every_run_gets_a_name_of_its_own(
-    tiny_data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_run_gets_its_own_name(tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", "--objective", "clm:en", *SHORT, "--steps=1", "--data", str(tiny_data)]
     names = []
     for _ in range(2):
@@ -78,10 +76,10 @@ def test_every_run_gets_a_name_of_its_own(
     assert names == ["runs/clm-1\n", "runs/clm-2\n"]
 
 
-def test_without_data_the_embedded_corpus_is_taken(
+def test_the_embedded_corpus_is_the_default_data(
     tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`xlm train --objective tlm --layer pkm` and nothing else but a size."""
+    """`xlm train --objective tlm --layer pkm`, but for a smaller size."""
     monkeypatch.setattr(setup, "embedded_data_set", lambda plugins: tiny_data)
     assert main(["train", "--objective", "tlm", *PKM, *SHORT]) == 0
     assert "objectives: tlm:en-fr,fr-en" in capsys.readouterr().err
@@ -99,7 +97,7 @@ def test_the_written_settings_repeat_the_run(tiny_data: Path) -> None:
     assert _losses(Path("x")) != _losses(Path("first"))
 
 
-def test_resuming_goes_on_with_the_runs_own_settings(
+def test_resuming_uses_the_settings_of_the_run(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -108,11 +106,11 @@ def test_resuming_goes_on_with_the_runs_own_settings(
     assert main(["train", "--resume", str(run)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{run}\n"
-    assert f"going on with {run / 'checkpoints' / 'step-11'} after 11 steps" in err
+    assert f"resuming from {run / 'checkpoints' / 'step-11'} after 11 steps" in err
     assert _losses(run) == _losses(tiny_run)
 
 
-def test_a_finished_run_resumed_is_left_as_it_is(
+def test_resuming_a_finished_run_changes_nothing(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -121,7 +119,7 @@ def test_a_finished_run_resumed_is_left_as_it_is(
     assert (run / "metrics.jsonl").read_bytes() == (tiny_run / "metrics.jsonl").read_bytes()
 
 
-def test_a_run_can_be_made_longer(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_extended(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     assert main(["train", "--resume", str(run), "--steps", "15", "--schedule", "constant"]) == 0
@@ -129,7 +127,7 @@ def test_a_run_can_be_made_longer(tiny_run: Path, tmp_path: Path) -> None:
     assert _losses(run)[-1][0] == 15
 
 
-def test_auto_starts_and_goes_on_with_the_same_command(
+def test_auto_starts_and_resumes_with_the_same_command(
     tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "--objective", "mlm:en", *SHORT, "--data", str(tiny_data)]
@@ -143,7 +141,7 @@ def test_auto_starts_and_goes_on_with_the_same_command(
     assert _losses(Path("run")) == whole
 
 
-def test_a_damaged_checkpoint_is_told_and_passed_over(
+def test_a_damaged_checkpoint_is_reported_and_skipped(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -153,12 +151,12 @@ def test_a_damaged_checkpoint_is_told_and_passed_over(
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert main(["train", "--resume", str(run)]) == 0
     told = capsys.readouterr().err
-    assert "passing over the damaged checkpoint step-11" in told
+    assert "skipping the damaged checkpoint step-11" in told
     assert "after 10 steps" in told
     assert _losses(run) == _losses(tiny_run)
 
 
-def test_only_what_matches_a_pattern_is_trained(
+def test_only_parameters_that_match_a_pattern_are_trained(
     tiny_data: Path, tmp_path: Path, tiny_run: Path
 ) -> None:
     from safetensors.torch import load_file

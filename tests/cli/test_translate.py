@@ -20,7 +20,7 @@ from xlm_plugins.cli.pipes import input_lines
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.saved_tokenizers import save_tokenizer
-from xlm_plugins.inference.translate import BATCH_TOKENS
+from xlm_plugins.inference.common import BATCH_TOKENS
 from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
 from xlm_plugins.model.weights import named_weights, save_tensors
@@ -185,7 +185,7 @@ def test_long_lines_are_cut_and_counted_or_refused(
         (["--from=en", "--to=fr"], "from en to fr\n  expected: a direction that it was trained "),
         (["--beam=6"], "a beam of 6 is more than the model's vocabulary can fill"),
         (["--n-best=2"], "a beam of 1 does not find 2 translations"),
-        (["--beam=2", "--sample"], "sample and beam = 2 exclude each other"),
+        (["--beam=2", "--sample"], "sample and beam = 2 are mutually exclusive"),
         (["--beam=0"], "generation.beam = 0"),
         (["--temprature=1"], "did you mean --temperature?"),
         (["--n-best=0"], "--n-best"),

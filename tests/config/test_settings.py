@@ -1,4 +1,4 @@
-"""A run's settings: what TOML and flags give together, and what is refused."""
+"""Settings of a run: TOML and flags merged, and what is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plugins() -> Plugins:
 TLM: dict[str, Any] = {"train": {"objective": ["tlm"]}}
 
 
-def test_flags_win_over_toml_and_toml_over_defaults(plugins: Plugins) -> None:
+def test_flags_override_toml_and_toml_overrides_defaults(plugins: Plugins) -> None:
     config = TLM | {"optimizer": {"lr": 0.1, "warmup": 3}, "tlm": {"mask-prob": 0.3}}
     flags = {"optimizer": {"lr": 0.2}, "tlm": {"keep_share": 0.2}}
     settings = resolve(config, flags, plugins)
@@ -44,7 +44,7 @@ def test_flags_win_over_toml_and_toml_over_defaults(plugins: Plugins) -> None:
     assert settings.components == {"tlm": MaskingOptions(mask_prob=0.3, keep_share=0.2)}
 
 
-def test_both_spellings_of_a_name_are_one(plugins: Plugins) -> None:
+def test_dashes_and_underscores_are_equivalent(plugins: Plugins) -> None:
     config = TLM | {"train": {"objective": "tlm", "batch-tokens": 64}}
     assert resolve(config, {"train": {"batch_tokens": 32}}, plugins).train.batch_tokens == 32
     assert resolve(config, {}, plugins).train.batch_tokens == 64
@@ -68,7 +68,7 @@ def test_the_written_file_repeats_the_run(plugins: Plugins, tmp_path: Path) -> N
     assert resolve(read_toml(path), {}, plugins) == settings
 
 
-def test_where_one_run_went_and_came_from_is_not_repeated(plugins: Plugins) -> None:
+def test_out_and_resume_are_not_written(plugins: Plugins) -> None:
     flags = {"train": {"objective": ("tlm",), "out": "a", "resume": "auto", "data": "d"}}
     settings = resolve({}, flags, plugins)
     assert (settings.train.out, settings.train.resume) == ("a", "auto")
@@ -92,11 +92,11 @@ def test_defaults_need_no_plugins() -> None:
     [
         ({}, "no objective is selected"),
         (TLM | {"pkm": {"mask-prob": 0.1}}, "--layer pkm"),
-        (TLM | {"nobody": {}}, "belongs to nothing"),
+        (TLM | {"nobody": {}}, "unknown section [nobody]"),
         (TLM | {"tlm": {"mask-prop": 0.1}}, "did you mean 'mask-prob'"),
         (TLM | {"tlm": {"mask-prob": 2.0}}, "at most 1.0"),
         (TLM | {"model": {"lr": 1.0}}, "model has no option 'lr'"),
-        ({"objective": "tlm"}, "outside of any section"),
+        ({"objective": "tlm"}, "outside any section"),
         ({"train": {"objective": ["tlm:"]}}, "cannot be read"),
     ],
 )
@@ -113,14 +113,14 @@ def test_a_plugin_named_as_a_core_section_needs_its_full_name(plugins: Plugins) 
     assert list(resolve(full, {}, plugins).components) == ["xlm-objective-train/train"]
 
 
-def test_an_objective_and_a_layer_of_one_name_need_a_full_name(plugins: Plugins) -> None:
+def test_an_objective_and_a_layer_of_the_same_name_need_a_full_name(plugins: Plugins) -> None:
     with pytest.raises(PluginError, match="--layer xlm-layer-both/both"):
         resolve({"train": {"objective": ["both"], "layer": ["both"]}}, {}, plugins)
     full = {"train": {"objective": ["both"], "layer": ["xlm-layer-both/both"]}}
     assert set(resolve(full, {}, plugins).components) == {"both", "xlm-layer-both/both"}
 
 
-def test_one_objective_twice_has_one_section(plugins: Plugins) -> None:
+def test_an_objective_selected_twice_has_one_section(plugins: Plugins) -> None:
     config = {"train": {"objective": ["tlm:en-fr", "tlm:fr-en@0.5"]}}
     assert list(resolve(config, {}, plugins).components) == ["tlm"]
 
@@ -133,7 +133,7 @@ def test_one_objective_twice_has_one_section(plugins: Plugins) -> None:
         (None, "No such file"),
     ],
 )
-def test_a_bad_file_is_named_with_its_line(
+def test_errors_name_the_file_and_the_line(
     tmp_path: Path, content: bytes | None, said: str
 ) -> None:
     path = tmp_path / "run.toml"

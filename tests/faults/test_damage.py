@@ -47,7 +47,7 @@ def test_a_damaged_checkpoint_is_passed_over(
         log = run.with_suffix(".log")
         assert start(["train", f"--resume={run}"], log) == [0], log.read_text()
         told = log.read_text()
-        assert "passing over the damaged checkpoint step-12" in told
+        assert "skipping the damaged checkpoint step-12" in told
         assert name.name in told
         assert "after 11 steps" in told
         assert metrics_of(run) == metrics_of(tiny_run)

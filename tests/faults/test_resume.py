@@ -32,7 +32,7 @@ TRANSLATION = (
     "--log-every 4 "
 )
 ACROSS = "--dropout 0 --eps 1e-6 --log-every 1 "
-"""With these, another number of ranks changes nothing but rounding (DESIGN 4)."""
+"""With these, another number of ranks changes nothing but rounding (docs/reliability.md)."""
 NO_BATCHNORM = "--pkm.no-query-batchnorm "
 
 Kill = tuple[int, int]
@@ -83,7 +83,7 @@ def killed(start: Start, tiny_data: Path, tmp_path: Path, faults: Any) -> Run:
             statuses = start(command, log, ranks=n_ranks, kill=moment)
             assert statuses == [-9 if moment else 0] * n_ranks, (moment, log.read_text())
         told = log.read_text()
-        assert told.count("going on with") >= len(moments) / 2, told
+        assert told.count("resuming from") >= len(moments) / 2, told
         return out
 
     return killed

@@ -1,1 +1,1 @@
-"""What several test files share beyond fixtures; pytest finds it by its setting `pythonpath`."""
+"""Code that several test files import; pytest finds it by its setting `pythonpath`."""

@@ -1,7 +1,4 @@
-"""A server of a folder on this machine that fails when it is told to.
-
-Two test files load this one, as tests do not import each other.
-"""
+"""A local HTTP server of a folder that fails on request."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from pathlib import Path
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder; for each file it may do something else, so many times.
+    """Serves a folder, except for the actions that are set for a file's next requests.
 
-    ``actions["0.tar"] = ["503", "drop"]``: the first two requests, and then it serves.  After
-    ``shards_left`` more shards it has none any more.
+    ``actions["0.tar"] = ["503", "drop"]``: what happens to the first two requests; all others
+    are served.  After ``shards_left`` more shards, every request for one fails.
     """
 
     daemon_threads = True
@@ -42,7 +39,7 @@ class Server(http.server.ThreadingHTTPServer):
         return actions.pop(0) if actions else "serve"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gives up is no news."""
+        """Clients that give up are expected."""
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -73,12 +70,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, *arguments: object) -> None:
-        """Not on the tests' output."""
+        """Log nothing."""
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
-    """While entered, a folder is served."""
+    """Serve a folder while the context is entered."""
     with Server(folder) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -1,8 +1,8 @@
 """A process of the engine tests: ``python engine_worker.py OUT SCENARIO...``.
 
-DeepSpeed is tested in processes of its own, started as a launcher would; each scenario adds to
-what rank 0 writes to OUT (JSON).  The stand-in model and batches serve the torch engine's tests,
-too, which load this file.
+DeepSpeed is tested in separate processes, started as a launcher would start them; each scenario
+adds to the JSON that rank 0 writes to OUT.  The tests of the torch engine import the stand-in
+model and batches from here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ N_SLOTS = 101  # two ranks' partitions then meet in the middle of a row
 
 
 class Memory(Layer):
-    """A layer with a group of its own, as product keys have for their values."""
+    """A layer with its own parameter group, as product keys have for their values."""
 
     def __init__(self) -> None:
         super().__init__(None, DIM)
@@ -77,10 +77,10 @@ class TinyModel(nn.Module):
 
 
 class Slots(Layer):
-    """A memory of which a token reads two rows, so that an update touches some of them.
+    """A memory of which each token reads two rows, so that an update touches only some rows.
 
-    :param touched_rows: whether the others are left as they are.
-    :param shared: whose table it reads; its own if None.
+    :param touched_rows: whether the other rows are left alone.
+    :param shared: the memory whose table it reads; None for its own table.
     """
 
     def __init__(self, touched_rows: bool, shared: Slots | None = None) -> None:
@@ -96,9 +96,9 @@ class Slots(Layer):
         return self._gate(x) * (weights.unsqueeze(-1) * self.values[slots]).sum(1)
 
     def _gate(self, x: Tensor) -> Tensor:
-        """Closed in places, so that rows with a gradient have zeros in it, too.
+        """Zero in places, so that the gradients of touched rows contain zeros, too.
 
-        Never in all of what a partition holds of a row that is cut.
+        Where ZeRO cuts a row, neither part of it is ever all zeros.
         """
         gate = torch.ones_like(x)
         gate[:, 1:4:2] = (x[:, 1:4:2] > 0).to(gate.dtype)
@@ -123,7 +123,7 @@ class SlotsModel(TinyModel):
 
 
 class Words(Objective):
-    """Predicts a token by the tied output."""
+    """Predicts tokens with the tied output."""
 
     name = "words"
 
@@ -145,7 +145,7 @@ class Words(Objective):
 
 
 class Classes(Words):
-    """Uses the head, and neither the output's bias nor anything of its own in `Words`."""
+    """Uses the head, and leaves the output's bias without a gradient."""
 
     name = "classes"
 
@@ -154,7 +154,7 @@ class Classes(Words):
 
 
 class Broken(Words):
-    """A loss that is not finite."""
+    """Has a loss that is not finite."""
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
         loss, n_targets, n_correct = super().loss(model, batch)
@@ -198,7 +198,7 @@ def train(
     accumulation: int = 1,
     kinds: tuple[type[Words], ...] = (Words,),
 ) -> list[list[float]]:
-    """Updates on the global batches ``first..``; loss, norm and skipped of each."""
+    """Updates on the global batches from ``first`` on; returns loss, norm and skipped of each."""
     history = []
     n_parts = engine.world_size * accumulation
     for update in range(first, first + n_updates):
@@ -220,7 +220,7 @@ def digest(engine: Engine) -> dict[str, list[float]]:
 
 
 def through_files(state: TrainingState, world: World, where: Path) -> TrainingState:
-    """Rank 0 writes, all read, as a run that ends and is resumed does."""
+    """The state as a resumed run reads it: rank 0 writes it, all ranks read it."""
     if world.rank == 0:
         write_folder(where, lambda folder: save_training_state(folder, state))
     if world.world_size > 1:
@@ -229,7 +229,7 @@ def through_files(state: TrainingState, world: World, where: Path) -> TrainingSt
 
 
 def scenario_history(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
-    """Alternating objectives, an evaluation in between, then the weights."""
+    """Alternating objectives with an evaluation in between, then the weights."""
     accumulation = 4 // world.world_size
     engine = engine_of(world, **train_options)
     history = train(engine, 3, accumulation=accumulation, kinds=(Words, Classes))
@@ -259,7 +259,7 @@ def scenario_resume(world: World, where: Path, **train_options: Any) -> dict[str
 
 
 def scenario_from_torch(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
-    """Go on from a checkpoint that the torch engine wrote (WHERE/torch)."""
+    """Resume from a checkpoint that the torch engine wrote (WHERE/torch)."""
     engine = engine_of(world, load_training_state(where / "torch"), **train_options)
     history = train(engine, 5, 5, kinds=(Words, Classes))
     through_files(engine.state(), world, where / "deepspeed")
@@ -267,7 +267,7 @@ def scenario_from_torch(world: World, where: Path, **train_options: Any) -> dict
 
 
 def scenario_skip(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
-    """A gradient that is not finite changes nothing; what follows is as if it never was."""
+    """A gradient that is not finite changes nothing, now or in later updates."""
     engine = engine_of(world, **train_options)
     train(engine, 2)
     before = digest(engine)
@@ -286,9 +286,9 @@ def scenario_train_only(world: World, where: Path, **train_options: Any) -> dict
 def scenario_touched(
     world: World, where: Path, touched_rows: bool = True, **train_options: Any
 ) -> dict[str, Any]:
-    """Memories with one table: ten updates, all that they leave, and the last five resumed.
+    """Memories that share a table: ten updates, their results, and the last five resumed.
 
-    In two parts whatever the world, since bf16 rounds what is summed within a part.
+    Batches come in two parts at any world size, since bf16 rounds the sum within a part.
     """
     how = {"accumulation": 2 // world.world_size, "kinds": (Words, Classes)}
     engine = engine_of(world, model=SlotsModel(touched_rows), **train_options)
@@ -317,19 +317,19 @@ def scenario_touched_bf16(world: World, where: Path, **train_options: Any) -> di
     return scenario_touched(world, where, precision="bf16", **train_options)
 
 
-def scenario_agree(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
+def scenario_reductions(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
     engine = engine_of(world, **train_options)
     values = torch.tensor([1.5, 2.0 + engine.rank], dtype=torch.float64)
     return {
         "sum": engine.sum(values).tolist(),
         "kept": values.tolist(),
         "integers": engine.sum(torch.tensor(2**40 + 1)).tolist(),
-        "agree": engine.agree(float(engine.rank)),
+        "max": engine.max_over_ranks(float(engine.rank)),
     }
 
 
 def scenario_buffers(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
-    """Running statistics of one's own data, which each rank has, become those of rank 0."""
+    """Running statistics, which differ between ranks, become those of rank 0."""
     engine = engine_of(world, **train_options)
     engine.model.centre.fill_(0.5 + world.rank)
     train(engine, 1)
@@ -341,7 +341,7 @@ def scenario_bf16(world: World, where: Path, **train_options: Any) -> dict[str, 
 
 
 def scenario_json(world: World, where: Path, **train_options: Any) -> dict[str, Any]:
-    """A JSON that adds is taken; DeepSpeed itself accepts the result."""
+    """A JSON file adds settings, and DeepSpeed accepts the result."""
     path = where / "added.json"
     path.write_text('{"zero_optimization": {"reduce_bucket_size": 1000}}')
     engine = engine_of(world, deepspeed_config=str(path), **train_options)
@@ -373,7 +373,7 @@ def main() -> None:
     for index, text in enumerate(scenarios):
         name, _, stage = text.partition("@")
         with tempfile.TemporaryDirectory() as folder:
-            # what one scenario writes, all ranks read
+            # all ranks read what rank 0 writes
             where = Path(out).parent if world.world_size > 1 else Path(folder)
             where = Path(out).parent if name == "from_torch" else where / str(index)
             where.mkdir(parents=True, exist_ok=True)

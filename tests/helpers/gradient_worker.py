@@ -1,9 +1,9 @@
 """A process of the gradient tests: ``python gradient_worker.py OUT RUN...``.
 
-A RUN such as ``mlm+bt/2/1`` is ten updates of alternating objectives, accumulation and ZeRO stage
-(``mlm+bt/2/torch``: the torch engine).  Processes are slow to start, so a few of them, started as
-a launcher would, go through all runs one after the other.  The test loads this file for its
-batches and models, and makes the same updates in plain torch.
+A RUN such as ``mlm+bt/2/1`` names the objectives that alternate for ten updates, the gradient
+accumulation and the ZeRO stage (``mlm+bt/2/torch``: the torch engine).  Processes are slow to
+start, so a few of them, started as a launcher would start them, go through all runs.  The test
+imports batches and models from here and makes the same updates in plain torch.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.data.batches.schedule import Update
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
 from xlm_plugins.runs.folder import RunFolder
+from xlm_plugins.training.best_models import Validation
 from xlm_plugins.training.distributed.process_group import World, finish, start
 from xlm_plugins.training.distributed.signals import StopRequest
 from xlm_plugins.training.distributed.watchdog import Watchdog
 from xlm_plugins.training.engines.create import create_engine
 from xlm_plugins.training.engines.engine import Engine, StepReport
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run_hooks import RunHooks
-from xlm_plugins.training.trainer import Course, Trainer, TrainerState
+from xlm_plugins.training.run_record import RunRecord
+from xlm_plugins.training.trainer import Trainer, TrainerState, TrainingPlan
 
 N_UPDATES, LANES = 10, 16
 STEPS = {
@@ -93,7 +94,7 @@ class Case(Dataset[list[Batch]]):
 
 
 def lane_batch(objective: Objective, update: Update, lane: int) -> Batch:
-    """Two samples of 1 to 9 tokens: lanes differ in size, and in some nothing is masked."""
+    """Two samples of 1 to 9 tokens: lanes differ in size, and some have nothing masked."""
     rng = np.random.default_rng((update.index, lane))
     lengths = rng.integers(1, 10, 2)
     lengths[lane % 2] += objective.layout(update.step) is Layout.STREAM  # one to predict at least
@@ -106,7 +107,7 @@ def lane_batch(objective: Objective, update: Update, lane: int) -> Batch:
 
 
 def sources(batch: Batch) -> list[str]:
-    """What each sample of a batch is predicted from, as a line of text."""
+    """The source of each sample of a batch, as a line of text."""
     if batch.source is None:
         return []
     rows = zip(batch.source.offsets[:-1].tolist(), batch.source.offsets[1:].tolist(), strict=True)
@@ -115,7 +116,7 @@ def sources(batch: Batch) -> list[str]:
 
 
 class Watched:
-    """Notes what passes through an engine."""
+    """Records what passes through an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.norms: list[float] = []
@@ -143,7 +144,7 @@ class NoEvaluation:
 
 
 def trained(world: World, text: str) -> dict[str, Any]:
-    """What a run gives: the gradient's norm of each update, all sources, and the weights."""
+    """A run's results: the gradient norm of each update, all sources, and the weights."""
     name, accumulation, stage = text.split("/")
     case = Case(name, world.rank, world.world_size, int(accumulation))
     chosen = {"engine": "torch"} if stage == "torch" else {"zero_stage": int(stage)}
@@ -154,16 +155,16 @@ def trained(world: World, text: str) -> dict[str, Any]:
     engine = create_engine(case.model(), ADAM, options, world)
     assert engine.can_generate is (stage != "3")
     watched = Watched(engine)
-    course = Course(
-        case.description, Path(), case.objectives, case.update, case, NoEvaluation(), (), False
-    )
-    report = Report(Console(stderr=True, quiet=True))
-    trainer = Trainer(options, ADAM, course, engine, report, TrainerState("made up"))
+    plan = TrainingPlan(
+        case.description, Path(), case.objectives, case.update, case, NoEvaluation(),
+        Validation(()), evaluates_untrained=False,
+    )  # fmt: skip
     folder = RunFolder(Path())  # of a rank that writes nothing
     assert not folder.writing
-    hooks, watch = RunHooks(Plugins.discover(), folder, report), Watchdog(world, 10.0)
-    reason = trainer.run(folder, StopRequest(), hooks, watch)
-    assert reason == "done"
+    record = RunRecord(folder, Plugins.discover(), Report(Console(stderr=True, quiet=True)))
+    state, stop, watchdog = TrainerState("made up"), StopRequest(), Watchdog(world, 10.0)
+    trainer = Trainer(options, ADAM, plan, engine, state, record, stop, watchdog)
+    assert trainer.run() == "done"
     told = sorted(line for lines in engine.gather(watched.sources) for line in lines)
     return {"norms": watched.norms, "sources": told, "weights": engine.weights()}
 

@@ -17,7 +17,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 
 
 def random_model(kind: str, n_ids: int, **shape: Any) -> Any:
-    """A model of transformers whose weights, biases and norms are all far from their start."""
+    """A Hugging Face model whose weights, biases and norms are all far from their defaults."""
     import transformers
 
     torch.manual_seed(3)
@@ -39,7 +39,7 @@ def random_model(kind: str, n_ids: int, **shape: Any) -> Any:
 
 
 def xlm_r_pieces() -> bytes:
-    """A SentencePiece model as XLM-R's was trained: `<unk> <s> </s>`, then the pieces."""
+    """A SentencePiece model laid out as XLM-R's: `<unk> <s> </s>`, then the pieces."""
     texts = embedded_sentences("train", "en")[:400] + embedded_sentences("train", "fr")[:400]
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -49,7 +49,7 @@ def xlm_r_pieces() -> bytes:
 
 
 def imported(folder: Path) -> LoadedModel:
-    """A folder's model, as `xlm import hf` makes it."""
+    """The model in a folder, imported with `xlm import hf`."""
     out = folder.with_name(f"{folder.name}-bundle")
     assert main(["import", "hf", str(folder), str(out)]) == 0
     return load(out)

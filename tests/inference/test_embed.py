@@ -86,7 +86,7 @@ def test_a_model_that_only_looks_back_is_read_so(random_bundle: Callable[..., Bu
     (vector,) = embed(bundle, ["a b c"], "en")
     expected = states_of(bundle, "a b c", 0, causal=True)[-1][1:-1].mean(0)
     np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(OptionError, match="the first position sees no sentence"):
+    with pytest.raises(OptionError, match="its first position sees none of the sentence"):
         embed(bundle, ["a"], "en", pool="first")
     # With a decoder the encoder looks both ways; so it does where mlm trains it, too.
     for both_ways in (random_bundle("clm", "mlm"), random_bundle("clm", "mt")):

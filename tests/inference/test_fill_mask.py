@@ -12,7 +12,7 @@ import torch
 from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.inference.fill_mask import Filler, fill_mask
+from xlm_plugins.inference.fill_mask import MaskFiller, fill_mask
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.runs.find import find_bundle
@@ -47,7 +47,7 @@ def bundle() -> Bundle:
             if word:
                 answer = FIRST + WORDS.index(word)
                 encoder.embeddings.positions.weight[position, answer] = 3
-    return Bundle(Path(), description, model, tokenizer, {})
+    return Bundle(description, model, tokenizer, {}, Path())
 
 
 def _first_guesses(bundle: Bundle, text: str) -> list[str]:
@@ -125,7 +125,7 @@ def test_texts_in_batches_are_filled_as_each_alone(bundle: Bundle) -> None:
     texts = ["a <mask>", "<mask>", "a b <mask> d <mask>", "<mask> <mask>", "c <mask> a b", "<mask>"]
     counts: list[int] = []
     for batch_tokens in (1, 12, 1000):
-        filler = Filler(bundle, "fr", top=3, batch_tokens=batch_tokens)
+        filler = MaskFiller(bundle, "fr", top=3, batch_tokens=batch_tokens)
         counts.clear()
         found = filler.fill(texts, counts.append)
         assert sum(counts) == len(texts)
@@ -145,9 +145,9 @@ def test_scores_of_many_masks_are_made_in_chunks(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["d <mask> <mask> d <mask>"] * 3
-    expected = Filler(bundle, "en").fill(texts)
+    expected = MaskFiller(bundle, "en").fill(texts)
     monkeypatch.setattr("xlm_plugins.inference.fill_mask.rows_per_chunk", lambda *_: 2)
-    assert Filler(bundle, "en").fill(texts) == expected
+    assert MaskFiller(bundle, "en").fill(texts) == expected
 
 
 @pytest.fixture(scope="module")

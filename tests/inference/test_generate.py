@@ -14,7 +14,7 @@ from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.inference.common import sentence_batch
-from xlm_plugins.inference.generate import Continuation, Writer
+from xlm_plugins.inference.generate import Continuation, TextGenerator
 from xlm_plugins.model.bundle import Bundle
 
 PROMPTS = ["a b c", "", "l k j i h", "g", "d e f", "c", "a b"]
@@ -30,8 +30,10 @@ def bundle(request: pytest.FixtureRequest, random_bundle: Callable[..., Bundle])
 def written(
     bundle: Bundle, prompts: list[str], own: dict[str, Any] | None = None, **options: Any
 ) -> list[list[Continuation]]:
-    writer = Writer(bundle, "fr", GenerationOptions(**options), **{"max_tokens": 9, **(own or {})})
-    return writer.write(prompts, writer.encode(prompts))
+    generator = TextGenerator(
+        bundle, "fr", GenerationOptions(**options), **{"max_tokens": 9, **(own or {})}
+    )
+    return generator.generate(prompts, generator.encode(prompts))
 
 
 def texts_of(found: list[list[Continuation]]) -> list[list[str]]:
@@ -39,7 +41,7 @@ def texts_of(found: list[list[Continuation]]) -> list[list[str]]:
 
 
 @torch.no_grad()
-def shares_behind(bundle: Bundle, row: list[int]) -> torch.Tensor:
+def log_probs_after(bundle: Bundle, row: list[int]) -> torch.Tensor:
     """The log-probabilities of the next token, by a forward pass over the whole."""
     batch = sentence_batch(bundle, Ragged.of([row]), 1)
     stack = bundle.model.causal_stack
@@ -50,16 +52,16 @@ def greedy_by_hand(bundle: Bundle, prompt: str, max_tokens: int) -> tuple[str, f
     row = bundle.tokenizer.encode_batch([prompt]).rows[0].tolist()
     n_prompt, total = len(row), 0.0
     while len(row) < n_prompt + max_tokens:
-        shares = shares_behind(bundle, row)
-        may_come = shares.clone()
-        may_come[[0, 2, 3, 4, 5]] = -torch.inf
-        token = int(may_come.argmax())
-        total += shares[token].item()
+        log_probs = log_probs_after(bundle, row)
+        allowed = log_probs.clone()
+        allowed[[0, 2, 3, 4, 5]] = -torch.inf
+        token = int(allowed.argmax())
+        total += log_probs[token].item()
         if token == EOS:
             break
         row.append(token)
     else:
-        total += shares_behind(bundle, row)[EOS].item()
+        total += log_probs_after(bundle, row)[EOS].item()
     return bundle.tokenizer.decode_batch([row])[0], total / (len(row) - n_prompt + 1)
 
 
@@ -90,10 +92,10 @@ def test_a_beams_scores_are_the_models_log_probabilities(bundle: Bundle) -> None
     for continuation in found:
         row = bundle.tokenizer.encode_batch([continuation.text]).rows[0].tolist()
         gained = [
-            shares_behind(bundle, row[:n])[token].item() for n, token in enumerate(row) if n >= 2
+            log_probs_after(bundle, row[:n])[token].item() for n, token in enumerate(row) if n >= 2
         ]
         if len(row) < 2 + 9:  # at its limit a hypothesis is closed without a word
-            gained.append(shares_behind(bundle, row)[EOS].item())
+            gained.append(log_probs_after(bundle, row)[EOS].item())
             assert continuation.score == pytest.approx(sum(gained), rel=1e-4)
 
 
@@ -112,14 +114,14 @@ def test_a_sampled_token_comes_as_often_as_it_is_probable(bundle: Bundle) -> Non
     torch.manual_seed(0)
     (found,) = written(bundle, ["a b"], {"number": 4000, "max_tokens": 1}, sample=True)
     row = bundle.tokenizer.encode_batch(["a b"]).rows[0].tolist()
-    shares = shares_behind(bundle, row).exp()
-    shares[[0, 2, 3, 4, 5]] = 0
-    shares /= shares.sum()
-    token = int(shares.argmax())
+    probabilities = log_probs_after(bundle, row).exp()
+    probabilities[[0, 2, 3, 4, 5]] = 0
+    probabilities /= probabilities.sum()
+    token = int(probabilities.argmax())
     text = "a b" if token == EOS else f"a b {bundle.tokenizer.tokens()[token]}"
     share = sum(continuation.text == text for continuation in found) / 4000
-    spread = math.sqrt(shares[token] * (1 - shares[token]) / 4000)
-    assert abs(share - shares[token].item()) < 4 * spread + 1e-9
+    spread = math.sqrt(probabilities[token] * (1 - probabilities[token]) / 4000)
+    assert abs(share - probabilities[token].item()) < 4 * spread + 1e-9
 
 
 def test_the_prompt_stays_as_it_was_written(bundle: Bundle) -> None:
@@ -131,26 +133,28 @@ def test_the_prompt_stays_as_it_was_written(bundle: Bundle) -> None:
 
 
 def test_of_a_long_prompt_the_end_is_read(bundle: Bundle) -> None:
-    writer = Writer(bundle, "fr", max_tokens=9)
-    assert writer.longest == 32 - 1 - 9
+    generator = TextGenerator(bundle, "fr", max_tokens=9)
+    assert generator.longest == 32 - 1 - 9
     begin, end = " ".join("l" * 22), " ".join("abcdefghijkabcdefghijk")
     found = written(bundle, [begin, end, f"{begin} {end}"])
     of_begin, of_end, of_both = (continuation.score for (continuation,) in found)
     assert of_both == pytest.approx(of_end, rel=1e-4)
     assert of_both != pytest.approx(of_begin, rel=1e-4)
     assert found[2][0].text.startswith(f"{begin} {end} ")
-    everything = Writer(bundle, "fr", max_tokens=31)
+    everything = TextGenerator(bundle, "fr", max_tokens=31)
     assert everything.longest == 0
-    assert len(everything.write(["a b"], everything.encode(["a b"]))[0]) == 1
-    assert Writer(bundle, "fr").longest == 15  # half of the positions
+    assert len(everything.generate(["a b"], everything.encode(["a b"]))[0]) == 1
+    assert TextGenerator(bundle, "fr").longest == 15  # half of the positions
 
 
 def test_progress_counts_every_prompt_once(bundle: Bundle) -> None:
     counts: list[int] = []
-    writer = Writer(bundle, "fr", batch_tokens=1)
-    assert len(writer.write(PROMPTS, writer.encode(PROMPTS), counts.append)) == len(PROMPTS)
+    generator = TextGenerator(bundle, "fr", batch_tokens=1)
+    assert len(generator.generate(PROMPTS, generator.encode(PROMPTS), counts.append)) == len(
+        PROMPTS
+    )
     assert counts == [1] * len(PROMPTS)
-    assert writer.write([], writer.encode([])) == []
+    assert generator.generate([], generator.encode([])) == []
 
 
 @pytest.mark.parametrize(
@@ -171,4 +175,4 @@ def test_models_that_do_not_write_say_what_to_train(random_bundle: Callable[...,
         with pytest.raises(OptionError, match=rf"on {name}\n(.|\n)*--init my-run --objective clm"):
             written(random_bundle(name), ["a"])
     with pytest.raises(OptionError, match="does not know the language 'xx'"):
-        Writer(random_bundle("clm"), "xx")
+        TextGenerator(random_bundle("clm"), "xx")

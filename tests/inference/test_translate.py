@@ -15,7 +15,13 @@ from xlm_plugins.contracts.batch import Step
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.registry import Component
-from xlm_plugins.inference.translate import EMPTY, Translation, Translator, directions
+from xlm_plugins.inference.translate import (
+    EMPTY,
+    Translation,
+    Translator,
+    check_direction,
+    directions,
+)
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
 from xlm_plugins.testing.words import WordTokenizer
@@ -64,7 +70,7 @@ def made(trained: dict[type[Objective], Sequence[str]], **options: Any) -> Bundl
         for parameter in model.parameters():
             parameter += 0.5 * torch.randn_like(parameter)
     objectives = {name: kind(None, vocabulary, LANGUAGES) for name, (kind, _) in chosen.items()}
-    return Bundle(Path("my-run"), description, model, WordTokenizer(WORDS), objectives)
+    return Bundle(description, model, WordTokenizer(WORDS), objectives, Path("my-run"))
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +195,14 @@ def test_a_direction_that_the_model_cannot_do(
     bundle: Bundle, source: str, target: str, told: str
 ) -> None:
     with pytest.raises(OptionError) as caught:
-        Translator(bundle, source, target)
+        check_direction(bundle, source, target)
     assert told in str(caught.value)
 
 
 def test_a_model_that_was_only_pretrained_says_what_to_train() -> None:
     pretrained = made({Reading: ("en", "en-fr")}, decoder=False)
     with pytest.raises(OptionError) as caught:
-        Translator(pretrained, "en", "fr")
+        check_direction(pretrained, "en", "fr")
     assert str(caught.value) == (
         "the model has no decoder: it was trained with reading only\n"
         "hint: train it: xlm train --init my-run --objective mt:en-fr --data DATA"
@@ -206,7 +212,7 @@ def test_a_model_that_was_only_pretrained_says_what_to_train() -> None:
 def test_a_decoder_alone_is_no_translator() -> None:
     denoising = made({Reading: ("en", "fr")})
     with pytest.raises(OptionError, match="not trained to translate, but with reading"):
-        Translator(denoising, "en", "fr")
+        check_direction(denoising, "en", "fr")
 
 
 def test_the_widest_beam_works_and_a_wider_one_is_refused(bundle: Bundle) -> None:

@@ -88,7 +88,7 @@ def test_an_array_of_objects_is_not_built(saved: Saved) -> None:
 
 
 def test_a_number_of_an_odd_type_is_refused(saved: Saved) -> None:
-    with pytest.raises(BundleError, match="a number of the type 'V8'"):
+    with pytest.raises(BundleError, match="a number of type 'V8'"):
         read_checkpoint(saved({"params": np.zeros(1, "V8")[0]}))
 
 

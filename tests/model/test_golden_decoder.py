@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ Golden = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path) -> Golden:
-    return torch.load(shared / "golden" / "encdec.pt", weights_only=True)
+def golden(golden_values: Callable[[str], Golden]) -> Golden:
+    return golden_values("encdec")
 
 
 @pytest.fixture(scope="module")
-def model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+def model(
+    golden_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Model:
     out, plugins = tmp_path_factory.mktemp("imported") / "encdec", Plugins.discover()
-    import_xlm(shared / "golden" / "ckpt_encdec.pth", out, plugins)
+    import_xlm(golden_checkpoint("encdec"), out, plugins)
     return Bundle.load(out, plugins).model
 
 

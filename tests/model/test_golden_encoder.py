@@ -24,22 +24,19 @@ BundleOf = Callable[[str], Bundle]
 
 
 @pytest.fixture(scope="module")
-def bundle_of(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> BundleOf:
+def bundle_of(
+    golden_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> BundleOf:
     """The bundle of a checkpoint in the reference's own format."""
     plugins, folder = Plugins.discover(), tmp_path_factory.mktemp("imported")
 
     def bundle_of(name: str) -> Bundle:
         out = folder / name
         if not out.exists():
-            import_xlm(shared / "golden" / f"ckpt_{name}.pth", out, plugins)
+            import_xlm(golden_checkpoint(name), out, plugins)
         return Bundle.load(out, plugins)
 
     return bundle_of
-
-
-@pytest.fixture(scope="module")
-def golden_of(shared: Path) -> Callable[[str], Golden]:
-    return lambda name: torch.load(shared / "golden" / f"{name}.pt", weights_only=True)
 
 
 def packed(case: Golden) -> tuple[Batch, Tensor]:
@@ -82,9 +79,9 @@ WHICH = pytest.mark.parametrize("which", ["encoder", "encoder_pkm"])
 @WHICH
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_states_scores_and_loss(
-    name: str, which: str, bundle_of: BundleOf, golden_of: Callable[[str], Golden]
+    name: str, which: str, bundle_of: BundleOf, golden_values: Callable[[str], Golden]
 ) -> None:
-    model, case = bundle_of(which).model, golden_of(which)["cases"][name]
+    model, case = bundle_of(which).model, golden_values(which)[name]
     batch, real = packed(case)
     with torch.no_grad():
         states = model.encoder(batch, causal=name == "clm")
@@ -100,9 +97,9 @@ def test_states_scores_and_loss(
 @WHICH
 @pytest.mark.parametrize("name", ["reset", "noreset"])
 def test_states_of_pairs(
-    name: str, which: str, bundle_of: BundleOf, golden_of: Callable[[str], Golden]
+    name: str, which: str, bundle_of: BundleOf, golden_values: Callable[[str], Golden]
 ) -> None:
-    model, case = bundle_of(which).model, golden_of(which)["cases"]["tlm"][name]
+    model, case = bundle_of(which).model, golden_values(which)["tlm"][name]
     batch, real = packed(case)
     with torch.no_grad():
         states = model.encoder(batch)
@@ -111,9 +108,9 @@ def test_states_of_pairs(
 
 @WHICH
 def test_gradients_of_mlm(
-    which: str, bundle_of: BundleOf, golden_of: Callable[[str], Golden]
+    which: str, bundle_of: BundleOf, golden_values: Callable[[str], Golden]
 ) -> None:
-    bundle, cases = bundle_of(which), golden_of(which)["cases"]
+    bundle, cases = bundle_of(which), golden_values(which)
     model, (batch, _) = bundle.model, packed(cases["mlm"])
     states = model.encoder(batch, at=batch.predicted)
     loss = model.encoder.loss(states, batch.targets)

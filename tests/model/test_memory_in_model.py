@@ -22,7 +22,7 @@ from xlm_plugins.runs.find import find_bundle
 from xlm_plugins.runs.layout import WEIGHTS_NAME
 from xlm_plugins.training.optim.parameter_groups import parameter_groups
 from xlm_plugins.training.pretraining.job import train
-from xlm_plugins.training.pretraining.plan import Plan, make_plan
+from xlm_plugins.training.pretraining.plan import PretrainingPlan, make_plan
 from xlm_plugins.training.warm_start.copy_weights import initialise
 
 SHORT = {"steps": 4, "evaluate_every": 0, "save_every": 2}
@@ -54,11 +54,11 @@ def saved(
     """A model without a memory, on disk."""
     plan = make_plan(tiny_settings(layer=[]), plugins)
     model = plan.description.build_model(plan.objectives)
-    Bundle(tiny_data, plan.description, model, plan.tokenizer, {}).save(tmp_path / "saved")
+    Bundle(plan.description, model, plan.tokenizer, {}, tiny_data).save(tmp_path / "saved")
     return Bundle.load(tmp_path / "saved", plugins)
 
 
-def build(plan: Plan) -> Model:
+def build(plan: PretrainingPlan) -> Model:
     torch.manual_seed(0)
     return plan.description.build_model(plan.objectives)
 

@@ -91,7 +91,7 @@ def test_layers_go_to_the_stack_that_they_are_for() -> None:
 
 
 def test_without_a_decoder_there_is_nothing_to_translate_with() -> None:
-    with pytest.raises(OptionError, match="needs the decoder"):
+    with pytest.raises(OptionError, match="the model has no decoder"):
         make_model().stack("decoder")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -199,6 +200,21 @@ def test_the_arrows_of_the_core_run_one_way() -> None:
 @pytest.mark.parametrize("folder", ROOMS)
 def test_sub_folders_import_each_other_without_circles(folder: str) -> None:
     assert circle_of_rooms(folder, sources(CORE / folder)) == []
+
+
+def test_the_document_has_every_folder_and_arrow() -> None:
+    document = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = re.search(r"^xlm_plugins/\n((?:  .*\n)+)", document, re.M)
+    assert tree
+    folders, owner = set(), ""
+    for indent, name in re.findall(r"^( +)(\w+)/  ", tree[1], re.M):
+        owner = name if len(indent) == 2 else owner
+        folders.add(name if owner == name else f"{owner}/{name}")
+    assert folders == {*folders_of_the_core(), "template"}
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", document, re.M)
+    assert {name: cell.replace("`", "") for name, cell in rows} == {
+        name: below or "nothing" for name, below in BELOW.items()
+    }
 
 
 def test_only_tests_import_the_testing_of_plugins() -> None:

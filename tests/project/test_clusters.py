@@ -1,4 +1,4 @@
-"""docs/clusters.md: its commands and files are those that work."""
+"""docs/clusters.md: its commands and files work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMANDS = [
 
 
 def of_file(name: str) -> str:
-    """What a file that is to be copied holds."""
+    """The content of a file that the page gives to copy."""
     found = re.search(rf"<!-- file: {re.escape(name)} -->\n```\w*\n(.*?)```", TEXT, re.DOTALL)
     assert found, name
     return found[1]
@@ -36,8 +36,8 @@ def test_there_is_a_command_for_every_launcher() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_the_ranks_run_is_the_program_s_command(command: str, refused, tmp_path: Path) -> None:
-    """Everything is accepted but the data, which is not there."""
+def test_the_ranks_run_a_valid_command(command: str, refused, tmp_path: Path) -> None:
+    """Everything is accepted except the data, which does not exist."""
     arguments = shlex.split(command[command.index("xlm train ") :])[1:]
     assert arguments[:5] == ["train", "--objective", "tlm", "--layer", "pkm"]
     refused(arguments, "DATA")
@@ -76,7 +76,7 @@ def test_the_batch_script_is_a_script(tmp_path: Path) -> None:
     assert "--resume auto" in script.read_text()
 
 
-def test_what_it_says_of_the_program_is_so() -> None:
+def test_what_it_says_of_the_program_is_true() -> None:
     assert f"| {RESUMABLE_STATUS} | ended early" in TEXT
     assert f"({RunOptions().hang_minutes:g} by default)" in TEXT
     assert slurm.hosts("node[01-04,7]")[-1] == "node7"

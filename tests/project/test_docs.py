@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +22,16 @@ from xlm_plugins.model.nn.transformer import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "tests" / "example_plugin"
+PLACES = (ROOT, ROOT / "xlm_plugins", TEMPLATE)
+"""What the names of files are relative to."""
+
+TEXTS = {".md", ".py", ".toml", ".ipynb"}
 PLUGINS_MD = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/*/README.md")]
+DOCUMENTS = [
+    path
+    for pattern in ("*.md", "docs/*.md", "recipes/*.md", "benchmarks/results/*.md", "tests/*/*.md")
+    for path in sorted(ROOT.glob(pattern))
+] + sorted(ROOT.glob("plugins/*/*/README.md"))
 
 NAMES = [name for name in xlm_plugins.__all__ if name != "__version__"]
 CLASSES = {name: found for name in NAMES if inspect.isclass(found := getattr(xlm_plugins, name))}
@@ -165,6 +176,37 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", text).strip().lower().replace(" ", "-") for text in headings}
 
 
+def prose(path: Path) -> str:
+    """A document, or the docstrings and comments of a Python file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    values = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr))
+    docstrings = [str(v.value) for v in values if isinstance(v, ast.Constant)]
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return "\n".join([*docstrings, *(t.string for t in tokens if t.type == tokenize.COMMENT)])
+
+
+def files_named(text: str) -> set[str]:
+    """The files of ours that a text names by their folder: ``data/batches/loader.py``."""
+    paths = re.findall(r"(?<![\w/.*-])(?:[\w-]+/)+[\w.-]+\.(?:py|md|toml|ipynb)\b", text)
+    return {path for path in paths if any((p / path.split("/")[0]).is_dir() for p in PLACES)}
+
+
+@pytest.mark.parametrize("folder", ["", "docs", "recipes", "xlm_plugins", "plugins", "tests"])
+def test_files_named_in_documents_and_docstrings_exist(folder: str) -> None:
+    pattern = "**/*" if folder else "*"
+    every = [path for path in ROOT.joinpath(folder).glob(pattern) if path.suffix in TEXTS]
+    assert every
+    gone = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in every
+        for name in files_named(prose(path))
+        if not any((place / name).exists() for place in (*PLACES, path.parent))
+    }
+    assert gone == set()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_point_somewhere(document: Path) -> None:
     for path, anchor in links(document):
@@ -199,3 +241,7 @@ def test_the_checks_find_faults(tmp_path: Path) -> None:
     document.write_text("# A b\n[x](gone.md) `[y](z)` [s](#a-b) [t](https://u)\n```\n[c](d)\n```\n")
     assert list(links(document)) == [(tmp_path / "gone.md", ""), (document, "a-b")]
     assert anchors(document) == {"a-b"}
+
+    source = tmp_path / "a.py"
+    source.write_text('"""In core/x.py."""\ny = "core/y.py"  # as tests/z.md and RUN/config.toml\n')
+    assert files_named(prose(source)) == {"core/x.py", "tests/z.md"}

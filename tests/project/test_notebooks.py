@@ -1,7 +1,7 @@
-"""The notebooks: their cells run, and what is stored of them is whole and small.
+"""The notebooks: their cells run, and their files are complete and small.
 
-Cells are run as plain Python in a process of their own.  That needs no Jupyter, which would bring
-some twenty packages, and holds because the notebooks have no magics: one would not compile.
+Cells run as plain Python in a separate process.  This needs no Jupyter, which would bring some
+twenty packages, and works because the notebooks use no magics, which would not compile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ for number, cell in enumerate(json.load(open(sys.argv[1], encoding="utf-8"))["ce
 
 
 def run_cells(notebook: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a notebook's cells one after the other, in a folder beside which nothing is."""
+    """Run a notebook's cells in order, in a folder with nothing around it."""
     environment = {
         **os.environ,
         "MPLBACKEND": "agg",
@@ -50,7 +50,7 @@ def cells_of(notebook: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def faults_of_storage(notebook: Path) -> list[str]:
-    """What is wrong with a notebook as a file, its outputs included."""
+    """What is wrong with a notebook's file, outputs included."""
     text, faults = notebook.read_text(encoding="utf-8"), []
     if len(text) > LARGEST:
         faults.append(f"{len(text)} bytes")
@@ -80,7 +80,7 @@ def test_every_cell_runs(notebook: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_is_stored_whole_and_small(notebook: Path) -> None:
+def test_its_file_is_complete_and_small(notebook: Path) -> None:
     assert faults_of_storage(notebook) == []
     assert any(cell["outputs"] for cell in cells_of(notebook, "code"))
 

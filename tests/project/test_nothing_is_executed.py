@@ -1,4 +1,4 @@
-"""Reading a checkpoint, a model, a tokenizer or a data set never runs what lies in its files."""
+"""Reading a checkpoint, model, tokenizer or data set never runs code from its files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUNS_CODE = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "ma
 
 
 class Bomb:
-    """Whoever unpickles it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,7 +67,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _seal_again(folder: Path) -> None:
-    """Make the checksums those of the files, as somebody who means harm would."""
+    """Rewrite the checksums to match the files, as an attacker would."""
     expected = json.loads((folder / CHECKSUMS_NAME).read_text())
     for name in expected:
         path = folder / name
@@ -75,8 +75,8 @@ def _seal_again(folder: Path) -> None:
     write_json(folder / CHECKSUMS_NAME, expected)
 
 
-def test_the_files_do_harm_to_who_unpickles_them(tmp_path: Path) -> None:
-    """Else the tests below would show nothing."""
+def test_the_files_run_code_when_they_are_unpickled(tmp_path: Path) -> None:
+    """Otherwise the tests below would prove nothing."""
     for make in MALICIOUS.values():
         content = make(Bomb(tmp_path / "executed"))
         if content.startswith(b"PK"):
@@ -98,7 +98,7 @@ def checkpoint(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint(checkpoint: Path, tmp_path: Path, malicious: bytes) -> None:
-    """Whatever file is replaced, reading it is an error; with right checksums, too."""
+    """Reading any replaced file is an error, even with matching checksums."""
     for name in _files(checkpoint):
         before = {path: (checkpoint / path).read_bytes() for path in (name, CHECKSUMS_NAME)}
         (checkpoint / name).write_bytes(malicious)
@@ -116,9 +116,9 @@ def test_a_checkpoint(checkpoint: Path, tmp_path: Path, malicious: bytes) -> Non
 
 @pytest.mark.faults
 def test_a_resume(checkpoint: Path, tmp_path: Path, faults: Any) -> None:
-    """The whole command, on a checkpoint with right checksums.
+    """The whole command, on a checkpoint with matching checksums.
 
-    It does not read which plugins there were, nor the tokenizer, which the data set has too.
+    It reads neither the recorded plugins nor the tokenizer, which the data set has too.
     """
     fault, names, run = "a malicious pickle in a checkpoint", _files(checkpoint), tmp_path / "again"
     for name in names:
@@ -138,7 +138,7 @@ def test_a_resume(checkpoint: Path, tmp_path: Path, faults: Any) -> None:
 
 
 def _read(checkpoint: Path) -> None:
-    """All that reads a checkpoint, for use and for going on."""
+    """Everything that reads a checkpoint, for inference and for resuming."""
     from xlm_plugins.training.trainer import TrainerState
 
     Bundle.load(checkpoint, Plugins.discover())
@@ -158,7 +158,7 @@ def test_a_tokenizer(tiny_data: Path, tmp_path: Path, malicious: bytes) -> None:
 
 
 def test_a_data_set(tiny_data: Path, tmp_path: Path, malicious: bytes) -> None:
-    """Its manifest, its counts, and all that stands in its shards."""
+    """Its manifest, its counts, and everything in its shards."""
     data = tmp_path / "data"
     command = ["train", "--objective=mlm:en", "--steps=1", "--dim=16", "--n-heads=2"]
     command += ["--batch-tokens=256", "--window=32", f"--data={data}", "--threads=1"]
@@ -173,7 +173,7 @@ def test_a_data_set(tiny_data: Path, tmp_path: Path, malicious: bytes) -> None:
 
 
 def calls_that_run_files(tree: ast.AST) -> Iterator[str]:
-    """What in a module could run code that a file holds, line by line."""
+    """The lines of a module that could run code from a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = node.module if isinstance(node, ast.ImportFrom) else ""
@@ -191,8 +191,8 @@ def calls_that_run_files(tree: ast.AST) -> Iterator[str]:
                 yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
-def test_no_module_can() -> None:
-    """The contract checks in `testing` pickle what they made themselves."""
+def test_no_module_can_run_code_from_a_file() -> None:
+    """Except the contract checks in `testing`, which pickle their own objects only."""
     modules = [
         path
         for folder in (ROOT / "xlm_plugins", *(ROOT / "plugins").glob("*/*/src"))

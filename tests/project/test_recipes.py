@@ -1,4 +1,4 @@
-"""The recipes: each can be run by the command that stands on top of it."""
+"""The recipes: each can be run with the command at its top."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def weight_of_ae(recipe: str) -> tuple[tuple[int, float], ...]:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_resolves_and_tells_its_command(path: Path) -> None:
+def test_a_recipe_resolves_and_shows_its_command(path: Path) -> None:
     train = resolved(path).train
     assert (train.data, train.out, train.init) == (None, None, ())  # those are the reader's own
     comment = "\n".join(

@@ -1,4 +1,4 @@
-"""The wheels: built, installed without the checkout in reach, and trained with."""
+"""The wheels: built, installed out of reach of the checkout, and used to train."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The wheel of every distribution, built from a copy: a build leaves files beside sources."""
+    """The wheels of all distributions, built from a copy: a build leaves files beside sources."""
     copy = tmp_path_factory.mktemp("sources")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -54,10 +54,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def clean(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with our wheels, and third parties' packages of this one.
+    """The bin folder of an environment with our wheels and this environment's other packages.
 
-    A .pth line adds this environment's packages behind the wheels; .pth files in there, which
-    is how editable installs point to the checkout, are not read.
+    A .pth line adds this environment's packages behind the wheels; their own .pth files, by
+    which editable installs point to the checkout, are not read.
     """
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder, with_pip=False, symlinks=True)

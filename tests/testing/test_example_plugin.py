@@ -244,7 +244,7 @@ def test_new_fills_an_empty_folder_and_no_other(
     before = own_files(out)
     assert "src/xlm_lens/layer.py" in before
     assert main([*command[:4], "objective", *command[5:]]) == 2
-    assert f"{out} exists already" in capsys.readouterr().err
+    assert f"{out} already exists" in capsys.readouterr().err
     assert own_files(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -252,14 +252,14 @@ def test_new_fills_an_empty_folder_and_no_other(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["Lens", "--kind", "layer"], "cannot name a plugin"),
-        (["3d", "--kind", "layer"], "cannot name a plugin"),
-        (["a--b", "--kind", "layer"], "cannot name a plugin"),
-        (["../lens", "--kind", "layer"], "cannot name a plugin"),
-        (["train", "--kind", "layer"], "section of the core's own options"),
+        (["Lens", "--kind", "layer"], "is not a plugin name"),
+        (["3d", "--kind", "layer"], "is not a plugin name"),
+        (["a--b", "--kind", "layer"], "is not a plugin name"),
+        (["../lens", "--kind", "layer"], "is not a plugin name"),
+        (["train", "--kind", "layer"], "section of the core's options"),
         (["xlm-lens", "--kind", "layer"], "xlm plugins new lens"),
-        (["plugins", "--kind", "layer"], "xlm_plugins is installed already"),
-        (["tlm", "--kind", "layer"], "xlm_tlm is installed already"),
+        (["plugins", "--kind", "layer"], "xlm_plugins is already installed"),
+        (["tlm", "--kind", "layer"], "xlm_tlm is already installed"),
         (["lens", "--kind", "optimizer"], "objective"),
         (["lens"], "--kind"),
     ],

@@ -76,6 +76,26 @@ class SamplesForgotten(Sound):
         return dataclasses.replace(batch, sample_ids=-1 - batch.sample_ids)
 
 
+class Unmasked(Sound):
+    """What it predicts is to be seen: nothing is hidden."""
+
+    predicts = "masked tokens"
+
+    def make_batch(self, samples, step, rng):
+        batch = super().make_batch(samples, step, rng)
+        tokens = batch.tokens.clone()
+        tokens[batch.predicted] = batch.targets
+        return dataclasses.replace(batch, tokens=tokens)
+
+
+class NotTheNext(Sound):
+    predicts = "next token"
+
+
+class PredictsAnything(Sound):
+    predicts = "translations"
+
+
 class GlobalDraws(Sound):
     def make_batch(self, samples, step, rng):
         batch = super().make_batch(samples, step, rng)
@@ -250,6 +270,9 @@ BROKEN = [
     (TargetsShort, "makes_whole_batches", "targets of shape"),
     (LanguageOutOfRange, "makes_whole_batches", "languages from 2 to 2, not from 0 to 1"),
     (SamplesForgotten, "makes_whole_batches", "sample_ids of no sample"),
+    (Unmasked, "predicts_what_it_says", "is shown as MASK"),
+    (NotTheNext, "predicts_what_it_says", "not the token that follows"),
+    (PredictsAnything, "predicts_what_it_says", "is 'translations'"),
     (GlobalDraws, "makes_the_same_batch_again", "tokens is different"),
     (Remembers, "forgets_what_it_made", "positions depends on the batches before"),
     (GlobalSeed, "leaves_global_randomness", "numpy.random"),

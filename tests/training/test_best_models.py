@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xlm_plugins import OptionError
+from xlm_plugins.config.training import RunOptions
 from xlm_plugins.training.best_models import Validation
 
 
@@ -35,11 +36,13 @@ def test_goes_on_from_what_was_written() -> None:
 
 def test_metrics_are_held_to_what_will_be_measured() -> None:
     patterns = ["valid_mlm_ppl", "valid_enc.2_pkm_*"]
-    Validation(["_valid_mlm_ppl", "valid_enc.2_pkm_usage"], "_valid_mlm_ppl,2").check(patterns)
+    metrics = ("_valid_mlm_ppl", "valid_enc.2_pkm_usage")
+    options = RunOptions(validation_metrics=metrics, stopping_criterion="_valid_mlm_ppl,2")
+    assert Validation.of(options, ("_valid_tlm_ppl",), patterns).metrics == metrics
     with pytest.raises(OptionError, match="valid_tlm_ppl"):
-        Validation([], "_valid_tlm_ppl,2").check(patterns)
+        Validation.of(RunOptions(stopping_criterion="_valid_tlm_ppl,2"), (), patterns)
     with pytest.raises(OptionError, match="the data has none"):
-        Validation(["_valid_tlm_ppl"]).check([])
+        Validation.of(RunOptions(), ("_valid_tlm_ppl",), [])
 
 
 def test_an_unknown_metric_names_those_that_there_are() -> None:

@@ -44,7 +44,7 @@ AsRanks = Callable[..., list[int]]
     [
         (
             "a rank killed", "os.kill(os.getpid(), signal.SIGKILL)", [75, -9],
-            ["rank 0 of 2 lost another rank at: update 5 (mlm:", "--resume"],
+            ["rank 0 of 2 lost another rank during: update 5 (mlm:", "--resume"],
         ),
         (
             "a rank that fails", "raise DataError('a shard is gone')", [2, 2],
@@ -52,7 +52,7 @@ AsRanks = Callable[..., list[int]]
         ),
         (
             "a rank that stands still", "time.sleep(600)", [75, 75],
-            ["rank 1 of 2: nothing moved", "in faulty", "rank 0 of 2: nothing moved", "all_reduce"],
+            ["rank 1 of 2: no progress", "in faulty", "rank 0 of 2: no progress", "all_reduce"],
         ),
     ],
 )  # fmt: skip
@@ -106,13 +106,13 @@ def test_ranks_that_would_train_otherwise_are_found(
 REHEARSED = """
 import sys
 from xlm_plugins.cli.main import main
-from xlm_plugins.training import preflight, start
+from xlm_plugins.training import preflight, run_job
 
 if sys.argv.pop(1) == "without":
-    start.rehearse = lambda *_: ""
+    run_job.rehearse = lambda *_: ""
 else:
     tried = preflight.rehearse
-    start.rehearse = lambda engine, rehearsals, watch: "".join(
+    run_job.rehearse = lambda engine, rehearsals, watch: "".join(
         tried(engine, [one], watch) for one in rehearsals
     )  # all of them, as on a GPU
 if "fp16" in sys.argv:

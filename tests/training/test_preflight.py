@@ -90,7 +90,7 @@ def test_it_would_be_seen_if_something_changed(tiny_settings: MakeSettings) -> N
 def test_no_batch_of_a_run_is_larger(tiny_settings: MakeSettings) -> None:
     """Nor one of `bt`, whose samples are alike in length: at times all are the longest."""
     job = job_of(tiny_settings(batch_tokens=1024, objective=OBJECTIVES))
-    batches = job.course(engine_of(job)).batches
+    batches = job.training_plan(engine_of(job)).batches
     most: dict[str, int] = {}
     for index in range(400):
         name = job.plan.schedule.update(index).objective
@@ -138,7 +138,7 @@ def test_too_large_a_batch_is_told_before_anything_is_written(
     told = capsys.readouterr().err
     where = "the largest batch, tried before training" if when == "before" else "update 0 (mlm:"
     for part in ("error: rank 0 ran out of memory on cpu", where, "--batch-tokens", "--zero-stage",
-                 "expected: memory of a rank, about: "):  # fmt: skip
+                 "expected: memory per rank, about: "):  # fmt: skip
         assert part in told
     assert "Traceback" not in told
     assert not (tmp_path / "run").exists()
@@ -157,6 +157,6 @@ def test_fine_tuning_tries_its_longest_rows(
     monkeypatch.setattr(TorchEngine, "forward_backward", refuse)
     assert main(toy_command(tiny_run, tmp_path / "run")) == 2
     told = capsys.readouterr().err
-    assert "at: classify:en, " in told
+    assert "during: classify:en, " in told
     assert "--batch-sentences" in told
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training import run_job
 from xlm_plugins.training.engines.engine import Engine
-from xlm_plugins.training.pretraining.translations import TranslationPlan
+from xlm_plugins.training.pretraining.translations import TranslationEvaluation
 from xlm_plugins.training.trainer import Trainer
 
 STOPPED = 75
@@ -79,7 +79,7 @@ def test_it_ends_within_one_update_wherever_it_is(
         assert main(command) == STOPPED
     told = capsys.readouterr().err
     assert f"{signal.Signals(number).name}: saved and stopped after {last[5:]} steps" in told
-    assert f"to go on: xlm train --resume {run}" in told
+    assert f"to resume: xlm train --resume {run}" in told
     assert last in checkpoints(run)
     assert max(int(name[5:]) for name in checkpoints(run)) == int(last[5:])
     assert_goes_on(command, run, tiny_run)
@@ -108,7 +108,7 @@ def test_translating_held_out_text_is_left_too(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    after(monkeypatch, TranslationPlan, "_translate", signal.SIGTERM)
+    after(monkeypatch, TranslationEvaluation, "_translate", signal.SIGTERM)
     command = ["train", "--objective=mt:en-fr", f"--data={tiny_data}", f"--out={run}"]
     sizes = ["--dim=16", "--n-layers=1", "--n-heads=2", "--batch-tokens=256", "--max-length=20"]
     steps = ["--steps=2", "--translate-sentences=3", "--threads=1"]

@@ -1,4 +1,4 @@
-"""``xlm data``: what is inside a data set, and whether it is whole."""
+"""``xlm data``: show what a data set contains, or verify it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 @click.command()
 @click.argument("place", metavar="DIR")
-@click.option("--verify", is_flag=True, help="Only check every shard against its checksum.")
+@click.option("--verify", is_flag=True, help="Only verify the checksum of every shard.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def data(place: str, verify: bool, as_json: bool) -> None:
-    """Show what a data set DIR holds: sizes, unknown words, lengths, duplicates, leakage.
+    """Show what the data set DIR contains: sizes, unknown words, lengths, duplicates, leakage.
 
-    DIR is a folder, or the URL of one, whose shards are then fetched into the cache.
+    DIR is a folder or a URL, whose shards are downloaded into the cache.
     """
     from xlm_plugins.data.dataset.remote_copy import open_data_set
 
@@ -44,19 +44,19 @@ def _verify(folder: Path, manifest: Manifest, as_json: bool) -> None:
     import json
 
     from xlm_plugins.core.errors import DataError
-    from xlm_plugins.data.dataset.shards import damages
+    from xlm_plugins.data.dataset.shards import find_damage
 
-    found = damages(folder, manifest)
+    found = find_damage(folder, manifest)
     if as_json:
         click.echo(json.dumps({"n_shards": len(manifest.shards), "damages": found}))
     if found:
         raise DataError(
             "\n".join(found),
-            remedy="fetch these files again, or prepare the text again: xlm prepare SOURCE OUT",
+            remedy="download these files again, or prepare the text again: xlm prepare SOURCE OUT",
         )
     if not as_json:
         n_bytes = sum(shard.n_bytes for shard in manifest.shards)
-        click.echo(f"{len(manifest.shards)} shards, {n_bytes:,} bytes: all as they were written")
+        click.echo(f"{len(manifest.shards)} shards, {n_bytes:,} bytes: all checksums match")
 
 
 def _print_json(manifest: Manifest, report: DataReport) -> None:
@@ -111,7 +111,7 @@ def _print_tables(folder: Path, manifest: Manifest, report: DataReport) -> None:
 def _leakage_table(report: DataReport) -> Table:
     from rich.table import Table
 
-    table = Table("stream", "side", title="held-out sentences that the training text has")
+    table = Table("stream", "side", title="held-out sentences found in the training text")
     for heading in ("in the same stream", "in monolingual text", "in parallel text"):
         table.add_column(heading, justify="right")
     for leak in report.leakage:
@@ -126,6 +126,6 @@ def _percent(share: float | None) -> str:
 
 def _bars(histogram: list[int]) -> str:
     most = max(histogram)
-    # A bin with few sentences still shows, as the lowest bar.
+    # A bin with few sentences still shows as the lowest bar.
     heights = (0 if not n else max(1, round(8 * n / most)) for n in histogram)
     return "".join(_BARS[height] for height in heights)

@@ -1,4 +1,4 @@
-"""``xlm demo``: see a model learn to relate two languages, in four minutes."""
+"""``xlm demo``: watch a model learn to relate two languages in four minutes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import click
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), help="New folder; runs/demo-N if unset.")
-@click.option("--minutes", default=3.2, show_default=True, help="How long to train.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to create; runs/demo-N if unset."
+)
+@click.option("--minutes", default=3.2, show_default=True, help="Minutes to train for.")
 @click.pass_context
 def demo(context: click.Context, out: Path | None, minutes: float) -> None:
     """Train MLM and TLM with a product-key memory on the embedded corpus, and show the result."""

@@ -1,4 +1,4 @@
-"""``xlm embed``: lines of text to vectors, by pipe."""
+"""``xlm embed``: lines of text in, vectors out."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from typing import IO, TYPE_CHECKING, cast
 
 import click
 
-from xlm_plugins.cli.options import errors_option
 from xlm_plugins.cli.pipes import (
-    batch_tokens_option,
-    language_option,
-    lots_of_lines,
+    encoded_chunks,
     open_model,
+    pipe_options,
     progress,
-    strict_option,
-    threads_option,
-    with_tokens,
     write_lines,
 )
 from xlm_plugins.core.errors import OptionError
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@language_option
 @click.option(
     "--layer",
     type=int,
@@ -43,21 +37,18 @@ if TYPE_CHECKING:
     type=click.Choice(["mean", "first"]),
     default="mean",
     show_default=True,
-    help="The mean over a sentence's own tokens, or the state of the first position.",
+    help="The mean over a sentence's tokens, or the state of the first position.",
 )
-@click.option("--json-lines", is_flag=True, help="One JSON list a line, not an .npy file.")
-@strict_option
-@batch_tokens_option
-@threads_option
-@errors_option
+@click.option("--json-lines", is_flag=True, help="One JSON list per line, not an .npy file.")
+@pipe_options("language", "strict", "batch_tokens")
 @click.pass_context
 def embed(
     context: click.Context,
     run: str,
-    language: str | None,
     layer: int,
     pool: str,
     json_lines: bool,
+    language: str | None,
     strict: bool,
     batch_tokens: int | None,
     threads: int | None,
@@ -67,13 +58,13 @@ def embed(
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
 
-    Writes an .npy file: float32, a row a line, in order.  An .npy file begins with the number of
-    its rows, so the rows wait in a temporary file until standard input ends.
+    Writes an .npy file: float32, one row per line, in order.  Since an .npy file begins with its
+    number of rows, rows are kept in a temporary file until standard input ends.
     """
     if not json_lines and sys.stdout.isatty():
         raise OptionError(
-            "an .npy file is nothing for a terminal",
-            expected="standard output that is a file or a pipe",
+            "an .npy file cannot be shown on a terminal",
+            expected="standard output to a file or a pipe",
             remedy=f"xlm embed {run} ... > out.npy, or --json-lines",
         )
 
@@ -81,28 +72,28 @@ def embed(
 
     bundle = open_model(context, run, threads)
     embedder = Embedder(bundle, language, layer=layer, pool=pool, batch_tokens=batch_tokens)
-    lots = with_tokens(lots_of_lines(errors), embedder.encode, embedder.longest, strict=strict)
+    chunks = encoded_chunks(embedder, errors, strict=strict)
     with progress("embedded") as advance:
-        vectors = (embedder.embed(sentences, advance) for _, sentences in lots)
+        vectors = (embedder.embed(sentences, advance) for _, sentences in chunks)
         if json_lines:
             _write_json(vectors)
         else:
             _write_npy(vectors, bundle.description.options.dim)
 
 
-def _write_json(lots: Iterable[Vectors]) -> None:
-    for vectors in lots:
-        # str gives the fewest digits that are read back as the same float32.
+def _write_json(chunks: Iterable[Vectors]) -> None:
+    for vectors in chunks:
+        # str writes the fewest digits that read back as the same float32.
         write_lines(f"[{', '.join(map(str, vector))}]" for vector in vectors)
 
 
-def _write_npy(lots: Iterable[Vectors], dim: int) -> None:
-    """Write an array whose number of rows shows at the end only, in bounded memory."""
+def _write_npy(chunks: Iterable[Vectors], dim: int) -> None:
+    """Write an array whose number of rows is known only at the end, in bounded memory."""
     from numpy.lib import format as npy
 
     with tempfile.TemporaryFile() as rows:
         n_rows = 0
-        for vectors in lots:
+        for vectors in chunks:
             rows.write(vectors.astype("<f4").tobytes())
             n_rows += len(vectors)
         rows.seek(0)

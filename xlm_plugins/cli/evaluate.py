@@ -1,9 +1,8 @@
-"""``xlm evaluate``: a model's metrics on a split of a data set."""
+"""``xlm evaluate``: measure a model on one split of a data set."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,29 +10,26 @@ import click
 from xlm_plugins.cli.options import Section, SectionedCommand, given
 from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.options import build
-from xlm_plugins.core.plugins import Plugins
+
+CORE = (Section("generation", "Generation (for models that translate)", GenerationOptions),)
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    return [Section("generation", "Generation, where the model translates", GenerationOptions)]
-
-
-@click.command(cls=SectionedCommand, sections=_sections)
+@click.command(cls=SectionedCommand, core=CORE)
 @click.argument("run", metavar="RUN")
-@click.option("--data", help="Data set, a folder or its URL; the run's own if unset.")
-@click.option("--split", default="test", show_default=True)
+@click.option("--data", help="Data set, a folder or URL; that of the run if unset.")
+@click.option("--split", default="test", show_default=True, help="Split to measure on.")
 @click.option(
     "--sentences",
     type=click.IntRange(min=0),
-    help="Translate so many of each direction, evenly spread.  [default: all]",
+    help="Translate this many sentences per direction, evenly spread.  [default: all]",
 )
 @click.option(
     "--hypotheses",
     type=click.Path(path_type=Path),
-    help="Folder for what is translated, with the scores' signatures.",
+    help="Folder to write translations to, with the signatures of their scores.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The metrics as one JSON object.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default the machine's]")
+@click.option("--json", "as_json", is_flag=True, help="Print the metrics as one JSON object.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
 @click.pass_context
 def evaluate(
     context: click.Context,
@@ -46,7 +42,7 @@ def evaluate(
     threads: int | None,
 ) -> None:
     """Measure a model: perplexity and accuracy per objective, language and pair, and BLEU and chrF
-    of what it translates.
+    of its translations.
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
     """

@@ -1,4 +1,4 @@
-"""``xlm export``: a model for other libraries."""
+"""``xlm export``: convert a model for other libraries."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xlm_plugins.cli.lazy import LazyGroup
+from xlm_plugins.runs.layout import WEIGHTS_NAME
+
 if TYPE_CHECKING:
     from xlm_plugins.model.bundle import Bundle
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def export() -> None:
-    """Write a model in a form that other libraries read.
+    """Convert a model for other libraries.
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
     """
@@ -22,22 +25,22 @@ def export() -> None:
 @export.command()
 @click.argument("run", metavar="RUN")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--language", help="Make it a model of this one language, as pipelines need it.")
+@click.option("--language", help="Export a model of this one language, as pipelines need it.")
 @click.option(
     "--license",
     "licence",
     default="unknown",
     show_default=True,
-    help="The model card's licence field, such as mit.",
+    help="Licence for the model card, such as mit.",
 )
 @click.pass_context
 def hf(context: click.Context, run: str, out: Path, language: str | None, licence: str) -> None:
-    """Write RUN as a model of transformers into OUT, and compare it with what it was.
+    """Write RUN to OUT as a model of transformers, and compare the two.
 
     The encoder becomes an XLMWithLMHeadModel, an XLMRobertaForMaskedLM or, with RoBERTa's
     tokenizer, a RobertaForMaskedLM, with configuration, safetensors, a fast tokenizer and a
-    model card.  It is then opened in a process of its own, and hidden states, scores and token
-    ids of sample text are compared.
+    model card.  It is then loaded in a new process, and the hidden states, scores and token ids of
+    sample text are compared.
     """
     from xlm_plugins.interop.huggingface.export import Export
 
@@ -46,12 +49,12 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
         click.echo(f"note: {note}", err=True)
     found = prepared.write()
     click.echo(
-        f"{out}: opened again as {found.class_name}; the largest differences are "
+        f"{out}: loaded as {found.class_name}; the largest differences are "
         f"{found.hidden:.2g} in hidden states and {found.scores:.2g} in scores",
         err=True,
     )
     if found.texts is not None:
-        click.echo(f"token ids that differ: {len(found.texts)} sample texts", err=True)
+        click.echo(f"sample texts whose token ids differ: {len(found.texts)}", err=True)
         for text in found.texts:
             click.echo(f"  {text!r}", err=True)
 
@@ -61,11 +64,11 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
 @click.argument("out", type=click.Path(path_type=Path))
 @click.pass_context
 def safetensors(context: click.Context, run: str, out: Path) -> None:
-    """Write the weights of RUN, whatever it is, and a description in JSON into OUT."""
-    from xlm_plugins.interop.plain import export_safetensors
+    """Write the weights of RUN, any model, and a description in JSON to OUT."""
+    from xlm_plugins.interop.safetensors_export import DESCRIPTION_NAME, export_safetensors
 
     export_safetensors(_open(context, run), out)
-    click.echo(f"{out}: model.safetensors and description.json", err=True)
+    click.echo(f"{out}: {WEIGHTS_NAME} and {DESCRIPTION_NAME}", err=True)
 
 
 def _open(context: click.Context, run: str) -> Bundle:

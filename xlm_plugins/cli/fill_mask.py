@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import errors_option
-from xlm_plugins.cli.pipes import (
-    batch_tokens_option,
-    language_option,
-    lots_of_lines,
-    open_model,
-    progress,
-    threads_option,
-    write_lines,
-)
+from xlm_plugins.cli.pipes import line_chunks, open_model, pipe_options, progress, write_lines
 
 if TYPE_CHECKING:
     from xlm_plugins.inference.fill_mask import Filling
@@ -26,22 +17,19 @@ if TYPE_CHECKING:
 @click.command("fill-mask")
 @click.argument("run", metavar="RUN")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@language_option
 @click.option(
-    "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Guesses for each mask."
+    "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates per mask."
 )
-@click.option("--json-lines", "--json", is_flag=True, help="One JSON object for each text.")
-@batch_tokens_option
-@threads_option
-@errors_option
+@click.option("--json-lines", "--json", is_flag=True, help="One JSON object per text.")
+@pipe_options("language", "batch_tokens")
 @click.pass_context
 def fill_mask(
     context: click.Context,
     run: str,
     texts: tuple[str, ...],
-    language: str | None,
     top: int,
     json_lines: bool,
+    language: str | None,
     batch_tokens: int | None,
     threads: int | None,
     errors: str,
@@ -50,18 +38,17 @@ def fill_mask(
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
 
-    Special tokens, the unknown one among them, are never guessed.  A text without a mask, or one
-    longer than the model's positions, is refused.
+    Special tokens, including the unknown token, are never candidates.  A text without a mask, or
+    one longer than the model's positions, is refused.
     """
-    from xlm_plugins.inference.fill_mask import Filler
+    from xlm_plugins.inference.fill_mask import MaskFiller
 
     bundle = open_model(context, run, threads)
-    filler = Filler(bundle, language, top=top, batch_tokens=batch_tokens)
+    filler = MaskFiller(bundle, language, top=top, batch_tokens=batch_tokens)
     show = _as_json if json_lines else _for_people
     with progress("filled") as advance:
-        for lot in lots_of_lines(errors, texts):
-            found = filler.fill(lot, advance)
-            for text, masks in zip(lot, found, strict=True):
+        for lines in line_chunks(errors, texts):
+            for text, masks in zip(lines, filler.fill(lines, advance), strict=True):
                 write_lines(show(text, masks))
 
 

@@ -1,19 +1,18 @@
-"""``xlm finetune``: an encoder on a downstream task."""
+"""``xlm finetune``: fine-tune an encoder on a downstream task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, given, last_given
+from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given
 from xlm_plugins.config.finetune_settings import resolve_finetune, task_of
-from xlm_plugins.config.settings import recorded_settings
+from xlm_plugins.config.settings import read_config
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.core.plugins import Plugins
 
 if TYPE_CHECKING:
     from xlm_plugins.training.finetuning.seeds import Results
@@ -22,58 +21,61 @@ CORE = (
     Section("finetune", "Run", FinetuneOptions),
     Section("optimizer", "Optimizer", FinetuneOptimizerOptions),
 )
+_CONFIG = f"{__name__}.config"
 
 
-def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    """The core's sections, and that of the task, which an argument or the TOML file names."""
-    config = recorded_settings(last_given(arguments, "--config"), last_given(arguments, "--resume"))
-    task = _named(plugins, arguments) or task_of(config)
-    return [*CORE, *([Section.of(plugins.get("task", task), task)] if task else [])]
+def select(first: click.Context) -> list[Section]:
+    """The section of the task, which an argument or the TOML file names."""
+    plugins = first.obj.plugins
+    resume = given(first).get("finetune", {}).get("resume")
+    config = first.meta[_CONFIG] = read_config(first.params["config"], resume)
+    task = _task_argument(first) or task_of(config)
+    return [Section.of(plugins.get("task", task), task)] if task else []
 
 
-def _named(plugins: Plugins, arguments: Sequence[str]) -> str | None:
-    """The task among the arguments: a name of one that is not a flag's value."""
-    tasks = plugins.registry.of("task")
+def _task_argument(first: click.Context) -> str | None:
+    """The first argument that names a task.
+
+    A task's own flags are still unknown, so they and their values are among the arguments.
+    """
+    tasks = first.obj.plugins.registry.of("task")
     names = {name for task in tasks for name in (task.name, task.full_name)}
-    for before, argument in zip(("", *arguments), arguments, strict=False):
-        takes_value = before.startswith("--") and "=" not in before
-        if argument in names and not takes_value:
+    arguments: tuple[str, ...] = ("", first.params["task"], *first.args)
+    for before, argument in itertools.pairwise(arguments):
+        is_value = before.startswith("--") and "=" not in before
+        if argument in names and not is_value:
             return argument
     return None
 
 
 @click.command(
     cls=SectionedCommand,
-    sections=sections,
-    epilog="Options of a task show once it is named: xlm finetune classify --help.",
+    core=CORE,
+    select=select,
+    epilog="Options of a task appear once it is named: xlm finetune classify --help.",
 )
 @click.argument("task", required=False, metavar="TASK")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="TOML file with any of these options; flags win.  RUN/config.toml repeats a run.",
-)
+@config_option
 @click.pass_context
 def finetune(context: click.Context, task: str | None, config: Path | None) -> int:
-    """Fine-tune the encoder of a model, and a head, on TASK.
+    """Fine-tune the encoder of a model, with a new head, on TASK.
 
     With --resume RUN alone, the task and the settings are those of RUN.
 
-    The best model by the first validation metric is measured on all that there is; the metrics
-    are in RUN/results.json, what it predicts of test rows in RUN/predictions.
+    The best model by the first validation metric is evaluated on all validation and test rows:
+    metrics go to RUN/results.json, predictions for test rows to RUN/predictions.
     """
-    plugins, flags = context.obj.plugins, given(context)
-    resume = flags.get("finetune", {}).get("resume")
-    tree = recorded_settings(str(config) if config else None, resume)
+    # `select` has read the file.
+    plugins, tree = context.obj.plugins, context.meta[_CONFIG]
     name = task or task_of(tree)
     if name is None:
         installed = ", ".join(c.name for c in plugins.registry.of("task"))
         raise OptionError(
-            "no task is named, so there is nothing to fine-tune on",
+            "no task is named to fine-tune on",
             expected=f"one of {installed}" if installed else "an installed task",
             remedy="xlm finetune classify --from RUN ...",
         )
-    settings = resolve_finetune(name, tree, flags, plugins)
+    settings = resolve_finetune(name, tree, given(context), plugins)
 
     from xlm_plugins.core.errors import RESUMABLE_STATUS
     from xlm_plugins.training.distributed.process_group import World
@@ -85,19 +87,22 @@ def finetune(context: click.Context, task: str | None, config: Path | None) -> i
         _show(results, len(results.by_seed))
         click.echo(results.path)
         if was_stopped:
-            told = f"{results.reason}: saved and stopped"
-            click.echo(f"{told}\nto go on: xlm finetune --resume {results.path}", err=True)
+            click.echo(
+                f"{results.reason}: saved and stopped\n"
+                f"to resume: xlm finetune --resume {results.path}",
+                err=True,
+            )
     return RESUMABLE_STATUS if was_stopped else 0
 
 
 def _show(results: Results, n_seeds: int) -> None:
-    """The metrics as a table on standard error, and what is to be said of them."""
+    """Print the metrics as a table, and the remarks, on standard error."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(stderr=True)
     if results.means:
-        title = f"mean and deviation of {n_seeds} seeds" if n_seeds > 1 else ""
+        title = f"mean and deviation over {n_seeds} seeds" if n_seeds > 1 else ""
         table = Table("metric", "value", box=None, pad_edge=False, title=title or None)
         deviations = results.deviations
         for name, value in results.means.items():

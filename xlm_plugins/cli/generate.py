@@ -1,99 +1,75 @@
-"""``xlm generate``: what a causal language model writes behind prompts."""
+"""``xlm generate``: prompts continued by a causal language model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, errors_option, given
 from xlm_plugins.cli.pipes import (
-    batch_tokens_option,
-    language_option,
-    lots_of_lines,
+    encoded_chunks,
+    generation_command,
+    generation_options,
     open_model,
+    pipe_options,
     progress,
-    strict_option,
-    threads_option,
-    with_tokens,
-    write_lines,
+    scores_option,
+    seed_option,
+    write_generated,
 )
-from xlm_plugins.config.model import GenerationOptions
-from xlm_plugins.core.options import build
-from xlm_plugins.core.plugins import Plugins
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    return [Section("generation", "Generation", GenerationOptions)]
-
-
-@click.command(cls=SectionedCommand, sections=_sections)
+@generation_command()
 @click.argument("run", metavar="RUN")
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
-@language_option
 @click.option(
     "--number",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Lines to write for each prompt: so many samples, or the best of --beam.",
+    help="Lines per prompt: that many samples, or the best of --beam.",
 )
 @click.option(
     "--max-length",
     type=click.IntRange(min=1),
-    help="Tokens to write at most.  [default 100, or half of the model's positions]",
+    help="Most tokens to generate.  [default 100, or half of the model's positions]",
 )
-@click.option("--scores", is_flag=True, help="Put its score and a tab before each line.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of --sample."
-)
-@strict_option
-@batch_tokens_option
-@threads_option
-@errors_option
+@scores_option
+@seed_option
+@pipe_options("language", "strict", "batch_tokens")
 @click.pass_context
 def generate(
     context: click.Context,
     run: str,
     prompts: tuple[str, ...],
-    language: str | None,
     number: int,
     max_length: int | None,
     scores: bool,
     seed: int,
+    language: str | None,
     strict: bool,
     batch_tokens: int | None,
     threads: int | None,
     errors: str,
 ) -> None:
-    """Go on with the PROMPTs, or with the lines of standard input.
+    """Continue the PROMPTs, or the lines of standard input.
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle; the model must have
-    been trained on clm.
+    been trained to predict the next token, as by clm.
 
-    Every line holds the prompt and what follows; an empty prompt begins a new text.  Of a prompt
-    that is too long the model reads the end.
+    Every line holds the prompt and its continuation; an empty prompt starts a new text.  Of a
+    prompt that is too long, the model reads the end.
     """
-    options = build(GenerationOptions, given(context).get("generation", {}), "generation")
+    options = generation_options(context)
 
     import torch
 
-    from xlm_plugins.inference.generate import Writer
+    from xlm_plugins.inference.generate import TextGenerator
 
     torch.manual_seed(seed)
     bundle = open_model(context, run, threads)
-    writer = Writer(
+    generator = TextGenerator(
         bundle, language, options, number=number, max_tokens=max_length, batch_tokens=batch_tokens
     )
-    lots = with_tokens(
-        lots_of_lines(errors, prompts),
-        writer.encode,
-        writer.longest,
-        strict=strict,
-        name="prompt" if prompts else "standard input, line",
-    )
-    with progress("written") as advance:
-        for texts, sentences in lots:
-            found = writer.write(texts, sentences, advance)
-            every = (continuation for of_text in found for continuation in of_text)
-            write_lines(f"{c.score:.4f}\t{c.text}" if scores else c.text for c in every)
+    with progress("continued") as advance:
+        for texts, tokens in encoded_chunks(generator, errors, prompts, strict=strict):
+            found = generator.generate(texts, tokens, advance)
+            write_generated(found, with_scores=scores)

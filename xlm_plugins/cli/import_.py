@@ -1,4 +1,4 @@
-"""``xlm import``: models of other systems, as bundles."""
+"""``xlm import``: turn models of other systems into bundles."""
 
 from __future__ import annotations
 
@@ -13,20 +13,58 @@ from xlm_plugins.cli.lazy import LazyGroup
 if TYPE_CHECKING:
     from xlm_plugins.model.description import ModelDescription
 
-COMMANDS = {
-    "xlm": ("import_:import_xlm", "A checkpoint of the XLM implementation: FILE.pth."),
-    "hf": ("import_:import_hf", "XLM-R and RoBERTa: a Hugging Face folder, or fairseq's files."),
-}
 SHOWN_LANGUAGES = 20
 
 
-@click.group("import", cls=LazyGroup, lazy=COMMANDS)
+@click.group("import", cls=LazyGroup)
 def import_() -> None:
-    """Turn a model of another system into a bundle, which every command takes as a run."""
+    """Turn a model of another system into a bundle, which every command accepts as RUN."""
 
 
-def tell(out: Path, description: ModelDescription, notes: Sequence[str]) -> None:
-    """Say what an import has made."""
+@import_.command("xlm", short_help="A checkpoint of the XLM implementation: FILE.pth.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--codes", type=click.Path(path_type=Path), help="Its fastBPE codes; requires --vocab."
+)
+@click.option(
+    "--vocab", type=click.Path(path_type=Path), help="Its vocabulary: `token count` lines."
+)
+@click.pass_context
+def import_xlm(
+    context: click.Context, checkpoint: Path, out: Path, codes: Path | None, vocab: Path | None
+) -> None:
+    """Turn CHECKPOINT, a .pth file of the XLM implementation, into the bundle OUT.
+
+    The file is a pickle, but no code in it is run.  Without --codes the model expects text that is
+    already split into the tokens of its vocabulary.
+    """
+    from xlm_plugins.interop.xlm.importing import import_xlm
+
+    imported = import_xlm(checkpoint, out, context.obj.plugins, codes=codes, vocabulary=vocab)
+    _summarise(imported.out, imported.description, imported.notes)
+
+
+@import_.command("hf", short_help="XLM-R and RoBERTa: a Hugging Face folder, or fairseq's files.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.pass_context
+def import_hf(context: click.Context, folder: Path, out: Path) -> None:
+    """Turn FOLDER, an encoder of XLM or of the RoBERTa family, into the bundle OUT.
+
+    FOLDER holds config.json, model.safetensors or pytorch_model.bin, and a tokenizer; or
+    fairseq's model.pt and dict.txt with sentencepiece.bpe.model, or with GPT-2's encoder.json
+    and vocab.bpe.  Nothing is downloaded, and no code in the files is run.
+    """
+    from xlm_plugins.interop.huggingface.importing import import_hugging_face
+    from xlm_plugins.model.bundle import read_description
+
+    notes = import_hugging_face(folder, out, context.obj.plugins)
+    _summarise(out, read_description(out, context.obj.plugins), notes)
+
+
+def _summarise(out: Path, description: ModelDescription, notes: Sequence[str]) -> None:
+    """Describe the imported model on standard error."""
     options, languages = description.options, list(description.languages)
     n_more = len(languages) - SHOWN_LANGUAGES
     more = f" and {n_more} more" if n_more > 0 else ""
@@ -42,43 +80,3 @@ def tell(out: Path, description: ModelDescription, notes: Sequence[str]) -> None
         *(f"  note: {note}" for note in notes),
     ]
     click.echo("\n".join(lines), err=True)
-
-
-@click.command("hf")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.pass_context
-def import_hf(context: click.Context, folder: Path, out: Path) -> None:
-    """Turn FOLDER, with an encoder of XLM or of RoBERTa's family, into the bundle OUT.
-
-    FOLDER holds config.json, model.safetensors or pytorch_model.bin, and a tokenizer; or
-    fairseq's model.pt and dict.txt with sentencepiece.bpe.model, or with GPT-2's encoder.json
-    and vocab.bpe.  Nothing is fetched, and nothing that a file names is run.
-    """
-    from xlm_plugins.interop.huggingface.importing import import_hugging_face
-    from xlm_plugins.model.bundle import read_description
-
-    notes = import_hugging_face(folder, out, context.obj.plugins)
-    tell(out, read_description(out, context.obj.plugins), notes)
-
-
-@click.command("xlm")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--codes", type=click.Path(path_type=Path), help="Its fastBPE codes; wants --vocab.")
-@click.option(
-    "--vocab", type=click.Path(path_type=Path), help="Its vocabulary: `token count` lines."
-)
-@click.pass_context
-def import_xlm(
-    context: click.Context, checkpoint: Path, out: Path, codes: Path | None, vocab: Path | None
-) -> None:
-    """Turn CHECKPOINT, a .pth file of the XLM implementation, into the bundle OUT.
-
-    The file is a pickle, and nothing that it names is run.  Without --codes the model takes text
-    that is cut into its vocabulary's tokens already.
-    """
-    from xlm_plugins.interop.xlm.importing import import_xlm
-
-    found = import_xlm(checkpoint, out, context.obj.plugins, codes=codes, vocabulary=vocab)
-    tell(found.out, found.description, found.notes)

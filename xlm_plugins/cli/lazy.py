@@ -1,9 +1,10 @@
-"""Groups of commands whose modules are imported when a command is used, and not before."""
+"""Groups of commands that are imported only when they are used."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -13,12 +14,16 @@ from xlm_plugins.core.plugin_faults import nearest
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names and short help, and imports one when it is used.
+    """A group that knows the names and short help of its commands, and imports one on use.
+
+    Commands that are added to it as usual stand after these.
 
     :param lazy: command name -> (module in `xlm_plugins.cli` : attribute, short help).
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, lazy: Mapping[str, tuple[str, str]] = MappingProxyType({}), **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._lazy = lazy
 
@@ -27,7 +32,7 @@ class LazyGroup(click.Group):
         return [*self._lazy, *sorted(self.commands)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command of the core, or take one that a plugin added."""
+        """Import a command of the core, or return one that a plugin added."""
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self._lazy[cmd_name][0].partition(":")
@@ -38,7 +43,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown one is answered with the nearest names."""
+        """Find the command; the error for an unknown one suggests similar names."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             known = self.list_commands(ctx)
@@ -47,15 +52,19 @@ class LazyGroup(click.Group):
                 expected=f"one of {', '.join(known)}",
                 remedy=nearest(name, known),
             )
-            # Plugins add commands to the program itself only.
+            # Plugins add commands only at the top level.
             raise error if ctx.parent else ctx.obj.plugins.explain_unknown(name, error)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         own = [(name, text) for name, (_, text) in self._lazy.items()]
-        added = [(name, self.commands[name].get_short_help_str()) for name in sorted(self.commands)]
-        for title, rows in (("Commands", own), ("Commands of plugins", added)):
+        added = [
+            (name, self.commands[name].get_short_help_str(80)) for name in sorted(self.commands)
+        ]
+        # Plugins add commands only at the top level.
+        others = "Commands" if ctx.parent else "Commands of plugins"
+        for title, rows in (("Commands", own), (others, added)):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)

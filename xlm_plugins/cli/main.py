@@ -1,4 +1,4 @@
-"""``xlm``: the group of commands.  A command's module is imported when the command is used."""
+"""``xlm``: the group of all commands, each imported only when it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xlm_plugins.core.plugins import Plugins
 
 INTERRUPTED = 130
 READER_GONE = 141
-"""As a shell tells of a program that SIGPIPE ended, which ours would be, were it not Python."""
+"""What a shell reports for a program that SIGPIPE ended; Python ignores that signal."""
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -25,23 +25,23 @@ COMMANDS = {
     "train": ("train:train", "Train a model with the objectives and layers that you select."),
     "finetune": ("finetune:finetune", "Fine-tune a model on a downstream task."),
     "evaluate": ("evaluate:evaluate", "Measure a model on a data set."),
-    "fill-mask": ("fill_mask:fill_mask", "Fill the masks in sentences, in any language."),
-    "predict": ("predict:predict", "Judge text with a fine-tuned model, line by line."),
+    "fill-mask": ("fill_mask:fill_mask", "Predict the masked words of sentences, in any language."),
+    "predict": ("predict:predict", "Predict labels with a fine-tuned model, line by line."),
     "translate": ("translate:translate", "Translate text, line by line."),
-    "embed": ("embed:embed", "Turn each line of a text into a vector."),
-    "score": ("score:score", "Tell how probable each line of a text is."),
-    "generate": ("generate:generate", "Go on with text, by a causal language model."),
-    "import": ("import_:import_", "Turn a model of another system into a bundle."),
-    "export": ("export:export", "Write a model in a form that other libraries read."),
+    "embed": ("embed:embed", "Compute a vector for each line of text."),
+    "score": ("score:score", "Compute the log-probability of each line of text."),
+    "generate": ("generate:generate", "Continue prompts with a causal language model."),
+    "import": ("import_:import_", "Convert a model of another system into a bundle."),
+    "export": ("export:export", "Convert a model for other libraries."),
     "prepare": ("prepare:prepare", "Turn text into a data set: tokenizer, shards, manifest."),
-    "data": ("data:data", "Show what is inside a data set."),
+    "data": ("data:data", "Show what a data set contains, or verify it."),
     "tokenizer": ("tokenizer:tokenizer", "Train a tokenizer; encode and decode text."),
-    "plot": ("plot:plot", "Draw the curves of runs."),
+    "plot": ("plot:plot", "Plot the curves of runs."),
     "plugins": (
         "plugins:plugins",
-        "List the installed plugins, the broken ones too; write a new one.",
+        "List installed plugins, broken ones too; create a new one.",
     ),
-    "demo": ("demo:demo", "See the whole thing work, in a few minutes."),
+    "demo": ("demo:demo", "See it all work in a few minutes."),
 }
 """Command name -> (module in `xlm_plugins.cli` : attribute, short help)."""
 
@@ -55,15 +55,15 @@ class Session:
 
 
 class Program(LazyGroup):
-    """All commands; in `xlm data DIR | head`, the end of the reader is the end of the writer."""
+    """All commands; one whose reader is gone, as in `xlm data DIR | head`, ends quietly."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, and write what it has buffered, at which Python's end would complain."""
+        """Run a command, and flush its output while a broken pipe can still be caught."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
         except (BrokenPipeError, SystemExit) as error:
-            # rich makes a SystemExit of it; any other one is a plugin's own.
+            # rich turns it into a SystemExit; any other SystemExit is a plugin's.
             cause = error.__context__ if isinstance(error, SystemExit) else error
             if not isinstance(cause, BrokenPipeError):
                 raise
@@ -72,16 +72,16 @@ class Program(LazyGroup):
 
 
 def build_group(plugins: Plugins) -> LazyGroup:
-    """The command line, plugins' commands included; made anew for each call of `main`."""
+    """The command line with the commands of plugins; built anew for each call of `main`."""
 
     @click.group(cls=Program, lazy=COMMANDS, context_settings=_CONTEXT)
-    @click.option("--debug", is_flag=True, help="Show tracebacks, and plugins that are broken.")
+    @click.option("--debug", is_flag=True, help="Show tracebacks and broken plugins.")
     @click.option(
         "--strict-plugins",
         is_flag=True,
-        help="Refuse to work with broken or conflicting plugins: for CI.",
+        help="Exit with an error if plugins are broken or in conflict: for CI.",
     )
-    # A launcher of many processes puts --local_rank before the command; LOCAL_RANK says it too.
+    # Some launchers put --local_rank before the command; the variable LOCAL_RANK says the same.
     @click.option("--local_rank", "--local-rank", hidden=True, expose_value=False)
     @click.version_option(__version__, prog_name="xlm")
     @click.pass_context
@@ -107,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     :param arguments: the command line without the program's name; ``sys.argv`` if None.
-    :returns: the exit status: 2 for what the user can mend, 130 when interrupted, 141 when nobody
-        reads the output any more.
+    :returns: the exit status: 2 for an error that the user can correct, 130 when interrupted, 141
+        when the reader of the output is gone.
     """
     session = Session(Plugins.discover())
     try:

@@ -1,8 +1,8 @@
-"""``xlm plugins new``: a plugin to start from, made of the template that comes with the core.
+"""``xlm plugins new``: create a plugin from the template that comes with the core.
 
-The template is a distribution that works, `tests/example_plugin`.  What belongs to one kind alone
-is a file called after it or lies between ``region KIND`` and ``endregion`` comments; a comment
-``region KIND`` behind code is about that line.
+The template is a working distribution, `tests/example_plugin`.  What belongs to one kind alone is
+a file named after it, or lies between ``region KIND`` and ``endregion`` comments; ``region KIND``
+at the end of a line of code applies to that line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xlm_plugins.core.registry import KINDS, RESERVED_NAMES
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "template"
 FILES = ("pyproject.toml", "README.md", "src/*/*.py", "src/*/py.typed", "tests/*.py")
-"""What the template is made of, and nothing that tools leave beside it; package-data agrees."""
+"""The files of the template, as opposed to what tools leave beside them; as in package-data."""
 
 PARTS = {*KINDS, "command"}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -37,34 +37,34 @@ _OLD_NAMES = re.compile(rf"example-(?P<kind>{'|'.join(KINDS)})|xlm_example|Examp
     type=click.Choice(KINDS),
     multiple=True,
     required=True,
-    help="What it brings; may be repeated.",
+    help="What the plugin provides; repeatable.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder to write.  [default ./xlm-NAME]"
+    "--out", type=click.Path(path_type=Path), help="Folder to create.  [default: ./xlm-NAME]"
 )
 def new(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
-    """Write a plugin to start from: the distribution xlm-NAME, with tests that pass."""
+    """Create a plugin: the distribution xlm-NAME, a working example with tests that pass."""
     _check_name(name)
     folder = out or Path(f"xlm-{name}")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise OptionError(f"{folder} exists already", expected="a new or empty folder for --out")
+        raise OptionError(f"{folder} already exists", expected="a new or empty folder for --out")
     _write(plugin_files(name, kinds), folder)
-    click.echo(f"{folder}: a plugin to start from ({', '.join(dict.fromkeys(kinds))}).  Next:\n")
+    click.echo(f"{folder}: a new plugin ({', '.join(dict.fromkeys(kinds))}).  Next:\n")
     for command in _next_commands(name, kinds, folder):
         click.echo(f"  {command}")
 
 
 def plugin_files(name: str, kinds: Collection[str]) -> dict[str, str]:
-    """The text of every file of a plugin, by its path in the distribution.
+    """The text of every file of a new plugin, by its path in the distribution.
 
-    A component is called ``name`` where the plugin brings one, ``name-layer`` where it brings
-    several.
+    A component is called ``name`` if it is the plugin's only one, else ``name-layer`` and so on.
     """
     files = {}
     for path in _template_files():
         if path.stem.removeprefix("test_") in PARTS - set(kinds):
             continue
-        text = _reduced(path.read_text(encoding="utf-8"), kinds, 2 if path.suffix == ".py" else 1)
+        n_blank_lines = 2 if path.suffix == ".py" else 1
+        text = _reduced(path.read_text(encoding="utf-8"), kinds, n_blank_lines)
         where = path.relative_to(TEMPLATE).as_posix()
         files[_renamed(where, name, kinds)] = _renamed(text, name, kinds)
     return files
@@ -76,9 +76,9 @@ def _template_files() -> Iterator[Path]:
 
 
 def _reduced(text: str, kinds: Collection[str], n_blank_lines: int) -> str:
-    """The text without the regions of other kinds, and without the marks of any.
+    """The text without the regions of other kinds, and without region comments.
 
-    :param n_blank_lines: how many stay together at most, where marks and regions went.
+    :param n_blank_lines: the most blank lines in a row that remain.
     """
     lines = []
     is_kept = True
@@ -96,7 +96,7 @@ def _reduced(text: str, kinds: Collection[str], n_blank_lines: int) -> str:
 
 
 def _renamed(text: str, name: str, kinds: Collection[str]) -> str:
-    """The text with the plugin's names for the template's."""
+    """The text with the template's names replaced by the plugin's."""
     words = name.split("-")
 
     def new_name(match: re.Match[str]) -> str:
@@ -116,31 +116,31 @@ def _component(name: str, kind: str, kinds: Collection[str]) -> str:
 
 
 def _check_name(name: str) -> None:
-    """Refuse a name that is none, or that an installed package has.
+    """Check that a name can name a new plugin.
 
-    :raises OptionError: says what would do.
+    :raises OptionError: it is malformed, reserved, or taken by an installed package.
     """
     if not _NAME.fullmatch(name):
         raise OptionError(
-            f"{name!r} cannot name a plugin",
+            f"{name!r} is not a plugin name",
             expected="lower-case letters, digits and single dashes, such as gated-memory",
         )
     if name.startswith("xlm-"):
         short = name.removeprefix("xlm-")
         raise OptionError(
-            f"the plugin would be called xlm-{name}: xlm- is put before the name",
+            f"the plugin would be called xlm-{name}: the prefix xlm- is added",
             remedy=f"xlm plugins new {short}",
         )
     if name in RESERVED_NAMES:
         raise OptionError(
-            f"{name!r} cannot name a plugin: [{name}] is a section of the core's own options",
+            f"{name!r} is not a plugin name: [{name}] is a section of the core's options",
             expected="another name",
         )
     module = f"xlm_{name.replace('-', '_')}"
     if find_spec(module) is not None:
         raise OptionError(
-            f"a package {module} is installed already, and yours would hide it",
-            expected="a name that is free; `xlm plugins` lists those in use",
+            f"a package {module} is already installed, and yours would shadow it",
+            expected="an unused name; `xlm plugins` lists those in use",
         )
 
 
@@ -153,7 +153,7 @@ def _write(files: dict[str, str], folder: Path) -> None:
 
 
 def _next_commands(name: str, kinds: Sequence[str], folder: Path) -> list[str]:
-    """What to type now: install, test, and use every kind once."""
+    """The next commands to type: install, test, and use each kind once."""
     place = str(folder) if folder.is_absolute() else f"./{folder}"
     commands = [f"pip install --editable {shlex.quote(place + '[dev]')}"]
     commands += [f"pytest {shlex.quote(place)}"]

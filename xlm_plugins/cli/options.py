@@ -1,13 +1,14 @@
-"""Command-line flags made from options dataclasses, for commands whose flags depend on plugins.
+"""Flags built from options dataclasses, for commands whose flags depend on selected plugins.
 
-A command says which sections of options it has, given the plugins and the raw arguments; the
-flags, the help and the checks follow.  The tokenizer of `xlm prepare`, for example::
+Arguments are parsed twice: first with the flags that the command always has, which say what is
+selected, then with the flags of the selected components too.  The tokenizer of `xlm prepare`, for
+example::
 
-    def sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-        name = (all_given(arguments, "--tokenizer") or ["sentencepiece"])[-1]
-        return [Section.of(plugins.get("tokenizer", name), name)]
+    def select(first: click.Context) -> list[Section]:
+        name = first.params["tokenizer"]
+        return [Section.of(first.obj.plugins.get("tokenizer", name), name)]
 
-    @click.command(cls=SectionedCommand, sections=sections)
+    @click.command(cls=SectionedCommand, select=select)
     @click.argument("source")
     @click.option("--tokenizer", default="sentencepiece")
     @click.pass_context
@@ -15,8 +16,8 @@ flags, the help and the checks follow.  The tokenizer of `xlm prepare`, for exam
         component = context.obj.plugins.get("tokenizer", tokenizer)
         options = component.options_from(given(context).get(tokenizer, {}))
 
-`given` holds what was really written on the command line and nothing else, so that a TOML file
-can stand between the flags and the defaults.  Limits are checked by `core.options.build`.
+`given` returns only what was written on the command line, so that a TOML file can come between
+flags and defaults.  Limits are checked by `core.options.build`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -41,12 +43,12 @@ _GIVEN = f"{__name__}.given"
 
 @dataclass(frozen=True)
 class Section:
-    """Options of one owner: one heading of the help, one key of `given`.
+    """The options of one owner: one heading of the help, one key of `given`.
 
     :param key: the owner's key in `given` and in TOML: ``train``, ``tlm``.
     :param title: the heading.
     :param options: the options dataclass.
-    :param prefix: what stands before each flag's name: nothing, or ``tlm.``.
+    :param prefix: precedes each flag's name: empty, or ``tlm.``.
     """
 
     key: str
@@ -60,63 +62,85 @@ class Section:
         return cls(name, f"{name} ({component.kind})", component.options, f"{name}.")
 
 
-SectionsOf = Callable[[Plugins, Sequence[str]], Sequence[Section]]
+Select = Callable[[click.Context], Sequence[Section]]
 
 
 def given(context: click.Context) -> dict[str, dict[str, Any]]:
     """The values written on the command line: by section, then by option name."""
-    values: dict[str, dict[str, Any]] = context.meta.get(_GIVEN, {})
+    values: dict[str, dict[str, Any]] = context.meta.setdefault(_GIVEN, {})
     return values
 
 
-def all_given(arguments: Sequence[str], flag: str) -> list[str]:
-    """The values of a flag, found before the arguments are parsed (``--x 1`` and ``--x=1``)."""
-    values = []
-    for index, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        if argument == flag and index + 1 < len(arguments):
-            values.append(arguments[index + 1])
-        elif argument.startswith(flag + "="):
-            values.append(argument.removeprefix(flag + "="))
-    return values
+def asks_for_help(context: click.Context) -> bool:
+    """Whether the arguments include ``--help``, which the first parse ignores."""
+    option = context.command.get_help_option(context)
+    source = context.get_parameter_source(str(option.name)) if option else None
+    return source is ParameterSource.COMMANDLINE
 
 
-def last_given(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag of which the last one counts, as `all_given` finds it."""
-    found = all_given(arguments, flag)
-    return found[-1] if found else None
-
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file with any of these options; flags override it.  RUN/config.toml repeats a run.",
+)
+"""Of commands that train."""
 
 errors_option = click.option(
     "--errors",
     type=click.Choice(["strict", "replace"]),
     default="strict",
-    help="What to do about bytes that are not UTF-8: refuse, or put U+FFFD there.",
+    help="Bytes that are not UTF-8: strict is an error, replace puts U+FFFD in their place.",
 )
-"""For commands that read text."""
+"""Of commands that read text."""
 
 
 class SectionedCommand(click.Command):
-    """A command whose flags include those of the sections that ``sections`` names."""
+    """A command with flags from options dataclasses, some of which the arguments select.
 
-    def __init__(self, *args: Any, sections: SectionsOf, **kwargs: Any) -> None:
+    :param core: the sections that it always has.
+    :param select: returns the sections of what is selected, given the context of the first parse:
+        its ``params``, its `given` flags and ``obj``.  Whatever it stores in ``meta`` is in the
+        command's own context too.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        core: Sequence[Section] = (),
+        select: Select = lambda first: (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._sections = sections
+        self._core = core
+        self._select = select
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, with the flags of the sections that these arguments call for."""
-        plugins = ctx.obj.plugins
+        """Parse with the core's flags, and again with those of what they select."""
+        first = self._first_parse(ctx, args)
+        selected = self._select(first)
+        ctx.meta.update(first.meta)
         ctx.meta[_GIVEN] = {}
-        ctx.meta[_FLAGS] = [
-            (section.title, [_Flag(section, field) for field in fields_of(section.options)])
-            for section in self._sections(plugins, tuple(args))
-        ]
+        ctx.meta[_FLAGS] += _flags(selected)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             known = [flag for p in self.get_params(ctx) for flag in (*p.opts, *p.secondary_opts)]
-            raise _unknown_flag(error.option_name, known, plugins) from error
+            raise _unknown_flag(error.option_name, known, ctx.obj.plugins) from error
+
+    def _first_parse(self, ctx: click.Context, args: Sequence[str]) -> click.Context:
+        """Parse leniently: bad values are dropped, and unknown options stay in ``args``."""
+        first = click.Context(
+            self,
+            info_name=ctx.info_name,
+            obj=ctx.obj,
+            help_option_names=ctx.help_option_names,
+            resilient_parsing=True,
+            ignore_unknown_options=True,
+            allow_extra_args=True,
+        )
+        first.meta[_FLAGS] = _flags(self._core)
+        super().parse_args(first, list(args))
+        return first
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters and those of its sections."""
@@ -124,8 +148,8 @@ class SectionedCommand(click.Command):
         return [*super().get_params(ctx), *flags]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one heading a section, the command's own options first."""
-        # Without arguments, which the usage line shows and the text explains.
+        """Write one heading per section, the command's own options first."""
+        # Arguments are left out: the usage line shows them and the text explains them.
         own = [("Options", [p for p in super().get_params(ctx) if isinstance(p, click.Option)])]
         for title, parameters in [*own, *ctx.meta.get(_FLAGS, ())]:
             records = [parameter.get_help_record(ctx) for parameter in parameters]
@@ -135,8 +159,13 @@ class SectionedCommand(click.Command):
                     formatter.write_dl(rows)
 
 
+def _flags(sections: Sequence[Section]) -> list[tuple[str, list[_Flag]]]:
+    """Each section's title and flags."""
+    return [(s.title, [_Flag(s, field) for field in fields_of(s.options)]) for s in sections]
+
+
 class _Flag(click.Option):
-    """One field of an options dataclass as a flag; notes its value only where it was given."""
+    """One field of an options dataclass as a flag, whose value is kept only if it was given."""
 
     def __init__(self, section: Section, field: OptionField) -> None:
         switch = field.kind is bool
@@ -152,7 +181,7 @@ class _Flag(click.Option):
             expose_value=False,
             callback=self._keep,
         )
-        # Set afterwards: click takes the slash of a full name, xlm-gate/gate, for a switch's.
+        # Not passed to click, which would read the slash of xlm-gate/gate as that of --x/--no-x.
         self.opts = [f"--{section.prefix}{field.key}"]
         self.secondary_opts = [f"--{section.prefix}no-{field.key}"] if switch else []
 
@@ -166,32 +195,32 @@ class _Flag(click.Option):
 
 
 class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
-    """Reads one value; its limits are checked later, with those that come from TOML."""
+    """Converts one value; its limits are checked later, like those of values from TOML."""
 
     def __init__(self, field: OptionField) -> None:
         self._field = field
         self.name = "|".join(field.info.choices or ()) or _METAVARS[field.kind]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """What stands for the value in the help."""
+        """The placeholder of the value in the help."""
         return f"[{self.name}]" if self._field.info.choices else self.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Turn the written value into a number where the option takes one."""
+        """Convert a value to the option's type."""
         if value == "" and (self._field.optional or self._field.many):
-            return value  # nothing: not even what a file says
+            return value  # unset, and so overrides a value from TOML
         try:
             return self._field.kind(value)
         except ValueError:
-            self.fail(f"{value!r} is not {_KINDS[self._field.kind]}", param, ctx)
+            self.fail(f"{value!r} is not {_NUMBERS[self._field.kind]}", param, ctx)
 
 
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
-_KINDS = {int: "a whole number", float: "a number"}
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def _note(field: OptionField) -> str:
-    """Default and limits, as the help shows them after the text."""
+    """Default and limits, which follow the help text."""
     info, default = field.info, field.default
     if isinstance(default, bool):
         default = "on" if default else "off"
@@ -206,23 +235,22 @@ def _note(field: OptionField) -> str:
 
 
 def _unknown_flag(flag: str, known: Sequence[str], plugins: Plugins) -> XLMError:
-    """The error that says whom to select, or what was perhaps meant."""
+    """The error for an unknown flag: the component to select first, or similar flags."""
     owner = flag.lstrip("-").rpartition(".")[0]
     if owner and not any(name.startswith(f"--{owner}.") for name in known):
         components = (c for kind in KINDS for c in plugins.registry.of(kind))
-        owners = [c for c in components if owner in (c.name, c.full_name)]
-        useful = [c for c in owners if f"--{c.kind}" in known]
-        if owners:
-            kind = (useful or owners)[0].kind
-            way_out = f"select it: --{kind} {owner}" if useful else f"leave {flag} out"
+        kinds = [c.kind for c in components if owner in (c.name, c.full_name)]
+        selectable = [kind for kind in kinds if f"--{kind}" in known]
+        for kind in (selectable or kinds)[:1]:
+            remedy = f"select it: --{kind} {owner}" if selectable else f"remove {flag}"
             return OptionError(
                 f"{flag} is an option of the {kind} {owner!r}, which is not selected",
-                remedy=f"xlm finetune {owner}" if kind == "task" else way_out,
+                remedy=f"xlm finetune {owner}" if kind == "task" else remedy,
             )
     close = difflib.get_close_matches(flag, known, n=3)
     close += [name for name in known if name.endswith("." + flag.lstrip("-"))]
     return OptionError(
         f"there is no option {flag}",
-        expected="an option that --help shows; plugins' options once the plugin is selected",
+        expected="an option that --help shows; options of a plugin once it is selected",
         remedy=f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "",
     )

@@ -1,4 +1,4 @@
-"""``xlm plot``: the curves of runs as a picture."""
+"""``xlm plot``: plot the curves of runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import click
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
-    "--out", default=Path("curves.png"), type=click.Path(path_type=Path), show_default=True
+    "--out",
+    default=Path("curves.png"),
+    type=click.Path(path_type=Path),
+    show_default=True,
+    help="Image to write: .png, .pdf or .svg.",
 )
 def plot(runs: tuple[Path, ...], out: Path) -> None:
-    """Draw the curves of one or several runs: training loss, and what was measured meanwhile."""
+    """Plot the curves of one or several runs: training loss and validation metrics."""
     from xlm_plugins.runs.plot import plot_runs
 
     plot_runs(runs, out)

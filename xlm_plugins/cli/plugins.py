@@ -1,4 +1,4 @@
-"""``xlm plugins``: what is installed, and what is broken and why; ``new`` writes another one."""
+"""``xlm plugins``: list what is installed, and what is broken and why; ``new`` creates one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE
 from xlm_plugins.core.plugins import Plugins, PluginState
 
 UNBOUNDED = 1000
-"""Columns where standard output is no terminal: a pipe's reader wants whole lines."""
+"""Columns if standard output is not a terminal: the reader of a pipe needs whole lines."""
 
-COMMANDS = {"new": ("new_plugin:new", "Write the project of a new plugin, with a passing test.")}
+COMMANDS = {"new": ("new_plugin:new", "Create the project of a new plugin, with passing tests.")}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One component, or one plugin that brought none; then the summary names its hooks.
+    """One component, or a plugin without any, whose summary then names its hooks.
 
     ``state`` is ``ok``, ``disabled``, ``broken`` or ``conflict``; all but ``ok`` have a ``cause``
     and a ``remedy``.
@@ -37,12 +37,12 @@ class Row:
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
     """List the installed plugins: name, kind, distribution, version and state.
 
-    XLM_DISABLE_PLUGINS=NAME,NAME leaves plugins out, by distribution or by name.
+    XLM_DISABLE_PLUGINS=NAME,NAME disables plugins, by distribution or by name.
     """
     if context.invoked_subcommand:
         return
@@ -54,7 +54,7 @@ def plugins(context: click.Context, as_json: bool) -> None:
     else:
         _print(rows, found.faults())
     for name in found.unmatched:
-        click.echo(f"note: {DISABLE_VARIABLE} names {name}, and no plugin is called so", err=True)
+        click.echo(f"note: {DISABLE_VARIABLE} names {name}, which is not a plugin", err=True)
 
 
 def _rows(state: PluginState, plugins: Plugins) -> list[Row]:
@@ -66,8 +66,8 @@ def _rows(state: PluginState, plugins: Plugins) -> list[Row]:
     rows = []
     for component in state.components:
         conflict = plugins.registry.conflict(component)
-        told = ("conflict", conflict.cause, conflict.remedy) if conflict else fault
-        rows.append(Row(component.name, component.kind, *origin, component.summary, *told))
+        own = ("conflict", conflict.cause, conflict.remedy) if conflict else fault
+        rows.append(Row(component.name, component.kind, *origin, component.summary, *own))
     return rows
 
 
@@ -79,12 +79,8 @@ def _print(rows: list[Row], faults: list[str]) -> None:
     table = Table("name", "kind", "distribution", "version", "state", "summary", box=None)
     styles = {"ok": "green", "broken": "bold red", "conflict": "bold yellow", "disabled": "dim"}
     for row in rows:
-        state = Text(row.state, styles[row.state])
-        table.add_row(
-            *map(Text, (row.name, row.kind, row.distribution, row.version)),
-            state,
-            Text(row.summary),
-        )
+        cells = map(Text, (row.name, row.kind, row.distribution, row.version))
+        table.add_row(*cells, Text(row.state, styles[row.state]), Text(row.summary))
     console = Console(width=None if sys.stdout.isatty() else UNBOUNDED)
     console.print(table)
     for text in faults:

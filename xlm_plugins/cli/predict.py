@@ -1,4 +1,4 @@
-"""``xlm predict``: what a fine-tuned model says of each line, by pipe."""
+"""``xlm predict``: what a fine-tuned model predicts for each line."""
 
 from __future__ import annotations
 
@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import errors_option
-from xlm_plugins.cli.pipes import (
-    language_option,
-    lots_of_lines,
-    open_model,
-    progress,
-    threads_option,
-    write_lines,
-)
+from xlm_plugins.cli.pipes import line_chunks, open_model, pipe_options, progress, write_lines
 from xlm_plugins.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,49 +17,48 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@language_option
 @click.option(
     "--json-lines",
     is_flag=True,
-    help="One JSON object a line, with the probabilities of all classes.",
+    help="One JSON object per line, with the probabilities of all classes.",
 )
-@threads_option
-@errors_option
+@pipe_options("language")
 @click.pass_context
 def predict(
     context: click.Context,
     run: str,
-    language: str | None,
     json_lines: bool,
+    language: str | None,
     threads: int | None,
     errors: str,
 ) -> None:
-    """Put its label, its probability and tabs before each line of standard input.
+    """Put a label, its probability and tabs before each line of standard input.
 
     RUN is a run of `xlm finetune` (its best model), RUN@last, RUN@step-N, or a bundle.
 
-    Where the task compares two texts, a tab stands between them.  A regression gives a value
-    and no probability.
+    If the task compares two texts, separate them by a tab.  A regression writes a value and no
+    probability.
     """
     from xlm_plugins.inference.predict import Predictor
 
     predictor = Predictor(open_model(context, run, threads), language)
-    n_read = 0
+    n_read = n_cut = 0
     show = _as_json if json_lines else _before_text
-    with progress("judged") as advance:
-        for lines in lots_of_lines(errors):
+    with progress("classified") as advance:
+        for lines in line_chunks(errors):
             columns = _columns(lines, predictor.description.n_texts, n_read)
-            n_read += len(lines)
-            write_lines(map(show, lines, predictor.predict(columns, advance)))
-    if predictor.n_cut:
-        longest = predictor.description.max_length
-        click.echo(f"{predictor.n_cut:,} of {n_read:,} rows were cut to {longest} tokens", err=True)
+            tokens, n_cut_here = predictor.encode_columns(columns)
+            n_read, n_cut = n_read + len(lines), n_cut + n_cut_here
+            write_lines(map(show, lines, predictor.predict(tokens, advance)))
+    if n_cut:
+        cut = f"{n_cut:,} of {n_read:,} rows were cut to {predictor.longest} tokens"
+        click.echo(cut, err=True)
 
 
 def _columns(lines: Sequence[str], n_texts: int, n_before: int) -> list[tuple[str, ...]]:
     """The texts of each line, by column.
 
-    :raises DataError: a line has another number of texts.
+    :raises DataError: a line has the wrong number of texts.
     """
     if n_texts == 1:
         return [tuple(lines)]
@@ -76,14 +67,14 @@ def _columns(lines: Sequence[str], n_texts: int, n_before: int) -> list[tuple[st
         if len(row) != n_texts:
             raise DataError(
                 f"standard input, line {number}: {len(row)} text(s)",
-                expected=f"{n_texts}, with a tab between them",
+                expected=f"{n_texts}, separated by a tab",
             )
     return list(zip(*rows, strict=True))
 
 
 def _before_text(line: str, found: Prediction) -> str:
-    share = f"\t{found.probabilities[found.label]:.4f}" if found.probabilities else ""
-    return f"{found.label}{share}\t{line}"
+    probability = f"\t{found.probabilities[found.label]:.4f}" if found.probabilities else ""
+    return f"{found.label}{probability}\t{line}"
 
 
 def _as_json(line: str, found: Prediction) -> str:

@@ -1,15 +1,15 @@
-"""``xlm prepare``: text to shards."""
+"""``xlm prepare``: turn text into a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors_option, given
+from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, errors_option, given
 from xlm_plugins.core.errors import OptionError, PluginError
 
 if TYPE_CHECKING:
@@ -28,36 +28,38 @@ DEFAULT_VOCABULARY = 8000
 _STAGES = {"read": "checking", "tokenizer": "tokenizer:", "encode": "encoding"}
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    """The tokenizer's options, unless a tokenizer that exists is taken."""
-    if all_given(arguments, "--tokenizer-from"):
+def select_tokenizer(first: click.Context) -> list[Section]:
+    """The options of the tokenizer to train, unless an existing one is used."""
+    if first.params.get("tokenizer_from"):
         return []
-    name = (all_given(arguments, "--tokenizer") or [DEFAULT_TOKENIZER])[-1]
+    name = first.params["tokenizer"] or DEFAULT_TOKENIZER
     try:
-        return [Section.of(plugins.get("tokenizer", name), name)]
+        return [Section.of(first.obj.plugins.get("tokenizer", name), name)]
     except PluginError:
-        if {"-h", "--help"} & set(arguments):  # the help is there even where no tokenizer is
+        if asks_for_help(first):  # help works without the tokenizer
             return []
         raise
 
 
-@click.command(cls=SectionedCommand, sections=_sections)
+@click.command(cls=SectionedCommand, select=select_tokenizer)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--tokenizer", help=f"Which kind to train.  [default {DEFAULT_TOKENIZER}]")
+@click.option("--tokenizer", help=f"Kind of tokenizer to train.  [default: {DEFAULT_TOKENIZER}]")
 @click.option(
     "--vocab-size",
     type=click.IntRange(min=1),
-    help=f"Ids of the tokenizer to train.  [default {DEFAULT_VOCABULARY}]",
+    help=f"Number of ids, special ones included.  [default: {DEFAULT_VOCABULARY}]",
 )
 @click.option(
     "--tokenizer-from",
     type=click.Path(path_type=Path),
-    help="Take the tokenizer of a data set, a run, a bundle, or a tokenizer folder.",
+    help="Use the tokenizer of a data set, a run, a bundle, or a tokenizer folder.",
 )
-@click.option("--languages", help="Only these, such as en,fr.  [default all]")
+@click.option("--languages", help="Only these languages, such as en,fr.  [default: all]")
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes.  [default one a CPU, if worth it]"
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes.  [default: one per CPU, if the text is long enough]",
 )
 @errors_option
 @click.pass_context
@@ -89,17 +91,17 @@ def prepare(
       files.en = ["talks.en.txt"]
       files.fr = ["talks.fr.txt"]
 
-    The word `embedded` stands for the corpus that comes with the program.
+    `embedded` stands for the corpus that comes with the program.
 
-    All text is checked before anything is written.  After an interruption the same command
-    goes on where it was.
+    All text is checked before anything is written.  After an interruption, the same command
+    continues where it left off.
     """
     from xlm_plugins.data.prepare.prepare import prepare as prepare_data
 
     if tokenizer_from and (tokenizer or vocab_size):
         raise OptionError(
-            "--tokenizer-from takes a tokenizer as it is, so --tokenizer and --vocab-size are idle",
-            remedy="leave them out, or leave --tokenizer-from out to train a tokenizer",
+            "--tokenizer and --vocab-size have no effect with --tokenizer-from",
+            remedy="remove them to use that tokenizer, or --tokenizer-from to train one",
         )
     sources = _sources(source, languages)
     if tokenizer_from:
@@ -139,7 +141,7 @@ def _to_train(context: click.Context, name: str, vocabulary_size: int | None) ->
 
 @contextmanager
 def progress_report() -> Iterator[Callable[[Progress], None]]:
-    """Show progress on standard error: a bar on a terminal, else a line a stream."""
+    """Show progress on standard error: a bar on a terminal, else one line per stream."""
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
@@ -183,7 +185,7 @@ def _summarise(manifest: Manifest, out: Path) -> None:
     from rich.table import Table
 
     table = Table("stream", title=str(out))
-    for heading in ("sentences", "tokens", "tokens a sentence", "dropped", "blocks"):
+    for heading in ("sentences", "tokens", "tokens per sentence", "dropped", "blocks"):
         table.add_column(heading, justify="right")
     for stream in manifest.streams:
         read = manifest.source["streams"][stream.name]["n_lines"]

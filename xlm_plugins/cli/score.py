@@ -1,4 +1,4 @@
-"""``xlm score``: how probable each line of text is, by pipe."""
+"""``xlm score``: the log-probability of each line of text."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import errors_option
 from xlm_plugins.cli.pipes import (
-    batch_tokens_option,
-    language_option,
-    lots_of_lines,
+    encoded_chunks,
     open_model,
+    pipe_options,
     progress,
-    strict_option,
-    threads_option,
-    with_tokens,
     write_lines,
 )
 
@@ -26,24 +21,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@language_option
 @click.option(
     "--kind",
     type=click.Choice(["causal", "pseudo"]),
-    help="Which score, where the model was trained for both.  [default causal]",
+    help="Which score, if the model was trained for both.  [default causal]",
 )
-@click.option("--json-lines", is_flag=True, help="One JSON object a line, with every token.")
-@strict_option
-@batch_tokens_option
-@threads_option
-@errors_option
+@click.option("--json-lines", is_flag=True, help="One JSON object per line, with every token.")
+@pipe_options("language", "strict", "batch_tokens")
 @click.pass_context
 def score(
     context: click.Context,
     run: str,
-    language: str | None,
     kind: str | None,
     json_lines: bool,
+    language: str | None,
     strict: bool,
     batch_tokens: int | None,
     threads: int | None,
@@ -53,20 +44,18 @@ def score(
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
 
-    From a model trained on clm it is that of the sentence and its end (causal); from one trained
-    on mlm or tlm the sum over its tokens, each masked in turn (pseudo-log-likelihood).  Natural
-    logarithms; longer lines have lower ones.
+    A model trained to predict the next token, as by clm, gives that of the sentence and its end
+    (causal); one trained to predict masked tokens, as by mlm or tlm, the sum over its tokens, each
+    masked in turn (pseudo-log-likelihood).  Natural logarithms; longer lines score lower.
     """
     from xlm_plugins.inference.score import Scorer
 
     bundle = open_model(context, run, threads)
     scorer = Scorer(bundle, language, kind=kind, batch_tokens=batch_tokens)
-    lots = with_tokens(lots_of_lines(errors), scorer.encode, scorer.longest, strict=strict)
     show = _as_json if json_lines else _before_text
     with progress("scored") as advance:
-        for texts, sentences in lots:
-            found = scorer.score(sentences, advance)
-            write_lines(map(show, texts, found))
+        for texts, sentences in encoded_chunks(scorer, errors, strict=strict):
+            write_lines(map(show, texts, scorer.score(sentences, advance)))
 
 
 def _before_text(text: str, found: SentenceScore) -> str:
@@ -79,6 +68,6 @@ def _as_json(text: str, found: SentenceScore) -> str:
         "text": text,
         "score": found.score,
         "n_tokens": len(found.tokens),
-        "tokens": [{"token": token, "log_probability": share} for token, share in tokens],
+        "tokens": [{"token": token, "log_probability": log_prob} for token, log_prob in tokens],
     }
     return json.dumps(tree, ensure_ascii=False)

@@ -1,48 +1,43 @@
-"""``xlm tokenizer``: train one, and put text through one by pipe."""
+"""``xlm tokenizer``: train a tokenizer, or pipe text through one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, all_given, errors_option, given
+from xlm_plugins.cli.lazy import LazyGroup
+from xlm_plugins.cli.options import SectionedCommand, errors_option, given
 from xlm_plugins.cli.pipes import input_lines
-from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY
+from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY, select_tokenizer
 from xlm_plugins.core.errors import DataError
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
-    from xlm_plugins.core.plugins import Plugins
     from xlm_plugins.data.prepare.sources import Sources
 
 LINES_AT_ONCE = 1000
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def tokenizer() -> None:
     """Train a tokenizer; encode and decode text.
 
-    `xlm prepare` trains one by itself; this is for a tokenizer that several data sets share.
+    `xlm prepare` trains its own; this is for a tokenizer that several data sets share.
     """
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    name = (all_given(arguments, "--tokenizer") or [DEFAULT_TOKENIZER])[-1]
-    if "--help" in arguments and not plugins.registry.of("tokenizer"):
-        return []
-    return [Section.of(plugins.get("tokenizer", name), name)]
-
-
-@tokenizer.command(cls=SectionedCommand, sections=_sections)
+@tokenizer.command(cls=SectionedCommand, select=select_tokenizer)
 @click.argument(
     "texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT..."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--tokenizer", "name", default=DEFAULT_TOKENIZER, show_default=True, help="Kind.")
+@click.option(
+    "--tokenizer", default=DEFAULT_TOKENIZER, show_default=True, help="Kind of tokenizer."
+)
 @click.option(
     "--vocab-size",
     type=click.IntRange(min=1),
@@ -56,28 +51,28 @@ def train(
     context: click.Context,
     texts: tuple[Path, ...],
     out: Path,
-    name: str,
+    tokenizer: str,
     vocab_size: int,
     errors: str,
 ) -> None:
     """Learn a vocabulary from TEXT and save it in a folder.
 
     TEXT is one or more text files, one sentence per line, plain or .bz2, .gz, .xz, .zst; or one
-    SOURCE as `xlm prepare` takes it.  A bounded sample is read, in which small files (or
-    languages) are favoured.
+    SOURCE as in `xlm prepare`.  A bounded sample is read, in which small files (or languages) are
+    favoured.
     """
     from xlm_plugins.core.files import whole_folder
     from xlm_plugins.core.saved_tokenizers import mark_tokenizer
     from xlm_plugins.data.prepare.lines import count_text
-    from xlm_plugins.data.prepare.tokenizer_training import (
+    from xlm_plugins.data.prepare.tokenizer_sample import (
         describe_sample,
         plan_sample,
         sampled_texts,
     )
     from xlm_plugins.data.prepare.unfinished import check_free
 
-    component = context.obj.plugins.get("tokenizer", name)
-    options = component.options_from(given(context).get(name, {}))
+    component = context.obj.plugins.get("tokenizer", tokenizer)
+    options = component.options_from(given(context).get(tokenizer, {}))
     check_free(out)
     sources = _training_text(texts)
     plan = plan_sample(sources, {s.name: count_text(s, errors) for s in sources.streams})
@@ -95,7 +90,7 @@ def train(
 
 
 def _training_text(texts: tuple[Path, ...]) -> Sources:
-    """Files as streams of their own, or the training streams of one source."""
+    """Each file as a stream, or the training streams of one source."""
     from xlm_plugins.data.dataset.manifest import TRAIN
     from xlm_plugins.data.prepare.sources import Sources, StreamSource
 
@@ -105,12 +100,12 @@ def _training_text(texts: tuple[Path, ...]) -> Sources:
     for path in texts:
         if not path.is_file():
             raise DataError(
-                f"{path} is a folder, and not the only TEXT"
+                f"{path} is a folder, but not the only TEXT"
                 if path.is_dir()
                 else f"the text {path} does not exist",
-                expected="text files, or one folder as `xlm prepare` takes it",
+                expected="text files, or one folder as in `xlm prepare`",
             )
-    # A file stands for a language here: the sample favours small ones.
+    # Each file counts as a language: the sample favours small ones.
     files = dict.fromkeys(texts)
     streams = tuple(StreamSource(TRAIN, (str(path),), ((path,),)) for path in files)
     return Sources(texts[0], streams)
@@ -118,10 +113,10 @@ def _training_text(texts: tuple[Path, ...]) -> Sources:
 
 @tokenizer.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--ids", is_flag=True, help="Write ids in place of pieces.")
+@click.option("--ids", is_flag=True, help="Write ids instead of pieces.")
 @click.pass_context
 def encode(context: click.Context, path: Path, ids: bool) -> None:
-    """Read text from standard input, write each line's pieces, separated by spaces.
+    """Read text from standard input and write the pieces of each line, separated by spaces.
 
     PATH is a tokenizer, a data set, a run or a model bundle.
     """
@@ -139,7 +134,7 @@ def encode(context: click.Context, path: Path, ids: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.pass_context
 def decode(context: click.Context, path: Path) -> None:
-    """Read ids from standard input, as `encode --ids` writes them, and write text.
+    """Read ids from standard input, in the format of `encode --ids`, and write text.
 
     PATH is a tokenizer, a data set, a run or a model bundle.
     """
@@ -170,6 +165,6 @@ def _ids(line: str, n_ids: int) -> list[int]:
 
 
 def _pipe(work: Callable[[list[str]], Iterable[str]]) -> None:
-    """Standard input to standard output, line for line and many at once; one at a terminal."""
+    """Map lines of standard input to lines of standard output, in batches; singly on a terminal."""
     for lines in input_lines(LINES_AT_ONCE):
         click.echo("\n".join(work(lines)))

@@ -1,53 +1,43 @@
-"""``xlm translate``: text in one language to text in another, by pipe."""
+"""``xlm translate``: text in one language in, text in another out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, errors_option, given
 from xlm_plugins.cli.pipes import (
-    lots_of_lines,
+    encoded_chunks,
+    generation_command,
+    generation_options,
     open_model,
+    pipe_options,
     progress,
-    strict_option,
-    threads_option,
-    with_tokens,
-    write_lines,
+    scores_option,
+    seed_option,
+    write_generated,
 )
-from xlm_plugins.config.model import GenerationOptions
-from xlm_plugins.core.options import build
-from xlm_plugins.core.plugins import Plugins
 
 
-def _sections(plugins: Plugins, arguments: Sequence[str]) -> list[Section]:
-    return [Section("generation", "Generation", GenerationOptions)]
-
-
-@click.command(cls=SectionedCommand, sections=_sections)
+@generation_command()
 @click.argument("run", metavar="RUN")
 @click.option("--from", "source", required=True, metavar="LANGUAGE", help="Language of the text.")
-@click.option("--to", "target", required=True, metavar="LANGUAGE", help="Language to write.")
+@click.option(
+    "--to", "target", required=True, metavar="LANGUAGE", help="Language to translate into."
+)
 @click.option(
     "--n-best",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Lines to write for each line, the best first; up to --beam.",
+    help="Translations per line, best first; up to --beam.",
 )
-@click.option("--scores", is_flag=True, help="Put its score and a tab before each line.")
-@strict_option
+@scores_option
+@seed_option
 @click.option(
     "--batch-tokens",
     type=click.IntRange(min=1),
-    help="Tokens read together, each times --beam; bounds memory.  [default 4096]",
+    help="Tokens per batch, each times --beam; bounds memory.  [default 4096]",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of --sample."
-)
-@threads_option
-@errors_option
+@pipe_options("strict")
 @click.pass_context
 def translate(
     context: click.Context,
@@ -56,9 +46,9 @@ def translate(
     target: str,
     n_best: int,
     scores: bool,
-    strict: bool,
-    batch_tokens: int | None,
     seed: int,
+    batch_tokens: int | None,
+    strict: bool,
     threads: int | None,
     errors: str,
 ) -> None:
@@ -66,24 +56,22 @@ def translate(
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
 
-    Every line gives one, in order, an empty line an empty one.  Text is UTF-8 in and out.
-    Lines are read and written some thousands at a time: an error leaves out those of its lot
-    and all that follow.
+    Writes one line per line, in order; an empty line stays empty.  Text is UTF-8 in and out.
+    Lines are read and written in chunks of some thousands: after an error nothing of its chunk,
+    or of later ones, is written.
     """
-    options = build(GenerationOptions, given(context).get("generation", {}), "generation")
+    options = generation_options(context)
 
     import torch
 
-    from xlm_plugins.inference.translate import Translator
+    from xlm_plugins.inference.translate import Translator, check_direction
 
     torch.manual_seed(seed)
     bundle = open_model(context, run, threads)
+    check_direction(bundle, source, target)
     translator = Translator(
         bundle, source, target, options, n_best=n_best, batch_tokens=batch_tokens
     )
-    lots = with_tokens(lots_of_lines(errors), translator.encode, translator.longest, strict=strict)
     with progress("translated") as advance:
-        for _, sentences in lots:
-            found = translator.translate(sentences, advance)
-            every = (translation for translations in found for translation in translations)
-            write_lines(f"{t.score:.4f}\t{t.text}" if scores else t.text for t in every)
+        for _, sentences in encoded_chunks(translator, errors, strict=strict):
+            write_generated(translator.translate(sentences, advance), with_scores=scores)

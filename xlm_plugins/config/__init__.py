@@ -1,1 +1,1 @@
-"""All that can be set: flags over TOML over defaults.  Imports no torch."""
+"""Every setting: flags over TOML over defaults.  Imports no torch."""

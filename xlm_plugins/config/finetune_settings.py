@@ -1,7 +1,6 @@
-"""What a fine-tuning run is told, from TOML and flags, in one checked object.
+"""Settings of a fine-tuning run, from TOML and flags, in one checked object.
 
 The TOML form has the sections ``[finetune]`` and ``[optimizer]``, and one under the task's name.
-Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -10,21 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xlm_plugins.config.settings import NOT_REPEATED, Values, built, check_tables
+from xlm_plugins.config.settings import NOT_REPEATED, Values, check_tables, merged_options
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.options import to_mapping, with_absolute_paths
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
+from xlm_plugins.runs.layout import absolute_reference
 
 CORE_SECTIONS = ("finetune", "optimizer")
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """A fine-tuning run's settings.
+    """The settings of one fine-tuning run.
 
-    :param selected: the task as the user named it, which is also its section's name.
+    :param selected: the task as the user named it, which is also the name of its section.
     :param component: the task.
     :param task: the task's options object.
     """
@@ -37,7 +37,7 @@ class FinetuneSettings:
 
 
 def task_of(config: Values) -> str | None:
-    """The task of a settings file: the one section that is not the core's."""
+    """The task of a settings file: the only section that is not the core's."""
     own = [name for name in config if name not in CORE_SECTIONS]
     return own[0] if len(own) == 1 else None
 
@@ -45,10 +45,11 @@ def task_of(config: Values) -> str | None:
 def resolve_finetune(
     task: str, config: Values, flags: Mapping[str, Values], plugins: Plugins
 ) -> FinetuneSettings:
-    """Check a TOML tree, lay the flags over it, and build the settings.
+    """Check a TOML tree, override it with the flags, and build the settings.
 
     :param task: as the user named it.
-    :param config: what `read_toml` returned; empty for none.
+    :param config: the TOML tree; empty for none.
+    :param flags: the flags that were given: by section, then by option name.
     :raises OptionError: an unknown section or option, or a value outside its limits.
     :raises PluginError: the task is missing, broken or ambiguous.
     """
@@ -57,28 +58,25 @@ def resolve_finetune(
     for section in config:
         if section not in (*CORE_SECTIONS, task):
             raise OptionError(
-                f"[{section}] belongs to nothing that is fine-tuned",
+                f"unknown section [{section}]",
                 expected=f"[finetune], [optimizer] or [{task}]",
             )
     return FinetuneSettings(
         task,
         component,
-        built(FinetuneOptions, "finetune", config, flags),
-        built(FinetuneOptimizerOptions, "optimizer", config, flags),
-        built(component.options, task, config, flags),
+        merged_options(FinetuneOptions, "finetune", config, flags),
+        merged_options(FinetuneOptimizerOptions, "optimizer", config, flags),
+        merged_options(component.options, task, config, flags),
     )
 
 
 def to_toml(settings: FinetuneSettings) -> str:
-    """The text of ``config.toml``: everything resolved, with paths that hold anywhere."""
+    """The text of ``config.toml``: every resolved option, with absolute paths."""
     import tomli_w
-
-    from xlm_plugins.runs.layout import split_reference
 
     options = settings.finetune
     if options.from_ is not None:
-        path, which = split_reference(options.from_)
-        options = replace(options, from_=f"{path.resolve()}{f'@{which}' if which else ''}")
+        options = replace(options, from_=absolute_reference(options.from_))
     tree = {"finetune": to_mapping(options), "optimizer": to_mapping(settings.optimizer)}
     for key in NOT_REPEATED:
         tree["finetune"].pop(key, None)

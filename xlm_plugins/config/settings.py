@@ -1,32 +1,30 @@
-"""Settings: everything a run is told, from TOML and flags, in one checked object.
+"""Settings of a training run, from TOML and flags, in one checked object.
 
 The TOML form has a section for each part of the core, ``[model]``, ``[optimizer]``, ``[train]``
 and ``[generation]``, and one for each selected component, under the name by which it was selected:
-``[tlm]``, ``[pkm]``.  Flags win over TOML, TOML over the defaults.
+``[tlm]``, ``[pkm]``.  Flags override TOML, TOML overrides the defaults.
 
-A run's ``config.toml`` leaves out ``out`` and ``resume``: they say where one run went and came
-from, and a repetition goes elsewhere.  Nothing here imports torch.
+A run's ``config.toml`` omits ``out`` and ``resume``: they belong to one run, not to a repetition.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
+from xlm_plugins.config.inherited import InitModel, inherited_layers, inherited_shape
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.errors import OptionError, PluginError, RunError
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.recorded_components import resolve_recorded
+from xlm_plugins.core.recorded_components import recorded_plugins, resolve_recorded
 from xlm_plugins.core.registry import Component
-from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
-
-if TYPE_CHECKING:
-    from xlm_plugins.core.selection import StackName
+from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection, StackName
+from xlm_plugins.runs.layout import CONFIG_NAME
 
 OptionsT = TypeVar("OptionsT")
 Values = Mapping[str, Any]
@@ -39,12 +37,15 @@ CORE_SECTIONS: dict[str, type] = {
 }
 NOT_REPEATED = ("out", "resume")
 AUTO = "auto"
-"""``--resume auto``: go on with what ``--out`` holds, if it holds a run."""
+"""``--resume auto``: resume the run in ``--out``, if there is one."""
+
+_SELECTING = ("objective", "layer", "init", "resume", "out")
+"""The options of `TrainOptions` that decide which components there are."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A run's settings.
+    """The settings of one run.
 
     :param components: the options object of each selected component, by the name by which the
         user selected it (`ObjectiveSelection.name`, `LayerSelection.name`).
@@ -57,16 +58,65 @@ class Settings:
     components: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Settings:
-    """Check a TOML tree, lay the flags over it, and build the settings.
+@dataclass(frozen=True)
+class UnresolvedSettings:
+    """What is selected and inherited; the settings follow once all flags are known.
 
-    :param config: what `read_toml` returned; empty for none.
-    :param flags: by section, then by option name: what was really given.
+    :param config: the TOML tree under the flags, inherited layers included.
+    :param inits: the models of --init that settings are inherited from.
+    :param components: the selected components, by the name by which the user selected each.
+    """
+
+    config: Values
+    inits: tuple[InitModel, ...]
+    components: Mapping[str, Component]
+
+    @classmethod
+    def read(
+        cls, config: Values, flags: Mapping[str, Values], plugins: Plugins
+    ) -> UnresolvedSettings:
+        """Read the models of --init, and look up what is selected.
+
+        :param config: what `read_config` returned.
+        :param flags: the core's flags that were given: by section, then by option name.
+        :raises BundleError: --init names no model.
+        :raises OptionError: a selection that cannot be read, or layers that cannot be inherited.
+        :raises PluginError: a component, or the plugin of an inherited layer, is missing.
+        """
+        check_tables(config)
+        given = {key: v for key, v in flags.get("train", {}).items() if key in _SELECTING}
+        train = merged_options(TrainOptions, "train", config, {"train": given})
+        is_layer_given = "layer" in given or "layer" in config.get("train", {})
+        layers = train.layer if is_layer_given else None
+        inits, inherited = _inherited(train, layers, plugins)
+        if layers is None:
+            layers = merged_options(TrainOptions, "train", inherited, {}).layer
+        made_with = recorded_plugins(Path(train.resume)) if train.resume else {}
+        components = selected_components(train.objective, layers, plugins, made_with)
+        return cls(_over(config, inherited, layers), inits, components)
+
+    def resolve(self, flags: Mapping[str, Values], plugins: Plugins) -> Settings:
+        """Merge the flags with what they override, and check the result.
+
+        :param flags: all flags that were given: by section, then by option name.
+        :raises OptionError: as `resolve`; or two models of --init differ in shape.
+        """
+        own = self.config.get("model", {})
+        set_by_user = {key.replace("_", "-") for key in (*own, *flags.get("model", {}))}
+        model = {**inherited_shape(self.inits, set_by_user), **own}
+        return resolve({**self.config, "model": model}, flags, plugins)
+
+
+def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Settings:
+    """Check a TOML tree, override it with the flags, and build the settings.
+
+    :param config: the TOML tree; empty for none.
+    :param flags: the flags that were given: by section, then by option name.
     :raises OptionError: an unknown section or option, a value outside its limits, or no objective.
     :raises PluginError: a selected component is missing, broken or ambiguous.
     """
     check_tables(config)
-    train = built(TrainOptions, "train", config, flags)
+    train = merged_options(TrainOptions, "train", config, flags)
     if not train.objective:
         installed = ", ".join(c.name for c in plugins.registry.of("objective"))
         raise OptionError(
@@ -79,12 +129,37 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
         if section not in CORE_SECTIONS and section not in selected:
             raise _not_selected(section, plugins)
     return Settings(
-        built(ModelOptions, "model", config, flags),
-        built(OptimizerOptions, "optimizer", config, flags),
+        merged_options(ModelOptions, "model", config, flags),
+        merged_options(OptimizerOptions, "optimizer", config, flags),
         train,
-        built(GenerationOptions, "generation", config, flags),
-        {name: built(c.options, name, config, flags) for name, c in selected.items()},
+        merged_options(GenerationOptions, "generation", config, flags),
+        {name: merged_options(c.options, name, config, flags) for name, c in selected.items()},
     )
+
+
+def _inherited(
+    train: TrainOptions, layers: Sequence[str] | None, plugins: Plugins
+) -> tuple[tuple[InitModel, ...], Values]:
+    """The models of --init, and a TOML tree of what the run inherits.
+
+    A run to resume has its own settings, and needs none of the models.
+    """
+    if not train.init or train.resume not in (None, AUTO):
+        return (), {}
+    started = Path(train.out or "", CONFIG_NAME)
+    if train.resume == AUTO and train.out and started.is_file():
+        return (), read_toml(started)
+    inits = tuple(map(InitModel.read, train.init))
+    stacks = trained_stacks(train.objective, plugins)
+    return inits, inherited_layers(inits, stacks, layers, plugins)
+
+
+def _over(config: Values, inherited: Values, layers: Sequence[str]) -> dict[str, Any]:
+    """A TOML tree with what is inherited of the model, these layers and their options."""
+    tree = {**config, "train": {**config.get("train", {}), "layer": list(layers)}}
+    for name in ("model", *(LayerSelection.parse(text).name for text in layers)):
+        tree[name] = {**inherited.get(name, {}), **config.get(name, {})}
+    return tree
 
 
 def selected_components(
@@ -93,9 +168,9 @@ def selected_components(
     plugins: Plugins,
     made_with: Mapping[str, str] | None = None,
 ) -> dict[str, Component]:
-    """The components that ``--objective`` and ``--layer`` name, by the name written there.
+    """The components that ``--objective`` and ``--layer`` select, by the name written there.
 
-    :param made_with: of the run to go on with, `recorded_plugins`, for the error.
+    :param made_with: `recorded_plugins` of the run to resume, for the error.
     :raises OptionError: a selection that cannot be read.
     :raises PluginError: no such component, or two that would share one section of options.
     """
@@ -104,21 +179,20 @@ def selected_components(
     named += [("layer", LayerSelection.parse(text).name) for text in layers]
     for kind, name in named:
         origin = (made_with or {}).get(f"{kind}/{name.rpartition('/')[2]}")
-        component = (
-            resolve_recorded(plugins, kind, name, origin, "the run")
-            if origin
-            else plugins.get(kind, name)
-        )
+        if origin:
+            component = resolve_recorded(plugins, kind, name, origin, "the run")
+        else:
+            component = plugins.get(kind, name)
         if name in CORE_SECTIONS:
             raise PluginError(
-                f"the {kind} {name!r} has the name of the core's own section [{name}]",
-                remedy=f"write its full name: --{kind} {component.full_name}",
+                f"the {kind} {name!r} clashes with the core's section [{name}]",
+                remedy=f"use its full name: --{kind} {component.full_name}",
             )
         other = found.setdefault(name, component)
         if other != component:
             raise PluginError(
-                f"the {other.kind} {name!r} and the {kind} {name!r} would share their options",
-                remedy=f"write one's full name: --{kind} {component.full_name}",
+                f"the {other.kind} and the {kind} {name!r} would share the section [{name}]",
+                remedy=f"use the full name of one: --{kind} {component.full_name}",
             )
     return found
 
@@ -129,8 +203,6 @@ def trained_stacks(objectives: Iterable[str], plugins: Plugins) -> tuple[StackNa
     :param objectives: as ``--objective`` names them.
     :raises PluginError: there is no such objective, or it cannot be loaded.
     """
-    from xlm_plugins.core.selection import StackName
-
     names = (ObjectiveSelection.parse(text).name for text in objectives)
     needed = set().union(*(plugins.get("objective", name).load().stacks for name in names))
     return tuple(name for name in get_args(StackName) if name in needed)
@@ -139,7 +211,7 @@ def trained_stacks(objectives: Iterable[str], plugins: Plugins) -> tuple[StackNa
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a settings file.
 
-    :raises OptionError: it cannot be read, or is no TOML (with the file and the line).
+    :raises OptionError: it cannot be read, or is not TOML (with the file and the line).
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -155,27 +227,26 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path}: {error}", expected="a TOML file") from error
 
 
-def recorded_settings(config: str | None, resume: str | None) -> dict[str, Any]:
-    """The TOML tree under the flags: --config's, else that of the run to go on with.
+def read_config(file: Path | None, resume: str | None) -> dict[str, Any]:
+    """The TOML tree under the flags: that of --config, else that of the run to resume.
 
-    :param config, resume: what these flags say.
+    :param file, resume: the values of --config and --resume.
     :raises RunError: there is no such run.
     """
-    if config:
-        return read_toml(Path(config))
-    if not resume or resume == AUTO:
-        return {}
-    recorded = Path(resume) / "config.toml"
-    if not recorded.is_file():
-        raise RunError(
-            f"--resume {resume}: it holds no run, for it has no config.toml",
-            expected="the folder of a run, or auto",
-        )
-    return read_toml(recorded)
+    if file is None:
+        if resume is None or resume == AUTO:
+            return {}
+        file = Path(resume) / CONFIG_NAME
+        if not file.is_file():
+            raise RunError(
+                f"--resume {resume} holds no run: it has no {CONFIG_NAME}",
+                expected="the folder of a run, or auto",
+            )
+    return read_toml(file)
 
 
 def to_toml(settings: Settings) -> str:
-    """The text of ``config.toml``: everything resolved, defaults too."""
+    """The text of ``config.toml``: every resolved option, defaults included."""
     import tomli_w
 
     tree = {name: to_mapping(getattr(settings, name)) for name in CORE_SECTIONS}
@@ -186,19 +257,22 @@ def to_toml(settings: Settings) -> str:
 
 
 def check_tables(config: Values) -> None:
-    """Refuse a TOML tree with a value outside of any section."""
+    """Refuse a TOML tree with a value outside any section.
+
+    :raises OptionError: there is one.
+    """
     for name, value in config.items():
         if not isinstance(value, Mapping):
             raise OptionError(
-                f"{name} = {value!r} stands outside of any section",
-                expected=f"sections such as [train], with {name} in one of them",
+                f"{name} = {value!r} is outside any section",
+                expected=f"{name} in a section such as [train]",
             )
 
 
-def built(
+def merged_options(
     options: type[OptionsT], name: str, config: Values, flags: Mapping[str, Values]
 ) -> OptionsT:
-    """One section's options: its flags over its TOML over the defaults.
+    """One section's options: flags over TOML over defaults.
 
     :raises OptionError: an unknown option, or a value outside its limits.
     """
@@ -213,10 +287,10 @@ def _not_selected(section: str, plugins: Plugins) -> OptionError:
             if section in (component.name, component.full_name):
                 return OptionError(
                     f"[{section}] has options of the {kind} {section}, which is not selected",
-                    remedy=f"select it, --{kind} {section}, or take [{section}] out",
+                    remedy=f"select it with --{kind} {section}, or remove [{section}]",
                 )
     return OptionError(
-        f"[{section}] belongs to nothing that is selected",
+        f"unknown section [{section}]",
         expected=", ".join(f"[{name}]" for name in CORE_SECTIONS) + " or a selected plugin's name",
         remedy="`xlm plugins` lists what is installed",
     )

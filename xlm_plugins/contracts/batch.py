@@ -230,7 +230,7 @@ def join_pair(
 ) -> tuple[Ragged, ...]:
     """TLM's layout, ``</s> x </s> </s> y </s>``, with positions restarted for the second side.
 
-    (XLM, arXiv 1901.07291, section 3.3)
+    (XLM, arXiv 1901.07291, section 3.4)
 
     :param sides: the two sides, in this order and without special tokens.
     :param languages: the language id of each side.

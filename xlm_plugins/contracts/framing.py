@@ -1,12 +1,13 @@
 """How texts become the rows that an encoder reads: ``</s> x </s>``, or ``</s> x </s> y </s>``.
 
 The second form is for tasks on two texts.  Positions continue across both, and the EOS between
-them belongs to the first, as in parallel classification.  If sentences begin with BOS, the layout
-is RoBERTa's: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
+them belongs to the first (docs/semantics.md, 8.3).  If sentences begin with BOS, the layout is
+RoBERTa's: ``<s> x </s>``, or ``<s> x </s> </s> y </s>``.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -39,22 +40,27 @@ def encode_texts(
     return _framed(cut, frame), n_cut
 
 
-def _framed(sides: Sequence[Ragged], frame: tuple[int, int]) -> Ragged:
-    """Join the texts of each row, with special tokens.
+def frame_sides(sides: Sequence[Ragged], frame: tuple[int, int]) -> tuple[Ragged, ...]:
+    """Give each side its part of the frame; joined, they are what an encoder reads.
 
-    :param sides: rows without special tokens, of one text or two.
-    :param frame: the ids before and after a sentence.
+    :param sides: unframed rows, of one text or of two that are compared.
+    :param frame: the ids before and after a sentence (`Vocabulary.frame`).
+    :returns: the sides, each with the special ids that belong to it.
     """
     begin, end = frame
     first, *others = sides
-    tokens = first.framed(begin, end)
+    framed = [first.framed(begin, end)]
     for side in others:
         if begin == end:  # the end of the first text is the beginning of the second
             ends = Ragged(np.full(side.n_rows, end), np.arange(side.n_rows + 1))
-            tokens = tokens.joined(side.joined(ends))
+            framed.append(side.joined(ends))
         else:
-            tokens = tokens.joined(side.framed(end, end))
-    return tokens
+            framed.append(side.framed(end, end))
+    return tuple(framed)
+
+
+def _framed(sides: Sequence[Ragged], frame: tuple[int, int]) -> Ragged:
+    return functools.reduce(Ragged.joined, frame_sides(sides, frame))
 
 
 def _kept(lengths: Sequence[IntArray], room: int) -> list[IntArray]:

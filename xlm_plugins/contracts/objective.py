@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import nn
@@ -68,6 +68,14 @@ class Objective(Trainable):
     stacks: frozenset[StackName] = frozenset({"encoder"})
     n_languages: tuple[int, ...] = (1,)
     """How many languages a step may name: 1 for ``en``, 2 for ``en-fr``, 3 for ``en-fr-en``."""
+    predicts: Literal["next token", "masked tokens"] | None = None
+    """What a model trained on it can be used for.
+
+    ``next token``: ``model.causal_stack`` learns to predict each token from those before it, so the
+    model generates text and gives causal log-probabilities.  ``masked tokens``: the encoder learns
+    to predict tokens hidden by MASK, so it fills masks and gives pseudo-log-likelihoods.  None:
+    neither, or only given a source.
+    """
 
     def __init__(self, options: Any, vocabulary: Vocabulary, languages: Mapping[str, int]) -> None:
         self.options = options

@@ -9,7 +9,7 @@ from xlm_plugins.core.options import option
 
 @dataclass(frozen=True)
 class MaskingOptions:
-    """BERT's masking as XLM applies it (arXiv 1901.07291, section 3.2)."""
+    """BERT's masking as XLM applies it (arXiv 1901.07291, section 3.3)."""
 
     mask_prob: float = option(0.15, "share of positions to predict", above=0.0, maximum=1.0)
     keep_share: float = option(

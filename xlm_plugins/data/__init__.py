@@ -1,1 +1,1 @@
-"""From text to batches, in three stages: prepare, dataset, batches."""
+"""From text to batches: ``prepare`` writes a data set, ``dataset`` reads it, ``batches`` use it."""

@@ -1,4 +1,4 @@
-"""Sentence embeddings: the states of a layer, made into one vector a sentence."""
+"""Sentence embeddings: a layer's states pooled to one vector per sentence."""
 
 from __future__ import annotations
 
@@ -12,18 +12,13 @@ from torch import Tensor
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.inference.common import (
-    BATCH_TOKENS,
     Advance,
+    TextReader,
     batches_by_length,
-    device_of,
-    language_id,
-    longest_sentence,
-    sentence_batch,
-    tokenizer_of,
+    is_causal,
+    no_progress,
     trained_on,
-    unwatched,
 )
-from xlm_plugins.inference.features import looks_back
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.nn.pooling import mean_inside
 
@@ -31,16 +26,16 @@ POOLS = ("mean", "first")
 Vectors = npt.NDArray[np.float32]
 
 
-class Embedder:
-    """A bundle that turns sentences of one language into vectors.  (SEMANTICS 8)
+class Embedder(TextReader):
+    """A bundle that maps sentences of one language to vectors (docs/semantics.md, 8.1).
 
-    :param language: of the sentences; needed where the model knows several.
-    :param layer: 0 is the embedding layer, 1 the first layer, -1 the last; those behind it are
-        not computed.
-    :param pool: ``mean`` over the sentence's own tokens, without the two EOS around them, or the
-        state of the ``first`` position, an EOS.
-    :param batch_tokens: tokens that are read together; `BATCH_TOKENS` if None.
-    :raises OptionError: an unknown language, no such layer, or a model without an encoder.
+    :param language: of the sentences; required if the model knows several.
+    :param layer: 0 is the embedding layer, 1 the first layer, -1 the last; later layers are not
+        computed.
+    :param pool: ``mean`` over the sentence's tokens without its frame, or the state of the
+        ``first`` position, which is the frame's first token.
+    :param batch_tokens: tokens per forward pass; `BATCH_TOKENS` if None.
+    :raises OptionError: an unknown language, no such layer or pool, or a model without an encoder.
     """
 
     def __init__(
@@ -52,34 +47,23 @@ class Embedder:
         pool: str = "mean",
         batch_tokens: int | None = None,
     ) -> None:
-        self._bundle = bundle
+        super().__init__(bundle, language, batch_tokens)
         self._encoder = bundle.model.stack("encoder")
-        self._language = language_id(bundle, language)
-        self._tokenizer = tokenizer_of(bundle, language)
         self._n_layers = _number_of(layer, bundle.description.options.n_layers)
-        self._causal = looks_back(bundle)
+        self._causal = is_causal(bundle)
         if pool not in POOLS:
             raise OptionError(f"there is no pool {pool!r}", expected=" or ".join(POOLS))
         self._pool = pool
-        self._batch_tokens = batch_tokens or BATCH_TOKENS
         if pool == "first" and self._causal:
             raise OptionError(
-                f"the first position sees no sentence in a model of {trained_on(bundle)} alone",
+                f"the model, trained on {trained_on(bundle)}, attends causally: its first position "
+                "sees none of the sentence",
                 expected="the mean over tokens",
             )
 
-    @property
-    def longest(self) -> int:
-        """Tokens of a sentence that the model reads; the rest of it is cut off."""
-        return longest_sentence(self._bundle)
-
-    def encode(self, texts: Sequence[str]) -> Ragged:
-        """The tokens of sentences, unframed and uncut, as `embed` takes them."""
-        return self._tokenizer.encode_batch(list(texts))
-
     @torch.inference_mode()
-    def embed(self, sentences: Ragged, advance: Advance = unwatched) -> Vectors:
-        """Embed sentences; one without tokens gets the state of an EOS.
+    def embed(self, sentences: Ragged, advance: Advance = no_progress) -> Vectors:
+        """Embed sentences; an empty one gets the state of its closing EOS.
 
         :returns: shape (n_sentences, dim).
         """
@@ -91,8 +75,7 @@ class Embedder:
         return found
 
     def _embed_batch(self, sentences: Ragged) -> Tensor:
-        batch = sentence_batch(self._bundle, sentences, self._language)
-        batch = batch.to(device_of(self._bundle))
+        batch = self._batch(sentences)
         at = batch.offsets[:-1] if self._pool == "first" else None
         states = self._encoder(batch, causal=self._causal, at=at, n_layers=self._n_layers)
         return states if self._pool == "first" else mean_inside(states, batch.offsets)
@@ -106,7 +89,7 @@ def embed(
     layer: int = -1,
     pool: str = "mean",
 ) -> Vectors:
-    """One vector a text, as `Embedder` makes them.
+    """One vector per text; parameters as `Embedder`.
 
     :returns: shape (len(texts), dim).
     """
@@ -115,7 +98,7 @@ def embed(
 
 
 def _number_of(layer: int, n_layers: int) -> int:
-    """How many layers to run for a layer's states, counted from the end where it is negative."""
+    """The number of layers to run for the states of a layer; negative ones count from the end."""
     number = layer + n_layers + 1 if layer < 0 else layer
     if not 0 <= number <= n_layers:
         raise OptionError(

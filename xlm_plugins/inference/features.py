@@ -1,4 +1,4 @@
-"""A model's states of every token, for whoever goes on with them: ids in, hidden states out."""
+"""Token ids in, hidden states of every layer out."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.core.errors import DataError, OptionError
-from xlm_plugins.inference.common import CAUSAL, device_of, tokenizer_of
+from xlm_plugins.inference.common import device_of, is_causal, tokenizer_of
 from xlm_plugins.model.bundle import Bundle
 
 
 def encode(bundle: Bundle, text: str) -> Tensor:
-    """The ids of a text in its frame, uncut.  Shape: (length,)"""
+    """The ids of a text in its frame, at full length.  Shape: (length,)"""
     rows = tokenizer_of(bundle, None).encode_batch([text])
     return torch.from_numpy(rows.framed(*bundle.description.vocabulary.frame).values)
 
 
 def decode(bundle: Bundle, ids: Tensor) -> str:
-    """The text of ids; special tokens leave nothing behind.
+    """The text of ids, without special tokens.
 
     :param ids: shape (length,).
     :raises DataError: an id is outside the vocabulary.
@@ -38,15 +38,15 @@ def extract_features(
 ) -> list[Tensor]:
     """The encoder's states of every token, in eval mode.
 
-    :param ids: token ids in their frames; the padding id says where nothing is.
+    :param ids: token ids in their frames, padded with the tokenizer's padding id.
         Shape: (length,) or (batch, length)
-    :param languages: the language id of each token; needed where the model tells several apart.
+    :param languages: the language id of each token; required if the model has several.
         Shape: as ids
-    :param positions: of each token, counted from 0; each row's own by default.  Shape: as ids
+    :param positions: of each token, from 0; by default counted within each row.  Shape: as ids
     :returns: the embeddings, then each layer's states; zeros at padding.
         Shapes: (batch, length, dim)
-    :raises DataError: shapes that differ, or a number out of its range.
-    :raises OptionError: languages are needed, or the model has no encoder.
+    :raises DataError: shapes that differ, or a number out of range.
+    :raises OptionError: languages are missing, or the model has no encoder.
     """
     encoder = bundle.model.stack("encoder")
     vocabulary, options = bundle.description.vocabulary, bundle.description.options
@@ -69,7 +69,7 @@ def extract_features(
         targets=nothing,
         sample_ids=torch.arange(len(grid)),
     ).to(device_of(bundle))
-    states = encoder.hidden_states(batch, causal=looks_back(bundle))
+    states = encoder.hidden_states(batch, causal=is_causal(bundle))
     real = real.to(batch.tokens.device)
     padded = [layer.new_zeros(*grid.shape, layer.shape[1]) for layer in states]
     for whole, layer in zip(padded, states, strict=True):
@@ -77,24 +77,22 @@ def extract_features(
     return padded
 
 
-def looks_back(bundle: Bundle) -> bool:
-    """Whether the encoder has only ever looked back, and must not look ahead now."""
-    return bundle.model.decoder is None and set() < bundle.objectives.keys() <= CAUSAL
-
-
 def _only_language(bundle: Bundle) -> int:
-    """The id of every token's language where nobody says which."""
+    """The id of the model's only language, or 0 if it has no language embeddings."""
     known = bundle.description.known_languages or {}
     if len(known) > 1:
         ids = ", ".join(f"{name} = {number}" for name, number in known.items())
-        raise OptionError("the model tells languages apart", expected=f"languages, of {ids}")
+        raise OptionError(
+            "the model has language embeddings, and no languages were given",
+            expected=f"languages, of {ids}",
+        )
     return next(iter(known.values()), 0)
 
 
 def _grid(what: str, given: Tensor, like: Tensor | None, end: int) -> Tensor:
-    """Whole numbers below ``end`` as (batch, length), on the CPU.
+    """Check that numbers are integers from 0 to ``end`` - 1, as (batch, length) on the CPU.
 
-    :param like: what has the shape that they must have.
+    :param like: a tensor of the required shape, or None for any.
     """
     values = torch.as_tensor(given).cpu()
     if values.dim() == 1:

@@ -1,4 +1,4 @@
-"""Filling masks: the most probable tokens where a text has a gap."""
+"""Filling masks: the most probable tokens for each gap in a text."""
 
 from __future__ import annotations
 
@@ -10,17 +10,7 @@ from torch import Tensor
 
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.inference.common import (
-    BATCH_TOKENS,
-    Advance,
-    batches_by_length,
-    device_of,
-    language_id,
-    longest_sentence,
-    sentence_batch,
-    tokenizer_of,
-    unwatched,
-)
+from xlm_plugins.inference.common import Advance, TextReader, batches_by_length, no_progress
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.nn.output import rows_per_chunk
 
@@ -29,7 +19,7 @@ MASK_MARK = "<mask>"
 
 @dataclass(frozen=True)
 class Filling:
-    """One guess for a mask: the token, its probability and the whole text with it put in."""
+    """One candidate for a mask: the token, its probability, and the text with it filled in."""
 
     token: str
     probability: float
@@ -39,19 +29,19 @@ class Filling:
 def fill_mask(
     bundle: Bundle, text: str, language: str | None = None, *, top: int = 5
 ) -> list[list[Filling]]:
-    """The most probable tokens for each ``<mask>`` of a text (`Filler`)."""
-    (found,) = Filler(bundle, language, top=top).fill([text])
+    """The most probable tokens for each ``<mask>`` of a text (`MaskFiller`)."""
+    (found,) = MaskFiller(bundle, language, top=top).fill([text])
     return found
 
 
-class Filler:
+class MaskFiller(TextReader):
     """A bundle that fills masks in texts of one language.
 
-    The model was trained to fill masks, by mlm or tlm say; else the guesses mean nothing.
+    The candidates mean something only if the model was trained to predict masked tokens.
 
-    :param language: of the texts; needed where the model knows several.
-    :param top: guesses for each mask.
-    :param batch_tokens: tokens that are read together; `BATCH_TOKENS` if None.
+    :param language: of the texts; required if the model knows several.
+    :param top: candidates per mask.
+    :param batch_tokens: tokens per forward pass; `BATCH_TOKENS` if None.
     :raises OptionError: an unknown language, or a model without an encoder.
     """
 
@@ -63,27 +53,26 @@ class Filler:
         top: int = 5,
         batch_tokens: int | None = None,
     ) -> None:
-        self._bundle = bundle
+        super().__init__(bundle, language, batch_tokens)
         self._encoder = bundle.model.stack("encoder")
-        self._language = language_id(bundle, language)
-        self._tokenizer = tokenizer_of(bundle, language)
         vocabulary = bundle.description.vocabulary
         self._mask = vocabulary.roles["mask"]
-        # No guess, UNK among them; text may encode to that one, but none can be made of it.
+        # Never candidates.  UNK is among them: text may encode to it, but no text decodes from it.
         self._special = sorted({*vocabulary.reserved, *vocabulary.roles.values()})
         self._top = min(top, vocabulary.size - len(self._special))
-        self._batch_tokens = batch_tokens or BATCH_TOKENS
         self._tokens = bundle.tokenizer.tokens()
 
     @torch.inference_mode()
-    def fill(self, texts: Sequence[str], advance: Advance = unwatched) -> list[list[list[Filling]]]:
+    def fill(
+        self, texts: Sequence[str], advance: Advance = no_progress
+    ) -> list[list[list[Filling]]]:
         """Fill each ``<mask>`` of each text.
 
-        :returns: for each text a list for each mask, in order, of its best fillings by falling
+        :returns: for each text and each of its masks, in order, the best fillings by falling
             probability.
         :raises OptionError: no mask in a text, or one longer than the model's positions.
         """
-        rows = self._encode(texts)
+        rows = self.encode(texts)
         found: list[list[list[Filling]]] = [[] for _ in texts]
         for which in batches_by_length(2 + rows.lengths, self._batch_tokens):
             filled = self._fill_batch(rows.take(which))
@@ -92,8 +81,11 @@ class Filler:
             advance(len(which))
         return found
 
-    def _encode(self, texts: Sequence[str]) -> Ragged:
-        """The tokens of texts; what stands behind a mask goes on in the middle of a line."""
+    def encode(self, texts: Sequence[str]) -> Ragged:
+        """Tokenize texts with masks; what follows a mask is encoded as the middle of a line.
+
+        :raises OptionError: as `fill`.
+        """
         parts = [_around_masks(text) for text in texts]
         tokenizer = self._tokenizer
         begins = tokenizer.encode_batch([begin for begin, *_ in parts]).rows
@@ -105,18 +97,19 @@ class Filler:
             for _ in ends_of_text:
                 row += [self._mask, *next(following).tolist()]
             rows.append(row)
-        longest = longest_sentence(self._bundle)
-        if too_long := [len(row) for row in rows if len(row) > longest]:
-            raise OptionError(f"the text has {too_long[0]} tokens", expected=f"at most {longest}")
+        if too_long := [len(row) for row in rows if len(row) > self.longest]:
+            raise OptionError(
+                f"the text has {too_long[0]} tokens", expected=f"at most {self.longest}"
+            )
         return Ragged.of(rows)
 
     def _fill_batch(self, rows: Ragged) -> list[list[list[Filling]]]:
-        """For each row the fillings of each of its masks."""
-        batch = sentence_batch(self._bundle, rows, self._language).to(device_of(self._bundle))
+        """The fillings of each mask of each row."""
+        batch = self._batch(rows)
         masks = (batch.tokens == self._mask).nonzero()[:, 0]
         probabilities, tokens = self._best(self._encoder(batch, at=masks))
         row_of = (torch.searchsorted(batch.offsets, masks, right=True) - 1).tolist()
-        places = (masks - batch.offsets[row_of] - 1).tolist()  # behind the framing EOS
+        places = (masks - batch.offsets[row_of] - 1).tolist()  # after the first token of the frame
         given = [row.tolist() for row in rows.rows]
         texts = iter(
             self._tokenizer.decode_batch(
@@ -128,15 +121,13 @@ class Filler:
             )
         )
         found: list[list[list[Filling]]] = [[] for _ in given]
-        for row, shares, best in zip(row_of, probabilities, tokens, strict=True):
-            fillings = zip(best, shares, strict=True)
-            found[row].append(
-                [Filling(self._tokens[t], share, next(texts)) for t, share in fillings]
-            )
+        for row, probs, best in zip(row_of, probabilities, tokens, strict=True):
+            fillings = zip(best, probs, strict=True)
+            found[row].append([Filling(self._tokens[t], prob, next(texts)) for t, prob in fillings])
         return found
 
     def _best(self, states: Tensor) -> tuple[list[list[float]], list[list[int]]]:
-        """The most probable tokens of each mask, and how probable they are.
+        """The probabilities and the ids of the best tokens for each mask.
 
         :param states: shape (n_masks, dim).
         """
@@ -153,9 +144,9 @@ class Filler:
 
 
 def _around_masks(text: str) -> list[str]:
-    """What stands before, between and behind the masks of a text.
+    """The parts of a text before, between and after its masks.
 
-    The space before a mask is left out: the token that the mask stands for begins with it.
+    The space before a mask is dropped: it belongs to the token that the mask stands for.
 
     :raises OptionError: there is no mask.
     """

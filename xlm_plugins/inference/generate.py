@@ -1,4 +1,4 @@
-"""Going on with raw text: what a causal language model writes behind a prompt."""
+"""Continuing raw text with a causal language model."""
 
 from __future__ import annotations
 
@@ -12,48 +12,51 @@ from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.contracts.ragged import IntArray, Ragged
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.inference.common import (
-    CAUSAL,
     Advance,
+    TextReader,
     device_of,
-    language_id,
+    no_progress,
     one_line,
-    tokenizer_of,
+    predicts,
     trained_on,
-    unwatched,
 )
 from xlm_plugins.model.bundle import Bundle
-from xlm_plugins.model.generation.search import check_beam, go_on
+from xlm_plugins.model.generation.search import check_beam, continue_prompts
 
 MAX_TOKENS = 100
-"""Tokens that are written at most, if nobody says otherwise and the model has the positions."""
+"""Default limit on generated tokens, if the model has the positions."""
 
 BATCH_TOKENS = 16384
-"""Tokens that are written together, if nobody says otherwise; each step reads one of each row."""
+"""Default number of tokens, prompts included, that are generated together.
+
+It is larger than for other uses because each step reads one token of each row only.
+"""
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """One text with what the model wrote behind it.
+    """A prompt and the text that the model generated after it.
 
-    :param text: the prompt and what follows, without a line's end in it.
-    :param score: of what follows: sum of log-probabilities / length^penalty.
+    :param text: the prompt and its continuation, on one line.
+    :param score: of the continuation alone: sum of log-probabilities / length^penalty.
     """
 
     text: str
     score: float
 
 
-class Writer:
-    """A bundle that goes on with texts in one language.
+class TextGenerator(TextReader):
+    """A bundle that continues texts in one language.
 
-    :param language: of the texts; needed where the model knows several.
-    :param options: how; greedily by default.
-    :param number: continuations of each text: so many samples, or the best of a beam.
-    :param max_tokens: tokens to write at most; `MAX_TOKENS`, or half of the model's positions
-        where they are fewer, if None.
-    :param batch_tokens: tokens, prompt and all, that are written together; `BATCH_TOKENS` if None.
-    :raises OptionError: an unknown language, a model that was not trained for it, more tokens than
-        it has positions for, or more continuations than there can be.
+    :param language: of the texts; required if the model knows several.
+    :param options: how to search; greedy by default.
+    :param number: continuations per text: that many samples, or the best of a beam.
+    :param max_tokens: maximum number of tokens to generate; if None, `MAX_TOKENS`, or half of the
+        model's positions where they are fewer.
+    :param batch_tokens: tokens, prompts included, that are generated together; `BATCH_TOKENS` if
+        None.
+    :raises OptionError: an unknown language, a model that was not trained to predict the next
+        token, more tokens than it has positions, or more continuations than the beam is wide.
     """
 
     def __init__(
@@ -66,17 +69,14 @@ class Writer:
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
     ) -> None:
-        self._bundle = bundle
         self._options = options or GenerationOptions()
         self._number = number
         _check_objectives(bundle)
         _check_number(self._options, number)
         check_beam(self._options, bundle.description.vocabulary)
-        self._language = language_id(bundle, language)
-        self._tokenizer = tokenizer_of(bundle, language)
+        super().__init__(bundle, language, batch_tokens or BATCH_TOKENS)
         n_positions = bundle.description.options.max_positions
         self._max_tokens = max_tokens or min(MAX_TOKENS, n_positions // 2)
-        self._batch_tokens = batch_tokens or BATCH_TOKENS
         if self.longest < 0:
             raise OptionError(
                 f"the model has no positions for {self._max_tokens} tokens",
@@ -85,37 +85,33 @@ class Writer:
 
     @property
     def longest(self) -> int:
-        """Tokens of a prompt that the model reads: the last ones, where it has more."""
+        """Number of tokens of a prompt that the model reads: its last ones, if it is longer."""
         n_positions = self._bundle.description.options.max_positions
-        return n_positions - 1 - self._max_tokens  # the first EOS; the closing one is not read
-
-    def encode(self, texts: Sequence[str]) -> Ragged:
-        """The tokens of prompts, unframed and uncut, as `write` takes them."""
-        return self._tokenizer.encode_batch(list(texts))
+        return n_positions - 1 - self._max_tokens  # one for the first EOS; the last is never read
 
     @torch.inference_mode()
-    def write(
-        self, texts: Sequence[str], prompts: Ragged, advance: Advance = unwatched
+    def generate(
+        self, texts: Sequence[str], prompts: Ragged, advance: Advance = no_progress
     ) -> list[list[Continuation]]:
-        """Go on with texts; an empty one begins a new text.
+        """Continue texts; an empty one starts a new text.
 
-        What a text becomes does not depend on the others, unless it is sampled: that draws from
-        torch's current random state.
+        A continuation does not depend on the other texts, unless it is sampled: sampling draws
+        from torch's current random state.
 
-        :param prompts: what `encode` made of the texts.
-        :returns: ``number`` continuations of each text, the best first if they are a beam's.
+        :param prompts: the texts as `encode` returns them.
+        :returns: ``number`` continuations per text; those of a beam best first.
         """
         found: list[list[Continuation]] = [[] for _ in texts]
         for which in self._batches(prompts.lengths.clip(max=self.longest)):
             taken = [texts[index] for index in which]
-            written = self._write_batch(taken, prompts.take(which))
-            for index, continuations in zip(which.tolist(), written, strict=True):
+            continued = self._generate_batch(taken, prompts.take(which))
+            for index, continuations in zip(which.tolist(), continued, strict=True):
                 found[index] = continuations
             advance(len(which))
         return found
 
     def _batches(self, lengths: IntArray) -> Iterator[IntArray]:
-        """Prompts of one length by their numbers, the longest first."""
+        """Group prompts of equal length, the longest first; yields the indices of each group."""
         rows_each = max(self._number, self._options.beam)
         for length in np.unique(lengths)[::-1].tolist():
             same = (lengths == length).nonzero()[0]
@@ -123,13 +119,13 @@ class Writer:
             n_together = max(1, self._batch_tokens // tokens_each)
             yield from np.split(same, range(n_together, len(same), n_together))
 
-    def _write_batch(self, texts: Sequence[str], prompts: Ragged) -> list[list[Continuation]]:
-        """Go on with texts whose prompts, or what is read of them, are of one length."""
+    def _generate_batch(self, texts: Sequence[str], prompts: Ragged) -> list[list[Continuation]]:
+        """Continue texts whose prompts have the same length once they are cut."""
         vocabulary = self._bundle.description.vocabulary
         n_samples = self._number if self._options.sample else 1
         read = [row[max(0, len(row) - self.longest) :].tolist() for row in prompts.rows]
         rows = [[vocabulary.roles["eos"], *row] for row in read for _ in range(n_samples)]
-        found = go_on(
+        found = continue_prompts(
             self._bundle.model,
             torch.tensor(rows, device=device_of(self._bundle)),
             self._language,
@@ -139,39 +135,39 @@ class Writer:
         )
         n_best = self._number // n_samples
         by_rank = [found.rows(rank) for rank in range(n_best)]
-        written = [row for ranked in zip(*by_rank, strict=True) for row in ranked]
+        generated = [row for ranked in zip(*by_rank, strict=True) for row in ranked]
         scores = found.scores[:, :n_best].flatten().tolist()
         lines = [
             Continuation(one_line(text), score)
-            for text, score in zip(self._joined(texts, read, written), scores, strict=True)
+            for text, score in zip(self._joined(texts, read, generated), scores, strict=True)
         ]
         return [lines[begin:][: self._number] for begin in range(0, len(lines), self._number)]
 
     def _joined(
-        self, texts: Sequence[str], read: Sequence[list[int]], written: Sequence[list[int]]
+        self, texts: Sequence[str], read: Sequence[list[int]], generated: Sequence[list[int]]
     ) -> Iterator[str]:
-        """Each text as it was given, followed by what was written behind it, text by text.
+        """Each text as it was given, followed by each of its continuations.
 
-        Both sides of the seam are decoded together: whether there is a space is for the first
-        token behind it to say.
+        Prompt and continuation are decoded together, because only the first generated token
+        decides whether there is a space between them.
 
-        :param read: the tokens of each text.
-        :param written: ``number`` rows of tokens for each text.
+        :param read: the prompt's tokens of each text.
+        :param generated: ``number`` rows of tokens for each text.
         """
         decode = self._tokenizer.decode_batch
         given = [index for index in range(len(texts)) for _ in range(self._number)]
-        wholes = decode([[*read[i], *row] for i, row in zip(given, written, strict=True)])
+        wholes = decode([[*read[i], *row] for i, row in zip(given, generated, strict=True)])
         starts = decode(read)
         for i, whole in zip(given, wholes, strict=True):
-            behind = whole.removeprefix(starts[i])
-            yield (texts[i].rstrip() if behind.startswith(" ") else texts[i]) + behind
+            continuation = whole.removeprefix(starts[i])
+            yield (texts[i].rstrip() if continuation.startswith(" ") else texts[i]) + continuation
 
 
 def _check_objectives(bundle: Bundle) -> None:
-    if not bundle.objectives.keys() & CAUSAL:
+    if not predicts(bundle, "next token"):
         raise OptionError(
-            f"the model does not write: it was trained on {trained_on(bundle)}",
-            expected="a model trained on clm",
+            f"the model does not generate text: it was trained on {trained_on(bundle)}",
+            expected="a model trained with an objective that predicts the next token, such as clm",
             remedy=f"train it: xlm train --init {bundle.path} --objective clm --data DATA",
         )
 

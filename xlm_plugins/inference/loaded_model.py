@@ -5,7 +5,7 @@
     model = xlm_plugins.load("my-run")
     model.translate(["Bonjour."], source="fr", target="en")
 
-torch comes in with the first call of `load`.
+The first call of `load` imports torch.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def load(reference: str | PathLike[str], device: str = "cpu") -> LoadedModel:
     """Load a trained model, ready to be used.
 
     :param reference: a run folder (its best model), ``RUN@last``, ``RUN@step-N``, or a bundle.
-    :param device: as torch names it.
+    :param device: a torch device.
     :raises BundleError: there is no such model, or it is damaged.
-    :raises PluginError: a plugin that made it is missing.
+    :raises PluginError: a plugin that it was made with is missing.
     """
     from xlm_plugins.core.plugins import Plugins
     from xlm_plugins.model.bundle import Bundle
@@ -46,7 +46,7 @@ def load(reference: str | PathLike[str], device: str = "cpu") -> LoadedModel:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model and what can be done with it."""
+    """A trained model and its uses."""
 
     bundle: Bundle
 
@@ -57,14 +57,14 @@ class LoadedModel:
 
     @property
     def directions(self) -> list[tuple[str, str]]:
-        """What the model was trained to translate, as (source, target)."""
+        """The (source, target) pairs that the model was trained to translate."""
         from xlm_plugins.inference.translate import directions
 
         return [(step.languages[0], step.languages[1]) for step in directions(self.bundle)]
 
     @property
     def language_ids(self) -> dict[str, int]:
-        """What `extract_features` takes for each language."""
+        """The id of each language, for `extract_features`."""
         return dict(self.bundle.description.languages)
 
     def encode(self, text: str) -> Tensor:
@@ -74,7 +74,7 @@ class LoadedModel:
         return encode(self.bundle, text)
 
     def decode(self, ids: Tensor) -> str:
-        """The text of ids; special tokens leave nothing behind.
+        """The text of ids, without special tokens.
 
         :param ids: shape (length,).
         :raises DataError: an id is outside the vocabulary.
@@ -111,15 +111,15 @@ class LoadedModel:
     ) -> Tensor | list[Tensor]:
         """The encoder's states of every token, without gradient; zeros at padding.
 
-        :param ids: token ids in their frames, as `encode` gives them; several rows are padded
-            with the tokenizer's padding id.  Shape: (length,) or (batch, length)
-        :param languages: the language id of each token (`language_ids`); needed where the model
-            tells several languages apart.  Shape: as ids
-        :param positions: of each token, counted from 0, if not as they stand.  Shape: as ids
-        :param return_all_hiddens: the embeddings and each layer's states, in a list.
-        :returns: shape (batch, length, dim), the last layer's or a list of those.
-        :raises DataError: shapes that differ, or a number out of its range.
-        :raises OptionError: languages are needed, or the model has no encoder.
+        :param ids: token ids in their frames, as `encode` returns them; pad several rows with the
+            tokenizer's padding id.  Shape: (length,) or (batch, length)
+        :param languages: the language id of each token (`language_ids`); required if the model has
+            several.  Shape: as ids
+        :param positions: of each token, from 0; by default counted within each row.  Shape: as ids
+        :param return_all_hiddens: return a list, the embeddings and each layer's states.
+        :returns: the last layer's states, or that list.  Shape: (batch, length, dim)
+        :raises DataError: shapes that differ, or a number out of range.
+        :raises OptionError: languages are missing, or the model has no encoder.
         """
         from xlm_plugins.inference.features import extract_features
 
@@ -135,8 +135,8 @@ class LoadedModel:
     ) -> list[str]:
         """The best translation of each text.  A text that is too long is cut.
 
-        :param options: how; greedily by default.
-        :raises OptionError: the model was not trained for it; says what it can do.
+        :param options: how to search; greedy by default.
+        :raises OptionError: the model was not trained for it; lists what it was trained for.
         """
         found = self.translations(texts, source, target, options)
         return [translations[0].text for translations in found]
@@ -149,13 +149,14 @@ class LoadedModel:
         options: GenerationOptions | None = None,
         n_best: int = 1,
     ) -> list[list[Translation]]:
-        """The ``n_best`` translations of each text with their scores, the best first.
+        """The ``n_best`` translations of each text with their scores, best first.
 
         :param n_best: at most ``options.beam``.
         :raises OptionError: as `translate`, or more translations than the beam is wide.
         """
-        from xlm_plugins.inference.translate import Translator
+        from xlm_plugins.inference.translate import Translator, check_direction
 
+        check_direction(self.bundle, source, target)
         translator = Translator(self.bundle, source, target, options, n_best=n_best)
         return translator.translate(translator.encode(texts))
 
@@ -169,9 +170,9 @@ class LoadedModel:
     ) -> npt.NDArray[np.float32]:
         """Sentence embeddings.  A text that is too long is cut.
 
-        :param language: of the texts; needed where the model knows several.
+        :param language: of the texts; required if the model knows several.
         :param layer: 0 is the embedding layer, -1 the last.
-        :param pool: ``mean`` over each sentence's own tokens, or the ``first`` position's state.
+        :param pool: ``mean`` over each sentence's tokens, or the ``first`` position's state.
         :returns: shape (len(texts), dim).
         :raises OptionError: an unknown language, no such layer, or a model without an encoder.
         """
@@ -182,17 +183,18 @@ class LoadedModel:
     def score(
         self, texts: Sequence[str], language: str | None = None, *, kind: str | None = None
     ) -> list[float]:
-        """How probable each text is: a log-probability, as `scores` has it token by token."""
+        """The log-probability of each text; `scores` has those of its tokens."""
         return [found.score for found in self.scores(texts, language, kind=kind)]
 
     def scores(
         self, texts: Sequence[str], language: str | None = None, *, kind: str | None = None
     ) -> list[SentenceScore]:
-        """How probable each text is, and each of its tokens.  A text that is too long is cut.
+        """The log-probability of each text and its tokens.  A text that is too long is cut.
 
-        :param language: of the texts; needed where the model knows several.
-        :param kind: ``causal``, the log-probability of the text and its end, from a model trained
-            on clm; ``pseudo``, the sum over its tokens, each masked in turn.
+        :param language: of the texts; required if the model knows several.
+        :param kind: ``causal``, the log-probability of the text and its end, for models trained to
+            predict the next token; ``pseudo``, the sum over its tokens, each masked in turn, for
+            models trained to predict masked tokens.
         :raises OptionError: an unknown language, or a model that was not trained for it.
         """
         from xlm_plugins.inference.score import Scorer
@@ -208,9 +210,9 @@ class LoadedModel:
         *,
         max_tokens: int | None = None,
     ) -> list[str]:
-        """Each prompt with what the model writes behind it; an empty one begins a new text.
+        """Each prompt with its continuation; an empty one starts a new text.
 
-        :param options: how; greedily by default.
+        :param options: how to search; greedy by default.
         :raises OptionError: as `continuations`.
         """
         found = self.continuations(prompts, language, options, max_tokens=max_tokens)
@@ -225,33 +227,40 @@ class LoadedModel:
         number: int = 1,
         max_tokens: int | None = None,
     ) -> list[list[Continuation]]:
-        """Several texts for each prompt, with their scores; a beam's best first.
+        """Several continuations of each prompt with their scores; those of a beam best first.
 
-        :param language: of the prompts; needed where the model knows several.
-        :param number: samples of each, or at most ``options.beam``.
-        :param max_tokens: tokens to write at most, 100 if the model has the positions.
-        :raises OptionError: an unknown language, or a model that was not trained on clm.
+        :param language: of the prompts; required if the model knows several.
+        :param number: continuations per prompt: samples, or at most ``options.beam``.
+        :param max_tokens: maximum number of tokens to generate; by default 100, if the model has
+            the positions.
+        :raises OptionError: an unknown language, or a model that was not trained to predict the
+            next token.
         """
-        from xlm_plugins.inference.generate import Writer
+        from xlm_plugins.inference.generate import TextGenerator
 
-        writer = Writer(self.bundle, language, options, number=number, max_tokens=max_tokens)
-        return writer.write(prompts, writer.encode(prompts))
+        generator = TextGenerator(
+            self.bundle, language, options, number=number, max_tokens=max_tokens
+        )
+        return generator.generate(prompts, generator.encode(prompts))
 
     def predict(
         self, texts: Sequence[str] | Sequence[tuple[str, str]], language: str | None = None
     ) -> list[Prediction]:
-        """What a fine-tuned model says of each text, or pair.  Too long a one is cut.
+        """What a fine-tuned model predicts for each text or pair.  Long ones are cut.
 
-        :param texts: pairs where the task compares two texts.
-        :param language: of the texts; needed where the model knows several.
+        :param texts: texts, or pairs if the task compares two.
+        :param language: of the texts; required if the model knows several.
         :raises BundleError: the model was not fine-tuned.
-        :raises OptionError: an unknown language, or not as many texts as the task has.
+        :raises OptionError: an unknown language, or the wrong number of texts for the task.
         """
         from xlm_plugins.inference.predict import Predictor
 
         predictor = Predictor(self.bundle, language)
+        if not texts:
+            return []
         rows = [(text,) if isinstance(text, str) else text for text in texts]
-        return predictor.predict(list(zip(*rows, strict=True))) if rows else []
+        tokens, _ = predictor.encode_columns(list(zip(*rows, strict=True)))
+        return predictor.predict(tokens)
 
     @overload
     def fill_mask(  # type: ignore[overload-overlap]  # a str is a sequence of texts, too
@@ -266,15 +275,15 @@ class LoadedModel:
     def fill_mask(
         self, texts: str | Sequence[str], language: str | None = None, *, top: int = 5
     ) -> list[list[Filling]] | list[list[list[Filling]]]:
-        """The most probable tokens for each ``<mask>`` of a text, by falling probability.
+        """The most probable tokens for each ``<mask>`` of a text, best first.
 
         :param texts: one text, or several.
-        :param language: of the texts; needed where the model knows several.
-        :returns: one list of ``top`` fillings for each mask, in order; for several texts a list
-            of such lists.
-        :raises OptionError: no mask in a text, or too long a text.
+        :param language: of the texts; required if the model knows several.
+        :returns: for each mask, in order, a list of ``top`` fillings; for several texts, a list of
+            these for each.
+        :raises OptionError: a text without a mask, or one that is too long.
         """
-        from xlm_plugins.inference.fill_mask import Filler
+        from xlm_plugins.inference.fill_mask import MaskFiller
 
-        filler = Filler(self.bundle, language, top=top)
+        filler = MaskFiller(self.bundle, language, top=top)
         return filler.fill([texts])[0] if isinstance(texts, str) else filler.fill(texts)

@@ -1,4 +1,4 @@
-"""Predicting with a fine-tuned bundle: the class, or the value, of raw texts."""
+"""Classifying raw texts, or predicting a value for them, with a fine-tuned bundle."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from xlm_plugins.contracts.framing import encode_texts
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.inference.common import (
-    BATCH_TOKENS,
     Advance,
+    TextReader,
     batches_by_length,
     device_of,
-    language_id,
-    tokenizer_of,
-    unwatched,
+    no_progress,
 )
 from xlm_plugins.model.bundle import Bundle
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted of a text, or of two.
+    """What the model predicts for one text, or for a pair.
 
     :param label: the most probable class, or the value as text.
     :param probabilities: of each class, in the classes' order; empty for a regression.
@@ -36,10 +34,10 @@ class Prediction:
     probabilities: Mapping[str, float]
 
 
-class Predictor:
-    """A fine-tuned bundle that judges texts of one language.
+class Predictor(TextReader):
+    """A fine-tuned bundle that classifies texts of one language, or predicts a value for them.
 
-    :param language: of the texts; needed where the model knows several.
+    :param language: of the texts; required if the model knows several.
     :raises BundleError: the model was not fine-tuned.
     :raises OptionError: an unknown language.
     """
@@ -47,36 +45,38 @@ class Predictor:
     def __init__(self, bundle: Bundle, language: str | None = None) -> None:
         if bundle.classifier is None:
             raise BundleError(
-                f"{bundle.path} was not fine-tuned on a task, so it predicts nothing",
+                f"{bundle.path} was not fine-tuned on a task, so it cannot predict",
                 remedy=f"xlm finetune TASK --from {bundle.path}",
             )
-        self._bundle = bundle
+        super().__init__(bundle, language)
         self._classifier = bundle.classifier
         self.description = bundle.classifier.description
-        self._language = language_id(bundle, language)
-        self._tokenizer = tokenizer_of(bundle, language)
-        self.n_cut = 0
 
-    @torch.inference_mode()
-    def predict(
-        self, columns: Sequence[Sequence[str]], advance: Advance = unwatched
-    ) -> list[Prediction]:
-        """Judge texts; ``n_cut`` counts those that were too long and lost their end.
+    @property
+    def longest(self) -> int:
+        """Number of tokens of a framed row that the model reads; longer texts are cut."""
+        return self.description.max_length
 
-        :param columns: as many as the task has texts: one, or two that are compared.
-        :raises OptionError: another number of columns.
+    def encode_columns(self, columns: Sequence[Sequence[str]]) -> tuple[Ragged, int]:
+        """Tokenize and frame the texts of each row, as `predict` takes them.
+
+        :param columns: one for each text that the task compares.
+        :returns: the rows, and how many of them were cut to `longest`.
+        :raises OptionError: the wrong number of columns.
         """
         if len(columns) != self.description.n_texts:
             raise OptionError(
                 f"{len(columns)} text(s) were given for each row",
                 expected=f"{self.description.n_texts}, as in the task {self.description.task}",
             )
-        longest = self.description.max_length
-        tokens, n_cut = encode_texts(self._tokenizer, columns, longest)
-        self.n_cut += n_cut
+        return encode_texts(self._tokenizer, columns, self.longest)
+
+    @torch.inference_mode()
+    def predict(self, tokens: Ragged, advance: Advance = no_progress) -> list[Prediction]:
+        """Predict the class, or the value, of each row."""
         n_outputs = len(self.description.classes) or 1
         scores = np.empty((tokens.n_rows, n_outputs), np.float32)
-        for which in batches_by_length(tokens.lengths, BATCH_TOKENS):
+        for which in batches_by_length(tokens.lengths, self._batch_tokens):
             scores[which] = self._scores(tokens.take(which))
             advance(len(which))
         return [self._prediction(row) for row in scores]
@@ -92,7 +92,7 @@ class Predictor:
         classes = self.description.classes
         if not classes:
             return Prediction(f"{scores[0]:.4f}", {})
-        shares = np.exp(scores - scores.max())
-        shares /= shares.sum()
-        of_classes = dict(zip(classes, shares.tolist(), strict=True))
+        probs = np.exp(scores - scores.max())
+        probs /= probs.sum()
+        of_classes = dict(zip(classes, probs.tolist(), strict=True))
         return Prediction(classes[int(scores.argmax())], of_classes)

@@ -1,9 +1,8 @@
-"""How probable a sentence is: causal log-probabilities and pseudo-log-likelihoods."""
+"""Sentence scores: causal log-probabilities and pseudo-log-likelihoods."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,38 +10,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.contracts.ragged import IntArray, Ragged
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.inference.common import (
-    BATCH_TOKENS,
-    CAUSAL,
-    MASKED,
     Advance,
+    TextReader,
     batches_by_length,
     cut,
-    device_of,
-    language_id,
-    longest_sentence,
-    sentence_batch,
-    tokenizer_of,
+    no_progress,
+    predicts,
     trained_on,
-    unwatched,
 )
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.nn.output import rows_per_chunk
 from xlm_plugins.model.nn.transformer import Stack
 
-Shares = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SentenceScore:
-    """How probable a sentence is.
+    """The log-probability of a sentence, in natural logarithms.
 
-    :param score: the sum of its tokens' log-probabilities (natural logarithm).
-    :param tokens: the written form of what was predicted, one after the other.
-    :param log_probabilities: of each of them.
+    :param score: the sum over its tokens.
+    :param tokens: the written form of each predicted token.
+    :param log_probabilities: of each predicted token.
     """
 
     score: float
@@ -51,25 +43,25 @@ class SentenceScore:
 
 
 def kinds_of_score(bundle: Bundle) -> tuple[str, ...]:
-    """The kinds of score that a model was trained for, the preferred one first."""
-    objectives = bundle.objectives.keys()
-    can = {"causal": CAUSAL, "pseudo": MASKED}
-    return tuple(kind for kind, such in can.items() if objectives & such)
+    """The kinds of score that a model was trained for, the default one first."""
+    causal = ("causal",) if predicts(bundle, "next token") else ()
+    pseudo = ("pseudo",) if predicts(bundle, "masked tokens") else ()
+    return causal + pseudo
 
 
-class Scorer:
-    """A bundle that says how probable sentences of one language are.
+class Scorer(TextReader):
+    """A bundle that scores sentences of one language by their log-probability.
 
-    ``causal``: the log-probability of the sentence, its closing EOS included, each token given
-    those before it; the sum of a trained clm's losses.
+    ``causal``: the log-probability of the sentence and its closing EOS, each token given those
+    before it; the negative of the summed next-token loss.
 
     ``pseudo``: the pseudo-log-likelihood (Salazar et al., arXiv 1910.14659, equation 2): the sum
     of each token's log-probability given all others, itself masked; without the EOS.
 
-    :param language: of the sentences; needed where the model knows several.
-    :param kind: the only one that the model was trained for, or ``causal``, if None.
-    :param batch_tokens: tokens that are read together, those of a pseudo-log-likelihood's copies
-        included; `BATCH_TOKENS` if None.
+    :param language: of the sentences; required if the model knows several.
+    :param kind: if None, the one that the model was trained for, ``causal`` if both.
+    :param batch_tokens: tokens per forward pass, counting each masked copy of a sentence;
+        `BATCH_TOKENS` if None.
     :raises OptionError: an unknown language, or a model that was not trained for it.
     """
 
@@ -81,50 +73,38 @@ class Scorer:
         kind: str | None = None,
         batch_tokens: int | None = None,
     ) -> None:
-        self._bundle = bundle
         self._kind = _checked_kind(bundle, kind)
-        self._language = language_id(bundle, language)
-        self._tokenizer = tokenizer_of(bundle, language)
-        self._batch_tokens = batch_tokens or BATCH_TOKENS
-
-    @property
-    def longest(self) -> int:
-        """Tokens of a sentence that the model reads; the rest of it is cut off."""
-        return longest_sentence(self._bundle)
-
-    def encode(self, texts: Sequence[str]) -> Ragged:
-        """The tokens of sentences, unframed and uncut, as `score` takes them."""
-        return self._tokenizer.encode_batch(list(texts))
+        super().__init__(bundle, language, batch_tokens)
 
     @torch.inference_mode()
-    def score(self, sentences: Ragged, advance: Advance = unwatched) -> list[SentenceScore]:
-        """Score sentences; what a score is does not depend on the others."""
+    def score(self, sentences: Ragged, advance: Advance = no_progress) -> list[SentenceScore]:
+        """Score sentences, each independently of the others."""
         rows = cut(sentences, self.longest)
         if self._kind == "pseudo":
-            shares = self._pseudo(rows, advance)
+            log_probs = self._pseudo(rows, advance)
         else:
             eos = self._bundle.description.vocabulary.roles["eos"]
             ends = Ragged(np.full(rows.n_rows, eos), np.arange(rows.n_rows + 1))
             rows, sentences = rows.joined(ends), rows
-            shares = self._causal(sentences, rows, advance)
+            log_probs = self._causal(sentences, rows, advance)
         names = self._tokenizer.tokens()
         written = [names[token] for token in rows.values.tolist()]
         return [
             SentenceScore(
-                float(shares[begin:end].sum()),
+                float(log_probs[begin:end].sum()),
                 tuple(written[begin:end]),
-                tuple(shares[begin:end].tolist()),
+                tuple(log_probs[begin:end].tolist()),
             )
             for begin, end in itertools.pairwise(rows.offsets.tolist())
         ]
 
-    def _causal(self, sentences: Ragged, targets: Ragged, advance: Advance) -> Shares:
+    def _causal(self, sentences: Ragged, targets: Ragged, advance: Advance) -> Array:
         """The log-probability of each token given those before it.
 
         :param targets: the sentences, each ended by EOS.
         :returns: shape (len(targets.values),).
         """
-        shares = np.empty(len(targets.values))
+        log_probs = np.empty(len(targets.values))
         places = Ragged(np.arange(len(targets.values)), targets.offsets)
         stack = self._bundle.model.causal_stack
         for which in batches_by_length(1 + targets.lengths, self._batch_tokens):
@@ -134,16 +114,16 @@ class Scorer:
             predicts[ends[:-1]] = False
             states = stack(batch, causal=True)[: len(predicts)][predicts]
             predicted = places.take(which).values
-            shares[predicted] = _log_probabilities(stack, states, targets.values[predicted])
+            log_probs[predicted] = _log_probabilities(stack, states, targets.values[predicted])
             advance(len(which))
-        return shares
+        return log_probs
 
-    def _pseudo(self, rows: Ragged, advance: Advance) -> Shares:
-        """The log-probability of each token where it alone is masked: one copy of its row each.
+    def _pseudo(self, rows: Ragged, advance: Advance) -> Array:
+        """The log-probability of each token when it alone is masked, in its own copy of the row.
 
         :returns: shape (len(rows.values),).
         """
-        shares = np.empty(len(rows.values))
+        log_probs = np.empty(len(rows.values))
         encoder = self._bundle.model.stack("encoder")
         mask = self._bundle.description.vocabulary.roles["mask"]
         row_of = np.repeat(np.arange(rows.n_rows), rows.lengths)
@@ -156,17 +136,13 @@ class Scorer:
             masked = batch.offsets[: len(which)] + 1 + inside.to(batch.offsets.device)
             batch.tokens[masked] = mask
             states = encoder(batch, at=masked)
-            shares[which] = _log_probabilities(encoder, states, rows.values[which])
+            log_probs[which] = _log_probabilities(encoder, states, rows.values[which])
             advance(int(is_last[which].sum()))
-        return shares
-
-    def _batch(self, rows: Ragged) -> Batch:
-        batch = sentence_batch(self._bundle, rows, self._language)
-        return batch.to(device_of(self._bundle))
+        return log_probs
 
 
-def _log_probabilities(stack: Stack, states: Tensor, targets: IntArray) -> Shares:
-    """Of one token id after each state; scores are made and forgotten a chunk at a time.
+def _log_probabilities(stack: Stack, states: Tensor, targets: IntArray) -> Array:
+    """The log-probability of one token id after each state, computed chunk by chunk.
 
     :param states: shape (n, dim).
     :param targets: shape (n,).
@@ -184,9 +160,9 @@ def _checked_kind(bundle: Bundle, kind: str | None) -> str:
     kinds = kinds_of_score(bundle)
     if not kinds:
         raise OptionError(
-            f"the model does not say how probable a sentence is: it was trained on "
-            f"{trained_on(bundle)}",
-            expected=f"a model trained on one of {', '.join(sorted(CAUSAL | MASKED))}",
+            f"the model cannot score sentences: it was trained on {trained_on(bundle)}",
+            expected="a model trained to predict the next token, such as by clm, or masked tokens, "
+            "such as by mlm",
             remedy=f"train it: xlm train --init {bundle.path} --objective mlm --data DATA",
         )
     if kind is not None and kind not in kinds:

@@ -1,8 +1,7 @@
-"""Translating raw text with a bundle: in batches by length, answers in the order of the text."""
+"""Translating raw text: batched by length, translations in the order of the texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,29 +11,26 @@ from xlm_plugins.contracts.batch import Step
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.inference.common import (
-    BATCH_TOKENS,
     Advance,
+    TextReader,
     batches_by_length,
-    device_of,
-    longest_sentence,
+    no_progress,
     one_line,
-    sentence_batch,
     trained_on,
-    unwatched,
 )
-from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.bundle import Bundle, TextModel
 from xlm_plugins.model.generation.search import check_beam, generate
 
 SHORTEST = 16
-"""A shorter sentence counts as so many tokens in a batch: its row of scores has the same size."""
+"""Shorter sentences count as this many tokens: each needs a full row of scores anyway."""
 
 
 @dataclass(frozen=True)
 class Translation:
     """One translation of a sentence.
 
-    :param text: detokenised, without a line's end in it.
-    :param score: sum of log-probabilities / length^penalty; 0 for the empty line.
+    :param text: detokenized, on one line.
+    :param score: sum of log-probabilities / length^penalty; 0 for an empty sentence.
     """
 
     text: str
@@ -45,7 +41,7 @@ EMPTY = Translation("", 0.0)
 
 
 def directions(bundle: Bundle) -> list[Step]:
-    """What the model was trained to translate: steps of two languages, none twice."""
+    """The language pairs that the model was trained to translate, without duplicates."""
     found = [
         direction
         for chosen in bundle.description.objectives
@@ -56,59 +52,44 @@ def directions(bundle: Bundle) -> list[Step]:
     return list(dict.fromkeys(found))
 
 
-class Translator:
-    """A bundle that translates from one language to another.
+class Translator(TextReader):
+    """A model that translates from one language to another, whether trained to or not.
 
-    :param options: how; greedily by default.
-    :param n_best: translations of each sentence, at most ``options.beam``.
-    :param batch_tokens: source tokens, each times ``options.beam``, that are translated together:
-        more is faster and takes more memory; `BATCH_TOKENS` if None.
-    :param untrained: go from any language to any other, as a loop of back-translation does.
-    :raises OptionError: the model cannot do it; says what it can.
+    :param options: how to search; greedy by default.
+    :param n_best: translations per sentence, at most ``options.beam``.
+    :param batch_tokens: source tokens times ``options.beam`` that are translated together: more
+        is faster and takes more memory; `BATCH_TOKENS` if None.
+    :raises OptionError: the beam is too wide for the vocabulary, or too narrow for ``n_best``.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: TextModel,
         source: str,
         target: str,
         options: GenerationOptions | None = None,
         *,
         n_best: int = 1,
         batch_tokens: int | None = None,
-        untrained: bool = False,
     ) -> None:
-        self._bundle = bundle
+        super().__init__(bundle, source, batch_tokens)
         self._options = options or GenerationOptions()
         self._n_best = n_best
-        self._batch_tokens = batch_tokens or BATCH_TOKENS
-        if not untrained:
-            _check_direction(bundle, source, target)
         check_beam(self._options, bundle.description.vocabulary)
         _check_number(self._options, n_best)
-        self._reader = bundle.tokenizer.in_language(source)
-        self._writer = bundle.tokenizer.in_language(target)
-        self._source = bundle.description.languages[source]
+        self._target_tokenizer = bundle.tokenizer.in_language(target)
         self._target = bundle.description.languages[target]
 
-    @property
-    def longest(self) -> int:
-        """Tokens of a sentence that the model reads; the rest of it is cut off."""
-        return longest_sentence(self._bundle)
-
-    def encode(self, texts: Sequence[str]) -> Ragged:
-        """The tokens of sentences, unframed and uncut, as `translate` takes them."""
-        return self._reader.encode_batch(list(texts))
-
     @torch.inference_mode()
-    def translate(self, sentences: Ragged, advance: Advance = unwatched) -> list[list[Translation]]:
-        """Translate sentences; what has no tokens stays empty.
+    def translate(
+        self, sentences: Ragged, advance: Advance = no_progress
+    ) -> list[list[Translation]]:
+        """Translate sentences; one without tokens stays empty.
 
-        What a sentence becomes does not depend on the others, unless it is sampled: that draws
+        A translation does not depend on the other sentences, unless it is sampled: sampling draws
         from torch's current random state.
 
-        :param advance: told how many more sentences are done, batch by batch.
-        :returns: ``n_best`` translations for each sentence, the best first.
+        :returns: ``n_best`` translations for each sentence, best first.
         """
         found = [[EMPTY] * self._n_best for _ in range(sentences.n_rows)]
         words = sentences.lengths.nonzero()[0]
@@ -124,17 +105,11 @@ class Translator:
         return found
 
     def _translate_batch(self, sentences: Ragged) -> list[list[Translation]]:
-        bundle = self._bundle
-        found = generate(
-            bundle.model,
-            sentence_batch(bundle, sentences, self._source).to(device_of(bundle)),
-            self._target,
-            bundle.description.vocabulary,
-            self._options,
-        )
+        model, vocabulary = self._bundle.model, self._bundle.description.vocabulary
+        found = generate(model, self._batch(sentences), self._target, vocabulary, self._options)
         by_rank = []
         for rank in range(self._n_best):
-            texts = self._writer.decode_batch(found.rows(rank))
+            texts = self._target_tokenizer.decode_batch(found.rows(rank))
             scores = found.scores[:, rank].tolist()
             by_rank.append(
                 [
@@ -145,7 +120,11 @@ class Translator:
         return [list(translations) for translations in zip(*by_rank, strict=True)]
 
 
-def _check_direction(bundle: Bundle, source: str, target: str) -> None:
+def check_direction(bundle: Bundle, source: str, target: str) -> None:
+    """Refuse to translate between languages that the model was not trained to translate.
+
+    :raises OptionError: lists what it was trained for.
+    """
     known = bundle.description.languages
     for language in (source, target):
         if language not in known:

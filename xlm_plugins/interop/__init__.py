@@ -1,1 +1,1 @@
-"""Models of other systems: in, and out again."""
+"""Importing models of other libraries, and exporting ours."""

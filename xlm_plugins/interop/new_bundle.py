@@ -1,7 +1,6 @@
-"""Writing an imported model as a bundle: whole or not at all, one tensor at a time.
+"""Writing an imported model as a bundle, whole or not at all, one tensor at a time.
 
-The model itself is never built with weights, so that an import needs no more memory than what it
-reads from.
+The model is never built with its weights, so an import needs no more memory than reading them.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _NAMES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 def check_out(out: Path) -> None:
-    """Refuse to write where something is.
+    """Refuse to overwrite anything.
 
     :raises BundleError: ``out`` exists and is not an empty folder.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise BundleError(
-            f"{out} is already there",
+            f"{out} already exists",
             expected="a folder that does not exist yet",
             remedy=f"choose another name, or remove it: rm -r {out}",
         )
@@ -43,7 +42,7 @@ def check_out(out: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into; it becomes ``out`` at the end, and goes if anything fails.
+    """A temporary folder to write into, which becomes ``out`` if the block succeeds.
 
     :raises BundleError: ``out`` exists.
     """
@@ -63,14 +62,12 @@ def write_bundle(
     """Write a bundle.
 
     :param component: the tokenizer's.
-    :param weights: by our names; kept as fp32, numbers of other kinds as whole numbers.
-    :param origin: what the error calls the weights.
-    :raises BundleError: the weights are not those of the description, or ``out`` exists.
+    :param weights: by our names; floats are stored in fp32, other numbers in int64.
+    :param origin: where the weights come from, for error messages.
+    :raises BundleError: the weights do not match the description, or ``out`` exists.
     """
     if faults := misfits(_expected(description), weights):
-        raise BundleError(
-            f"the weights of {origin} are not those that its options call for: {faults}"
-        )
+        raise BundleError(f"the weights of {origin} do not match its options: {faults}")
     with new_folder(out) as folder, tempfile.TemporaryDirectory() as saved:
         save_tokenizer(component, tokenizer, Path(saved))
         write_description(folder, description, Path(saved))
@@ -78,22 +75,22 @@ def write_bundle(
 
 
 def _expected(description: ModelDescription) -> dict[str, Tensor]:
-    """The tensors that a bundle of the described model holds; what counts is their shapes."""
-    # A plugin's layer may compute something when it is made, and needs a device that can.
+    """The tensors that a bundle of the described model must hold; only their shapes matter."""
+    # A plugin's layer may compute something when it is built, which the device meta cannot.
     with torch.device("cpu" if description.layers else "meta"):
         return named_weights(description.build_model(description.build_objectives()))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; a tensor is converted when its turn has come.
+    """Write a safetensors file, converting one tensor at a time.
 
-    safetensors' own writer wants all tensors at hand in the type that they are written in.
+    safetensors' own writer needs all tensors in memory in the type that they are written in.
     """
     kinds = {
         name: torch.float32 if tensor.is_floating_point() else torch.int64
         for name, tensor in tensors.items()
     }
-    order = sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))  # keeps all aligned
+    order = sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))  # keeps them aligned
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in order:

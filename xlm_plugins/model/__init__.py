@@ -1,1 +1,1 @@
-"""The model: network, description, and a bundle on disk with all that it needs."""
+"""The model: network, description, and the bundle that holds both on disk."""

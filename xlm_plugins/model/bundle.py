@@ -1,8 +1,8 @@
-"""Bundles: a model on disk with all that it needs to be used.
+"""Bundles: a model on disk with everything needed to use it.
 
-``model.json`` (the description), ``model.safetensors`` (fp32 weights by parameter name, a tied
-tensor once), ``tokenizer/`` and ``plugins.json`` (which distributions made it).  Nothing in a
-bundle is ever executed when it is loaded.
+``model.json`` (the description), ``model.safetensors`` (fp32 weights by parameter name, tied
+tensors once), ``tokenizer/`` and ``plugins.json`` (the distributions that made it).  Loading a
+bundle never executes anything in it.
 """
 
 from __future__ import annotations
@@ -28,25 +28,32 @@ from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, TOKENIZER_NAME, W
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A model that is ready to be used, in eval mode.
+class TextModel:
+    """A model with all that applying it to text takes; it need not be on disk."""
 
-    :param classifier: predicts, where the model was fine-tuned on a task.
-    """
-
-    path: Path
     description: ModelDescription
     model: Model
     tokenizer: Tokenizer
     objectives: dict[str, Objective]
+
+
+@dataclass(frozen=True)
+class Bundle(TextModel):
+    """A model that was loaded from disk, in eval mode.
+
+    :param path: the bundle's folder.
+    :param classifier: predicts, where the model was fine-tuned on a task.
+    """
+
+    path: Path
     classifier: Classifier | None = None
 
     @classmethod
     def load(cls, path: Path, plugins: Plugins, device: str | torch.device = "cpu") -> Bundle:
-        """Build the model of a bundle folder and put its weights in.
+        """Build the model of a bundle folder and load its weights.
 
-        :raises BundleError: the folder is no bundle, or is damaged.
-        :raises PluginError: a plugin that made it is missing.
+        :raises BundleError: the folder is not a bundle, or is damaged.
+        :raises PluginError: a plugin that it was made with is missing.
         """
         description = read_description(path, plugins)
         objectives = description.build_objectives()
@@ -55,19 +62,19 @@ class Bundle:
         model = description.build_model({**objectives, **heads})
         load_weights(model, load_tensors(path / WEIGHTS_NAME), str(path))
         tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
-        return cls(path, description, model.eval().to(device), tokenizer, objectives, classifier)
+        return cls(description, model.eval().to(device), tokenizer, objectives, path, classifier)
 
     def save(self, folder: Path) -> None:
-        """Write the bundle, as it is now, into a new folder."""
+        """Write the bundle, with its current weights, into a new folder."""
         folder.mkdir(parents=True)
         write_description(folder, self.description, self.path / TOKENIZER_NAME)
         save_tensors(folder / WEIGHTS_NAME, named_weights(self.model))
 
 
 def write_description(folder: Path, description: ModelDescription, tokenizer: Path) -> None:
-    """Write all of a bundle but the weights.
+    """Write everything of a bundle except the weights.
 
-    :param tokenizer: the folder of the saved tokenizer, which is copied.
+    :param tokenizer: the folder of a saved tokenizer, which is copied.
     """
     write_json(folder / MODEL_NAME, {"format": BUNDLE_FORMAT, **description.to_json()})
     shutil.copytree(tokenizer, folder / TOKENIZER_NAME, dirs_exist_ok=True)
@@ -80,10 +87,10 @@ def write_description(folder: Path, description: ModelDescription, tokenizer: Pa
 
 
 def read_description(path: Path, plugins: Plugins) -> ModelDescription:
-    """The description in a bundle folder.
+    """Read the description in a bundle folder.
 
-    :raises BundleError: the folder is no bundle, is damaged, or of another format.
-    :raises PluginError: a plugin that made it is missing.
+    :raises BundleError: the folder is not a bundle, is damaged, or has another format.
+    :raises PluginError: a plugin that it was made with is missing.
     """
     if not (path / MODEL_NAME).is_file():
         raise BundleError(

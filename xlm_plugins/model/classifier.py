@@ -1,7 +1,7 @@
-"""The head of a downstream task: classes or a value, predicted from a sentence's representation.
+"""The head of a downstream task: a class or a value predicted from a row's representation.
 
-(SEMANTICS 8: the last state of position 0, or the mean over tokens, then dropout and one linear
-layer)
+The last layer's state at position 0, or the mean over tokens, then dropout and one linear layer
+(docs/semantics.md, 8.3).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ HEAD = "head"
 
 @dataclass(frozen=True)
 class ClassifierDescription:
-    """What decides a classifier but its weights.
+    """Everything that defines a classifier except its weights.
 
-    :param task: the task's name, which is the head's as well.
-    :param classes: the classes in order of their numbers; empty for a regression.
-    :param n_texts: texts that are judged together, 1 or 2.
-    :param pool: ``first``, the state of position 0, or ``mean``, over all tokens but the first
-        and the last, the framing EOS.
-    :param max_length: tokens of a row that it was trained on, at most.
+    :param task: the name of the task, and of the head.
+    :param classes: in the order of their indices; empty for a regression.
+    :param n_texts: texts per row: 1, or 2 that are compared.
+    :param pool: ``first``, the state of position 0, or ``mean``, over all tokens except the first
+        and the last.
+    :param max_length: the most tokens of a framed row in training.
     """
 
     task: str
@@ -43,7 +43,7 @@ class ClassifierDescription:
     max_length: int
 
     def to_json(self) -> dict[str, Any]:
-        """The form that model.json holds."""
+        """The classifier's part of model.json."""
         return {**asdict(self), "classes": list(self.classes)}
 
     @classmethod
@@ -55,7 +55,7 @@ class ClassifierDescription:
 class Head(nn.Module):
     """Dropout and a linear layer.
 
-    :param lr: its peak learning rate; the run's if None.
+    :param lr: peak learning rate; the run's if None.
     """
 
     def __init__(self, dim: int, n_outputs: int, dropout: float, lr: float | None) -> None:
@@ -65,7 +65,7 @@ class Head(nn.Module):
         self._lr = lr
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The head's rate, where it has one of its own."""
+        """The head's group, if it has its own learning rate."""
         return [] if self._lr is None else [ParameterGroup(tuple(self.parameters()), lr=self._lr)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,12 +75,12 @@ class Head(nn.Module):
 
 
 class Classifier(Trainable):
-    """Trains an encoder and a head on labelled rows.
+    """An encoder and a head, trained on labelled rows.
 
-    A batch predicts one target a row, at the row's first token.
+    A batch has one target per row, at the row's first token.
 
-    :param class_weights: what an example of each class counts; 1 each if None.
-    :param lr: the head's learning rate; the run's if None.
+    :param class_weights: the loss weight of each class; 1 each if None.
+    :param lr: the head's peak learning rate; the run's if None.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Classifier(Trainable):
         return {HEAD: Head(options.dim, n_outputs, options.dropout, self._lr)}
 
     def scores(self, model: Model, batch: Batch) -> Tensor:
-        """One row of class scores, or one value, for each row of the batch.
+        """The class scores, or the value, of each row of the batch.
 
         :returns: shape (n_rows, n_classes), or (n_rows, 1) for a regression.
         """

@@ -1,4 +1,4 @@
-"""What a model is, in a form that can be written down: enough to build it again anywhere."""
+"""The description of a model: everything needed to build it again, without its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xlm_plugins.model.model import Model
 
 @dataclass(frozen=True)
 class PlacedLayer:
-    """A layer component and where it sits."""
+    """A layer component and its position."""
 
     position: Position
     component: Component
@@ -30,7 +30,7 @@ class PlacedLayer:
 
 @dataclass(frozen=True)
 class ChosenObjective:
-    """An objective component and the steps that the model is trained on."""
+    """An objective component and the steps (languages, pairs or loops) that it is trained on."""
 
     component: Component
     options: Any
@@ -40,7 +40,7 @@ class ChosenObjective:
 def build_objective(
     component: Component, options: Any, vocabulary: Vocabulary, languages: Mapping[str, int]
 ) -> Objective:
-    """An objective, under its component's name."""
+    """Build an objective; its name is that of the component."""
     objective: Objective = component.load()(options, vocabulary, languages)
     objective.name = component.name
     return objective
@@ -48,10 +48,10 @@ def build_objective(
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """Everything that decides a model but its weights.
+    """Everything that defines a model except its weights.
 
-    :param vocabulary: sizes and special ids of the tokenizer.
-    :param languages: id of each language, stored by name so that no order is ever assumed.
+    :param vocabulary: size and special ids of the tokenizer.
+    :param languages: the id of each language; stored by name, so that no order is assumed.
     :param stacks: the stacks that the objectives need.
     :param classifier: the head of the task that the model was fine-tuned on, if it was.
     """
@@ -66,7 +66,7 @@ class ModelDescription:
 
     @property
     def known_languages(self) -> Mapping[str, int] | None:
-        """The languages that the model tells apart; None where it has no language embeddings."""
+        """The languages that have embeddings; None if the model has no language embeddings."""
         return self.languages if self.options.language_embeddings else None
 
     def build_objectives(self) -> dict[str, Objective]:
@@ -78,13 +78,13 @@ class ModelDescription:
         return {objective.name: objective for objective in built}
 
     def build_classifier(self) -> Classifier | None:
-        """What predicts with the head, if there is one."""
+        """The classifier, if the model was fine-tuned."""
         return None if self.classifier is None else Classifier(self.classifier)
 
     def build_model(self, trainables: Mapping[str, Trainable]) -> Model:
-        """The model with fresh weights, drawn from torch's current random state.
+        """Build the model with new weights, drawn from torch's current random state.
 
-        :param trainables: the objectives and the classifier by name; it takes their modules in.
+        :param trainables: the objectives and the classifier, by name; their modules become heads.
         """
         return Model(
             self.options,
@@ -101,7 +101,7 @@ class ModelDescription:
         )
 
     def _build_layers(self) -> dict[Position, Layer]:
-        """The layers of one component and the same options come together: they may share."""
+        """Build layers; those of one component with the same options at once, so they can share."""
         positions: dict[tuple[Component, Any], list[Position]] = {}
         for placed in self.layers:
             positions.setdefault((placed.component, placed.options), []).append(placed.position)
@@ -114,7 +114,7 @@ class ModelDescription:
         return layers
 
     def to_json(self) -> dict[str, Any]:
-        """The form that model.json holds."""
+        """The contents of model.json."""
         return {
             "model": to_mapping(self.options),
             "vocabulary": {
@@ -149,9 +149,9 @@ class ModelDescription:
     ) -> ModelDescription:
         """Read what `to_json` wrote.
 
-        :param made_with: ``distribution version`` by ``kind/name``, for the error.
+        :param made_with: ``distribution version`` by ``kind/name``, for error messages.
         :raises PluginError: a plugin that the model was made with is missing.
-        :raises KeyError: the tree is not such a description.
+        :raises KeyError: the tree is not a description.
         """
 
         def component(kind: str, item: dict[str, Any]) -> tuple[Component, Any]:

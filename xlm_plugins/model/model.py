@@ -1,7 +1,7 @@
-"""The root module: every stack, every layer of a plugin and every head in one.
+"""The root module, which holds every stack, every layer of a plugin and every head.
 
-One engine wraps it, and every forward goes through it, so that a distributed engine sees all
-parameters and all uses of them.
+One engine wraps it and every forward pass goes through it, so that a distributed engine sees all
+parameters and all their uses.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from xlm_plugins.model.nn.transformer import Source, Stack
 
 
 class Model(nn.Module):
-    """What the selected objectives train.
+    """The module that the selected objectives train.
 
     :param options: the shape of every stack.
     :param vocabulary_size: number of token ids.
     :param n_languages: number of language ids.
     :param stacks: the stacks that the objectives need.
     :param pad: id of the padding token.
-    :param layers: the plugins' layers by position.
+    :param layers: the plugins' layers, by position.
     :param heads: the objectives' own modules, by objective and key.
-    :raises OptionError: a layer at a place that there is not.
+    :raises OptionError: a layer at a position that does not exist.
     """
 
     def __init__(
@@ -56,32 +56,32 @@ class Model(nn.Module):
         )
 
     def stack(self, name: StackName) -> Stack:
-        """A stack that there is.
+        """The encoder or the decoder.
 
-        :raises OptionError: no objective of the model asked for it.
+        :raises OptionError: no objective of the model needs it, so it does not exist.
         """
         stack = self.encoder if name == "encoder" else self.decoder
         if stack is None:
             raise OptionError(
-                f"this needs the {name} of a model, and this one has none",
-                expected="a model trained with an objective that has one",
+                f"the model has no {name}, which this needs",
+                expected="a model trained with an objective that needs one",
             )
         return stack
 
     @property
     def causal_stack(self) -> Stack:
-        """The stack that predicts the next token: the decoder where there is one."""
+        """The stack that predicts the next token: the decoder if there is one, else the encoder."""
         return self.stack("encoder" if self.decoder is None else "decoder")
 
     @property
     def layers_by_position(self) -> dict[Position, Layer]:
-        """The plugins' layers, wherever they are."""
+        """All layers of plugins."""
         return dict(self._layers_by_position)
 
     def head(self, objective: str, key: str) -> nn.Module:
-        """A module that an objective brought.
+        """One of an objective's own modules.
 
-        :raises KeyError: the objective brought none of that name.
+        :raises KeyError: the objective has no such module.
         """
         modules = self.heads[objective]
         if not isinstance(modules, nn.ModuleDict):
@@ -89,9 +89,9 @@ class Model(nn.Module):
         return modules[key]
 
     def predict_from_source(self, batch: Batch) -> LossOutput:
-        """The decoder's loss, given what the encoder says of ``batch.source``.
+        """The decoder's loss, given the encoder's states of ``batch.source``.
 
-        :param batch: the decoder's sequences; source sequences stand in the same order.
+        :param batch: the decoder's sequences, in the same order as those of the source.
         """
         if batch.source is None:
             raise ValueError("the batch has no source to predict from")
@@ -104,5 +104,5 @@ class Model(nn.Module):
         return {position: layer for position, layer in layers if position.stack == stack}
 
     def forward(self, trainable: Trainable, batch: Batch) -> LossOutput:
-        """The summed loss of a batch, as its objective computes it."""
+        """The summed loss of a batch, as computed by the objective."""
         return trainable.loss(self, batch)

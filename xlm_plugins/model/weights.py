@@ -1,4 +1,4 @@
-"""Weights by name: out of a model, into a model, and on disk."""
+"""Weights by name: from a model, into a model, and on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xlm_plugins.core.errors import BundleError
 
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters, tied ones once, and the buffers that belong to a checkpoint."""
+    """Parameters, tied ones once, and persistent buffers."""
     weights: dict[str, Tensor] = dict(model.named_parameters())
     kept = model.state_dict().keys()
     weights.update((name, buffer) for name, buffer in model.named_buffers() if name in kept)
@@ -24,16 +24,16 @@ def named_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Copy weights into a model that they fit exactly, each by its name.
+    """Copy weights into a model with exactly the same names and shapes.
 
     :param origin: what the error calls the weights.
-    :raises BundleError: names or shapes differ; the first few are named.
+    :raises BundleError: names or shapes differ; lists the first few.
     """
     own = named_weights(model)
     if faults := misfits(own, weights):
         raise BundleError(
             f"{origin} does not fit the model: {faults}",
-            remedy="a run goes on with the options that it was started with: RUN/config.toml",
+            remedy="resume a run with the options that it was started with: RUN/config.toml",
         )
     with torch.no_grad():
         for name, tensor in own.items():
@@ -41,9 +41,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -
 
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What keeps given weights out of a model, by name: the first three faults, or nothing.
+    """Why given weights do not fit a model: the first three mismatches, or nothing.
 
-    :param own: the model's, on whatever device.
+    :param own: the model's weights, on any device.
     """
     faults = [f"{name} is missing" for name in sorted(own.keys() - given.keys())]
     faults += [f"{name} is not in the model" for name in sorted(given.keys() - own.keys())]
@@ -57,9 +57,9 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors that lie on the CPU as a safetensors file.
+    """Write tensors on the CPU as a safetensors file.
 
-    :raises OSError: the system refuses it, such as a full disk.
+    :raises OSError: the system refuses it, for example because the disk is full.
     """
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
@@ -71,7 +71,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file to the CPU.
+    """Read a safetensors file onto the CPU.
 
     :raises BundleError: it is missing or damaged.
     """

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -26,6 +25,7 @@ from xlm_plugins.runs.layout import (
     METRICS_NAME,
     ORDER_NAME,
 )
+from xlm_plugins.runs.metrics_file import MetricsFile
 from xlm_plugins.runs.whole_folders import (
     clear_leftovers,
     flush,
@@ -35,19 +35,23 @@ from xlm_plugins.runs.whole_folders import (
 )
 
 
-@dataclass
 class RunFolder:
-    """A run folder as one process has it.
+    """A run folder, as one process sees it.
 
-    Rank 0 holds it: no other run can write to it meanwhile.  The other ranks know it by name.
+    Rank 0 creates or reopens it, and holds its lock: no other run can write to it meanwhile.  The
+    other ranks only know its path.
+
+    :param lock: the locked file, on rank 0.
     """
 
-    path: Path
-    _lock: IO[str] | None = None
+    def __init__(self, path: Path, lock: IO[str] | None = None) -> None:
+        self.path = path
+        self._lock = lock
+        self.metrics = MetricsFile(path / METRICS_NAME, writing=self.writing)
 
     @classmethod
     def create(cls, path: Path, config: str, plugins: Plugins) -> RunFolder:
-        """Make a new run folder.
+        """Create a run folder and lock it.
 
         :param config: the text of config.toml.
         :raises RunError: it holds a run, or something else, or is in use.
@@ -60,12 +64,12 @@ class RunFolder:
         if path.exists() and any(entry.name != LOCK_NAME for entry in path.iterdir()):
             raise RunError(f"{path} is not empty and is no run", remedy="choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path, _locked(path))
+        lock = _locked(path)
         write_text(path / CONFIG_NAME, config)
         write_json(path / ENVIRONMENT_NAME, _environment(plugins))
         for written in (path / CONFIG_NAME, path):
             flush(written)
-        return folder
+        return cls(path, lock)
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
@@ -87,10 +91,6 @@ class RunFolder:
     def writing(self) -> bool:
         """Whether this process writes, which rank 0 alone does."""
         return self._lock is not None
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / METRICS_NAME
 
     @property
     def hypotheses(self) -> Path:
@@ -137,7 +137,8 @@ class RunFolder:
             shutil.rmtree(self.path)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the metrics and release the lock."""
+        self.metrics.close()
         if self._lock is not None:
             self._lock.close()
 

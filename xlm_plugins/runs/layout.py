@@ -27,6 +27,7 @@ METRICS_NAME = "metrics.jsonl"
 CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"
 ORDER_NAME = "metrics.json"
+CURVES_NAME = "plots/curves.png"
 LOCK_NAME = ".lock"
 
 BUNDLE_FORMAT = 1
@@ -41,3 +42,9 @@ def split_reference(reference: str) -> tuple[Path, str]:
     if not run or Path(reference).is_dir():
         return Path(reference), ""
     return Path(run), which
+
+
+def absolute_reference(reference: str) -> str:
+    """``RUN`` or ``RUN@WHICH`` in a form that holds from any folder."""
+    path, which = split_reference(reference)
+    return f"{path.resolve()}{f'@{which}' if which else ''}"

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class MetricsFile:
         self._path = path
         self._file = path.open("ab", buffering=0) if writing else None
 
-    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Append one line, at once visible to readers.
 
         :raises StorageError: the disk is full; what is there of the line goes at the next start.

@@ -113,6 +113,26 @@ def makes_whole_batches(case: ObjectiveCase) -> None:
                 demand(bool(known), f"{step}, {name}: sample_ids of no sample")
 
 
+@promise(
+    "`predicts` says what the targets are: next tokens, or masked tokens", "Objective.predicts"
+)
+def predicts_what_it_says(case: ObjectiveCase) -> None:
+    says, mask = case.build().predicts, case.data.vocabulary.roles["mask"]
+    demand(says in ("next token", "masked tokens", None), f"predicts is {says!r}")
+    for step in case.steps:
+        for name, batch in case.made(for_training, step).items():
+            where = f"{step}, {name}: predicts is {says!r}, but"
+            if says == "next token":
+                demand(batch.source is None, f"{where} the batch has a source")
+                inside = ~torch.isin(batch.predicted, batch.offsets[1:] - 1)
+                following = batch.tokens[batch.predicted[inside] + 1]
+                wrong = int((following != batch.targets[inside]).sum())
+                demand(not wrong, f"{where} {wrong} targets are not the token that follows")
+            elif says == "masked tokens":
+                masked = bool((batch.tokens[batch.predicted] == mask).any())
+                demand(masked, f"{where} none of the predicted tokens is shown as MASK")
+
+
 @promise("a batch depends on samples, step and generator only", "Objective.make_batch")
 def makes_the_same_batch_again(case: ObjectiveCase) -> None:
     for step, make in _each(case):
@@ -232,6 +252,7 @@ PROMISES = (
     reads_its_steps,
     has_a_layout,
     makes_whole_batches,
+    predicts_what_it_says,
     makes_the_same_batch_again,
     forgets_what_it_made,
     leaves_global_randomness,

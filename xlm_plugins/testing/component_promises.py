@@ -126,9 +126,7 @@ def _given(component: Component, flags: list[str]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
 
-    @click.command(
-        cls=SectionedCommand, sections=lambda *_: [Section.of(component, component.name)]
-    )
+    @click.command(cls=SectionedCommand, core=[Section.of(component, component.name)])
     @click.pass_context
     def command(context: click.Context) -> None:
         found.update(given(context).get(component.name, {}))

@@ -74,8 +74,8 @@ class TinyData:
         manifest = Manifest.load(self.path)
         stream = manifest.stream("train", stream_languages(layout, step))
         sizes = BatchSizes(n_tokens, lanes=1, max_length=WINDOW, window=WINDOW)
-        cutting = sizes.cutting(layout, stream, step, self.vocabulary.roles["eos"])
-        plan = StreamPlan(stream, cutting, 1, ("testing", str(step)))
+        batching = sizes.batching(layout, stream, step, self.vocabulary.roles["eos"])
+        plan = StreamPlan(stream, batching, 1, ("testing", str(step)))
         return plan.samples(ShardReader(self.path, manifest), 0, number)
 
 

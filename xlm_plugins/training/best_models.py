@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from xlm_plugins.config.training import RunOptions
 from xlm_plugins.core.errors import OptionError
 
 
 @dataclass
 class Validation:
-    """Follows metrics from evaluation to evaluation.
+    """Tracks metrics over evaluations.
 
-    :param metrics: as the user names them; a leading ``_`` says that lower is better.
+    :param metrics: as the user names them; with a leading ``_``, lower is better.
     :param criterion: ``METRIC,N``: stop after N evaluations without improvement.
+    :raises OptionError: the criterion cannot be read.
     """
 
     metrics: Sequence[str]
@@ -26,11 +28,26 @@ class Validation:
     def __post_init__(self) -> None:
         self._stopping, self._patience = _parse_criterion(self.criterion)
         stopping = [self._stopping] if self._stopping else []
-        self._followed = list(dict.fromkeys([*self.metrics, *stopping]))
+        self._tracked = list(dict.fromkeys([*self.metrics, *stopping]))
+
+    @classmethod
+    def of(cls, options: RunOptions, default: Sequence[str], measured: Sequence[str]) -> Validation:
+        """The metrics that a run's options name.
+
+        :param default: metrics to track if the options name none.
+        :param measured: the names of what evaluations measure, or shell patterns of them.
+        :raises OptionError: a metric is not among them, or the criterion cannot be read.
+        """
+        validation = cls(options.validation_metrics or default, options.stopping_criterion)
+        for metric in validation._tracked:
+            name = metric.removeprefix("_")
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in measured):
+                raise _not_measured(name, measured)
+        return validation
 
     @property
     def names(self) -> list[str]:
-        """The metrics that models are kept for, without the mark of direction."""
+        """The metrics that models are kept for, without the leading ``_``."""
         return [metric.removeprefix("_") for metric in self.metrics]
 
     @property
@@ -38,23 +55,13 @@ class Validation:
         """Whether the stopping criterion is met."""
         return bool(self._patience) and self.n_without >= self._patience
 
-    def check(self, patterns: Sequence[str]) -> None:
-        """Hold what is followed to what will be measured, before any time is spent.
-
-        :param patterns: names of metrics, or shell patterns of them.
-        :raises OptionError: a metric that nothing measures.
-        """
-        for metric in self._followed:
-            name = metric.removeprefix("_")
-            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-                raise _not_measured(name, patterns)
-
     def take(self, measured: Mapping[str, float]) -> list[str]:
-        """Note an evaluation; gives the names of the metrics whose best it is.
+        """Take in an evaluation.
 
-        :raises OptionError: a metric that is asked for is not measured.
+        :returns: the names of the metrics that models are kept for and that improved.
+        :raises OptionError: a tracked metric was not measured.
         """
-        better = [metric for metric in self._followed if self._better(metric, measured)]
+        better = [metric for metric in self._tracked if self._better(metric, measured)]
         for metric in better:
             self.best[metric] = measured[metric.removeprefix("_")]
         if self._stopping:
@@ -65,7 +72,7 @@ class Validation:
         return {"best": self.best, "n_without": self.n_without}
 
     def restore(self, tree: Mapping[str, Any]) -> None:
-        """Take in what `to_json` gave."""
+        """Continue from what `to_json` returned."""
         self.best = dict(tree["best"])
         self.n_without = tree["n_without"]
 
@@ -81,8 +88,8 @@ class Validation:
 
 
 _REFERENCES = (
-    "BLEU and chrF need references: add the validation text of a pair to the source and prepare "
-    "again; there and back, as in en-fr-en, text of one language is enough, and "
+    "BLEU and chrF need references: add validation text of the pair to the source and prepare the "
+    "data again (monolingual text is enough for a round trip such as en-fr-en); "
     "--translate-sentences must not be 0"
 )
 
@@ -91,7 +98,7 @@ def _not_measured(name: str, measured: Iterable[str]) -> OptionError:
     have = ", ".join(measured)
     return OptionError(
         f"the validation metric {name!r} is not measured",
-        expected=f"one of {have}, with a leading _ where lower is better"
+        expected=f"one of {have}, with a leading _ if lower is better"
         if have
         else "validation text for what is trained; the data has none",
         remedy=_REFERENCES if name.endswith(("_bleu", "_chrf")) else "",

@@ -1,4 +1,4 @@
-"""A job: a run that is decided and not begun."""
+"""A job: a run that has been decided on but not started."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from xlm_plugins.model.model import Model
 from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.preflight import Rehearsal
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.trainer import Course
+from xlm_plugins.training.trainer import TrainingPlan
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: why, where it lies, and after how many updates."""
+    """How a run ended: why, where its folder is, and after how many updates."""
 
     reason: str
     path: Path
@@ -27,15 +27,16 @@ class Outcome:
 
 
 class Job(ABC):
-    """A run that is decided and not begun.
+    """A run that has been decided on but not started; `run_job` calls its steps in this order.
 
-    :param options: how long it goes on, what it writes, and how it is split up.
-    :param data: fingerprint of what it is trained on.
-    :param stem: of the folder's name where the user gives none.
+    :param options: how long it trains, what it writes, and how it is divided over processes.
+    :param description: of the model.
+    :param data: fingerprint of the data.
+    :param stem: name of the run folder, without its number, if the user names none.
     """
 
     command: str
-    """What a user types to go on with it: ``xlm train``."""
+    """The command that resumes it: ``xlm train``."""
 
     def __init__(
         self,
@@ -52,50 +53,50 @@ class Job(ABC):
         self.stem = stem
 
     @abstractmethod
-    def config(self) -> str:
-        """The text of config.toml, with which the run can be repeated."""
+    def check_resumed(self, checkpoint: Path, run: Path) -> None:
+        """Refuse to resume a checkpoint of other data.
 
-    def begin(self) -> None:  # noqa: B027  # most write nothing beside their folder
-        """Called when the run's folder is there, by the process that writes it."""
+        :raises XLMError: says what differs.
+        """
 
     @abstractmethod
     def build(self) -> Model:
         """The model with fresh weights, drawn from torch's current random state."""
 
     @abstractmethod
-    def initialise(self, model: Model, report: Report) -> None:
-        """Give a fresh model the weights that the run starts from."""
-
-    @abstractmethod
     def notes(self, model: Model) -> list[str]:
-        """What a person wants to know before the run begins."""
+        """What a user checks before the run starts: data, objectives, size of the model."""
 
     @abstractmethod
-    def check_resumed(self, checkpoint: Path, run: Path) -> None:
-        """Refuse a checkpoint that belongs to other data.
+    def initialise(self, model: Model, report: Report) -> None:
+        """Load the weights that the run starts from, if any, into a fresh model."""
 
-        :raises XLMError: says what differs.
-        """
+    @abstractmethod
+    def describe_update(self, index: int) -> str:
+        """What an update trains on, such as ``tlm:en-fr``."""
 
     @abstractmethod
     def rehearsals(self, n_parts: int) -> list[Rehearsal]:
         """The largest micro-batch of everything that is trained.
 
-        :param n_parts: ranks x accumulation.
+        :param n_parts: parts of a global batch: ranks x accumulation.
         """
 
     @abstractmethod
-    def drawn(self, index: int) -> str:
-        """What an update trains on, such as ``tlm:en-fr``."""
+    def training_plan(self, engine: Engine) -> TrainingPlan:
+        """What the trainer trains on, and how it evaluates.
 
-    @abstractmethod
-    def course(self, engine: Engine) -> Course:
-        """What the trainer goes through.
-
-        :raises XLMError: the engine cannot train it.
+        :raises XLMError: the engine cannot train it, or a validation metric is not measured.
         """
 
+    @abstractmethod
+    def config(self) -> str:
+        """The text of config.toml, with which the run can be repeated."""
 
-def size(module: nn.Module) -> int:
-    """Numbers that a module holds as parameters."""
+    def prepare_folder(self) -> None:  # noqa: B027  # most jobs have nothing to prepare
+        """Called by the process that writes, once the run folder exists."""
+
+
+def n_parameters(module: nn.Module) -> int:
+    """The number of parameters of a module, each element counted."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -12,7 +12,7 @@ _FLOATS = 4
 _WIDTHS = {1: 17, 2: 27}
 """What a token keeps in each layer, in widths of the model, by the number of stacks: states,
 projections, FFN, dropout masks; with two stacks, half of the layers attend twice.  Measured
-(tests/test_memory_estimate.py)."""
+(tests/training/test_memory_estimate.py)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class MemoryEstimate:
     def line(self) -> str:
         """For a person."""
         return (
-            f"memory of a rank, about: {bytes_in_words(self.total)} (weights "
+            f"memory per rank, about: {bytes_in_words(self.total)} (weights "
             f"{bytes_in_words(self.weights)}, gradients {bytes_in_words(self.gradients)}, moments "
             f"{bytes_in_words(self.moments)}, activations {bytes_in_words(self.activations)})"
         )

@@ -14,7 +14,7 @@ import torch
 from xlm_plugins.contracts.batch import Batch, Layout, Samples, Step
 from xlm_plugins.contracts.objective import Objective, Trainable
 from xlm_plugins.contracts.ragged import Ragged
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 from xlm_plugins.data.batches.planning import BatchSizes
 from xlm_plugins.data.batches.pools import stream_languages
 from xlm_plugins.data.dataset.manifest import Manifest
@@ -59,7 +59,7 @@ def largest(
     n_more = min(lanes, 1.5 * math.sqrt(lanes))
     n_rows = max(1, round(n_tokens / lengths.framed + n_more))
     length = lengths.longest
-    rng = generator("preflight", objective.name, str(step))
+    rng = keyed_rng("preflight", objective.name, str(step))
     ordinary, offsets = objective.vocabulary.ordinary, np.arange(n_rows + 1) * length
     sides = tuple(Ragged(rng.choice(ordinary, n_rows * length), offsets) for _ in range(n_sides))
     return Rehearsal(
@@ -93,7 +93,7 @@ def _lengths(objective: Objective, step: Step, manifest: Manifest, sizes: BatchS
     return _Lengths(longest, longest * frames // 2 + frames, float(mean))
 
 
-def rehearse(engine: Engine, rehearsals: Sequence[Rehearsal], watch: Watchdog) -> str:
+def rehearse(engine: Engine, rehearsals: Sequence[Rehearsal], watchdog: Watchdog) -> str:
     """Go forward and backward without an update, and leave everything as it was.
 
     A GPU goes through them all.  A CPU, where one of them costs as much as a step of training,
@@ -104,7 +104,7 @@ def rehearse(engine: Engine, rehearsals: Sequence[Rehearsal], watch: Watchdog) -
     on_gpu = engine.device.type == "cuda"
     with _as_it_was(engine):
         for one in rehearsals if on_gpu else sorted(rehearsals, key=_weight)[-1:]:
-            watch.at(f"{one.title}, the largest batch, tried before training")
+            watchdog.report(f"{one.title}, the largest batch, tried before training")
             batch = one.batch.to(engine.device)
             if on_gpu:
                 batch = engine.prepare(one.trainable, batch, one.step)

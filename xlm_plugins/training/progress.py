@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a run on the terminal: a live table, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0
+"""Least time between two plain lines."""
+
 Record = Mapping[str, Any]
 
 
 @dataclass
 class Report:
-    """Shows a run's progress on standard error; silent on every rank but the first.
+    """Shows the progress of a run on standard error; silent on every rank but the first.
 
     :param console: where to write.
-    :param n_updates: length of the run in updates.
     """
 
     console: Console
-    n_updates: int = 0
     _latest: dict[tuple[str, str], Record] = field(default_factory=dict)
     _live: Live | None = None
     _bar: Progress | None = None
@@ -34,7 +34,7 @@ class Report:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """While entered, a terminal shows the live table, which stays there at the end."""
+        """While entered, a terminal shows the live table, which remains at the end."""
         if not self.console.is_terminal:
             yield
             return
@@ -47,35 +47,35 @@ class Report:
             yield
 
     def note(self, text: str) -> None:
-        """Print a line of its own."""
+        """Print a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def training(
         self,
         update: int,
+        n_updates: int,
         records: Sequence[Record],
-        lr: float,
-        speed: float,
+        common: Mapping[str, float],
         share: float,
-        left: float,
+        seconds_left: float,
     ) -> None:
-        """Show the state after some updates.
+        """Show the progress of training.
 
-        :param records: loss and accuracy per objective and step.
-        :param speed: input tokens per second.
+        :param update: updates made, of ``n_updates``.
+        :param records: loss and accuracy per objective and languages.
+        :param common: ``learning_rate`` and ``tokens_per_second``.
         :param share: of the run that is done, from 0 to 1.
-        :param left: seconds that remain.
         """
         for record in records:
             self._latest[record["objective"], record["languages"]] = record
         head = (
-            f"step {update:,}/{self.n_updates:,}  {speed:,.0f} tokens/s  lr {lr:.2e}  "
-            f"{_duration(left)} left"
+            f"step {update:,}/{n_updates:,}  {common['tokens_per_second']:,.0f} tokens/s  "
+            f"lr {common['learning_rate']:.2e}  {_duration(seconds_left)} left"
         )
         if self._live is not None and self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=head, completed=share)
             self._live.update(Group(self._table(), self._bar))
-        elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or update == self.n_updates:
+        elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or update == n_updates:
             self._last_plain = time.monotonic()
             losses = "  ".join(
                 f"{objective}:{step} {record['loss']:.3f}"
@@ -84,17 +84,17 @@ class Report:
             self.note(f"{head}  loss {losses}")
 
     def evaluation(self, update: int, metrics: Mapping[str, float]) -> None:
-        """Show an evaluation in a line: perplexities and BLEU, or of a task everything."""
-        told = []
+        """Show an evaluation in one line: perplexities and BLEU, or all metrics of a task."""
+        parts = []
         for title, suffix in (("perplexity", "_ppl"), ("BLEU", "_bleu")):
             shown = [
                 f"{name.removesuffix(suffix)} {value:,.1f}"
                 for name, value in metrics.items()
                 if name.endswith(suffix) and "_alone_" not in name
             ]
-            told += [f"{title} {'  '.join(shown)}"] if shown else []
-        told = told or ["  ".join(f"{name} {value:.1f}" for name, value in metrics.items())]
-        self.note(f"evaluation at step {update:,}: {'; '.join(told)}")
+            parts += [f"{title} {'  '.join(shown)}"] if shown else []
+        parts = parts or ["  ".join(f"{name} {value:.1f}" for name, value in metrics.items())]
+        self.note(f"evaluation at step {update:,}: {'; '.join(parts)}")
 
     def _table(self) -> Table:
         table = Table("objective", "languages", "loss", "accuracy", box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""Starting a run, new or resumed, whatever kind of job it is."""
+"""Running a job from start to finish, whether the run is new or resumed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.nn.cpu_tuning import tune_host
 from xlm_plugins.runs.folder import RunFolder, free_run_path
-from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME
+from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME, CURVES_NAME, MODEL_NAME
 from xlm_plugins.runs.plot import plot_runs
 from xlm_plugins.runs.whole_folders import latest_good
-from xlm_plugins.training.distributed import agreement, slurm
-from xlm_plugins.training.distributed import process_group as launch
+from xlm_plugins.training.distributed import agreement, process_group, slurm
 from xlm_plugins.training.distributed.failures import explained
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.signals import REQUEUED, StopRequest
@@ -31,164 +30,99 @@ from xlm_plugins.training.distributed.watchdog import Watchdog
 from xlm_plugins.training.engines.create import create_engine
 from xlm_plugins.training.engines.engine import Engine, choose_precision
 from xlm_plugins.training.engines.training_state import TrainingState, load_training_state
-from xlm_plugins.training.job import Job, Outcome, size
+from xlm_plugins.training.job import Job, Outcome, n_parameters
 from xlm_plugins.training.memory_estimate import MemoryEstimate
-from xlm_plugins.training.optim import parameter_groups as optim
+from xlm_plugins.training.optim.parameter_groups import selected_parameters
 from xlm_plugins.training.preflight import Rehearsal, rehearse
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run_hooks import RunHooks
+from xlm_plugins.training.run_record import RunRecord
 from xlm_plugins.training.trainer import Trainer, TrainerState
 
 _COMPARED_UPDATES = 100
-"""So many of the next updates' objectives are compared over ranks before training."""
+"""How many of the next updates are compared between ranks before training."""
 
 
 @dataclass(frozen=True)
 class _Start:
-    """What a run begins with; `training` is there where it goes on."""
+    """Where a run starts.
 
+    :param resumed: the folder of the run that is resumed; None for a new run.
+    :param training: weights and moments of a checkpoint, if there is one.
+    """
+
+    job: Job
+    resumed: Path | None
     model: Model
     state: TrainerState
     training: TrainingState | None = None
 
 
 def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugins) -> Outcome:
-    """Train until the end, or until a reason to stop before.
+    """Train until the end, or until a reason to stop earlier.
 
     :param options: those of the job.
     :param decide: opens the data and decides everything, on every rank alike.
     :raises XLMError: something does not fit; nothing has been written then.
     """
-    world = launch.World.from_environment()
+    world = World.from_environment()
     tune_host(options.threads)
     report = Report(Console(stderr=True, quiet=world.rank > 0))
-    watch = Watchdog(world, options.hang_minutes)
-    need: list[str] = []
-    with watch, joined(options), StopRequest() as stop, explained(watch, world, need):
-        with launch.all_or_none():
-            job = decide(report)
-            resumed = _resumed_path(job.options)
-            start = _start(job, resumed, report)
-        trainer = _ready(job, start, world, plugins, report, watch, need)
-        path = resumed or _new_path(job, trainer.engine)
+    watchdog = Watchdog(world, options.hang_minutes)
+    with watchdog, joined(options), StopRequest() as stop, explained(watchdog, world):
+        with process_group.all_or_none():
+            start = _start(decide(report), report)
+        job, state = start.job, start.state
+        _compare_ranks(job, state.update, plugins, watchdog)
+        rehearsals = job.rehearsals(world.world_size * options.accumulation)
+        needs = _memory_estimate(job, start.model, world, rehearsals).line()
+        report.note(needs)
+        with explained(watchdog, world, needs):
+            engine = _engine(start, world, stop, report, watchdog)
+            plan = job.training_plan(engine)
+            if how_it_fits := rehearse(engine, rehearsals, watchdog):
+                report.note(how_it_fits)
+        path = start.resumed or _new_path(job, engine)
         stop.can_save = True
-        with _held(path, job, plugins, world.rank, new=resumed is None) as folder:
-            try:
-                with explained(watch, world, need), report.shown():
-                    reason = trainer.run(folder, stop, RunHooks(plugins, folder, report), watch)
-            except XLMError:
-                if resumed is None and not start.state.update:
-                    folder.remove()  # nothing in it is worth to go on with
-                raise
+        with _run_folder(path, start, plugins, world) as folder:
+            with explained(watchdog, world, needs), report.shown():
+                record = RunRecord(folder, plugins, report)
+                reason = Trainer(
+                    job.options, job.optimizer, plan, engine, state, record, stop, watchdog
+                ).run()
             if folder.writing:
-                watch.at("plotting the curves")
+                watchdog.report("plotting the curves")
                 _plot(path, report)
         if reason == REQUEUED and world.rank == 0:
-            # Before the other ranks are let go: a launcher ends all once one has ended.
+            # Before other ranks are released: launchers end all processes once one has ended.
             report.note(slurm.requeue(os.environ))
-    return Outcome(reason, path, start.state.update)
-
-
-def _plot(run: Path, report: Report) -> None:
-    """Draw the curves of a run that is over: whatever comes of it, what the run is for is there."""
-    try:
-        plot_runs([run], run / "plots" / "curves.png")
-    except Exception as error:  # a full disk, or anything of matplotlib's
-        report.note(f"the curves could not be drawn: {error}; once it is mended: xlm plot {run}")
-
-
-def _ready(
-    job: Job,
-    start: _Start,
-    world: World,
-    plugins: Plugins,
-    report: Report,
-    watch: Watchdog,
-    need: list[str],
-) -> Trainer:
-    """All that is left to do before anything is written: compare ranks, and try the largest batch.
-
-    :param need: gets what the run needs of memory.
-    """
-    options, update = job.options, start.state.update
-    watch.at("comparing the ranks")
-    drawn = [job.drawn(n) for n in range(update, min(update + _COMPARED_UPDATES, options.steps))]
-    agreement.check(
-        agreement.facts(
-            options, job.optimizer, job.description.to_json(), job.data, update, drawn, plugins
-        )
-    )
-    report.n_updates = options.steps
-    n_parameters = size(start.model)  # before ZeRO 3 shards them
-    rehearsals = job.rehearsals(world.world_size * options.accumulation)
-    need.append(_estimate(job, start.model, world, rehearsals).line())
-    report.note(need[0])
-    watch.at("making the engine")
-    engine = create_engine(start.model, job.optimizer, options, world, start.training)
-    watch.follow(engine.model)
-    if engine.n_trained < n_parameters:
-        frozen = f"{n_parameters - engine.n_trained:,}"
-        report.note(f"trained: {engine.n_trained:,} of them; frozen: {frozen}")
-    trainer = Trainer(options, job.optimizer, job.course(engine), engine, report, start.state)
-    if told := rehearse(engine, rehearsals, watch):
-        report.note(told)
-    return trainer
-
-
-def _estimate(job: Job, model: Model, world: World, rehearsals: list[Rehearsal]) -> MemoryEstimate:
-    """What the run needs of memory on this rank."""
-    options = job.options
-    groups = optim.parameter_groups(model, job.optimizer, options.train_only)
-    is_sharded = launch.choose_engine(options.engine, world) == "deepspeed"
-    return MemoryEstimate.of(
-        job.description.options,
-        size(model),
-        sum(p.numel() for p in optim.trained_parameters(groups).values()),
-        max(one.batch.n_tokens for one in rehearsals),
-        n_stacks=len(job.description.stacks),
-        stage=options.zero_stage if is_sharded else 0,
-        world_size=world.world_size,
-        half=choose_precision(options.precision, world.device) != "fp32",
-    )
+    return Outcome(reason, path, state.update)
 
 
 @contextmanager
 def joined(options: RunOptions) -> Iterator[None]:
-    """Together with the other processes, and apart from them again, whatever happens.
+    """While entered, this process belongs to the run's process group.
 
-    Several runs in one go join once: to do so again on the same port may fail.
+    Consecutive runs of one process join once: to join again on the same port may fail.
 
-    :param options: the engine is read, and for how long others are waited for.
+    :param options: the engine and the time limit for joining are read.
     """
     if dist.is_initialized():
         yield
         return
-    world = launch.World.from_environment()
-    launch.start(world, launch.choose_engine(options.engine, world), options.hang_minutes)
+    world = World.from_environment()
+    engine = process_group.choose_engine(options.engine, world)
+    process_group.start(world, engine, options.hang_minutes)
     try:
         yield
     except BaseException as error:
-        launch.finish(failed=error)
+        process_group.finish(failed=error)
         raise
-    launch.finish()
+    process_group.finish()
 
 
-def _resumed_path(options: RunOptions) -> Path | None:
-    """The run to go on with; None for a new one."""
-    if options.resume is None:
-        return None
-    if options.resume != "auto":
-        return Path(options.resume)
-    if options.out is None:
-        raise OptionError(
-            "--resume auto does not know which run",
-            expected="--out RUN beside it: the run goes on if it exists, else it starts",
-        )
-    return Path(options.out) if (Path(options.out) / CONFIG_NAME).is_file() else None
-
-
-def _start(job: Job, resumed: Path | None, report: Report) -> _Start:
-    """The model and where to go on: from a checkpoint, from another model, or from nothing."""
+def _start(job: Job, report: Report) -> _Start:
+    """Build the model, and load what it starts from: a checkpoint, another model, or nothing."""
+    resumed = _resumed_path(job.options)
     checkpoint = _checkpoint(resumed, job, report) if resumed else None
     torch.manual_seed(job.options.seed)
     model = job.build()
@@ -196,14 +130,28 @@ def _start(job: Job, resumed: Path | None, report: Report) -> _Start:
         report.note(line)
     if checkpoint is not None:
         state = TrainerState.read(checkpoint)
-        report.note(f"going on with {checkpoint} after {state.update:,} steps")
-        return _Start(model, state, load_training_state(checkpoint))
+        report.note(f"resuming from {checkpoint} after {state.update:,} steps")
+        return _Start(job, resumed, model, state, load_training_state(checkpoint))
     job.initialise(model, report)
-    return _Start(model, TrainerState(job.data))
+    return _Start(job, resumed, model, TrainerState(job.data))
+
+
+def _resumed_path(options: RunOptions) -> Path | None:
+    """The run to resume; None for a new one."""
+    if options.resume is None:
+        return None
+    if options.resume != "auto":
+        return Path(options.resume)
+    if options.out is None:
+        raise OptionError(
+            "--resume auto does not say which run",
+            expected="--out RUN with it: that run is resumed if it exists, and started if not",
+        )
+    return Path(options.out) if (Path(options.out) / CONFIG_NAME).is_file() else None
 
 
 def _checkpoint(run: Path, job: Job, report: Report) -> Path | None:
-    """The newest checkpoint that is whole; None where the run was ended before its first.
+    """The newest intact checkpoint; None if the run ended before its first.
 
     :raises XLMError: the data or the model are not those of the run.
     """
@@ -211,9 +159,9 @@ def _checkpoint(run: Path, job: Job, report: Report) -> Path | None:
         raise RunError(f"{run} holds no run: it has no {CONFIG_NAME}")
     found, rejected = latest_good(run / CHECKPOINTS_NAME)
     for damaged, why in rejected:
-        report.note(f"passing over the damaged checkpoint {damaged.name}: {why}")
+        report.note(f"skipping the damaged checkpoint {damaged.name}: {why}")
     if found is None:
-        report.note(f"{run} has no checkpoint yet: starting from its beginning")
+        report.note(f"{run} has no checkpoint yet: starting from the beginning")
         return None
     job.check_resumed(found, run)
     _check_same_model(found, run, job)
@@ -221,43 +169,109 @@ def _checkpoint(run: Path, job: Job, report: Report) -> Path | None:
 
 
 def _check_same_model(checkpoint: Path, run: Path, job: Job) -> None:
-    """Hold a resume to the model and the objectives that the run was started with.
+    """Refuse to resume with another model or other objectives than the run was started with.
 
-    :raises RunError: something differs; says what.
+    :raises RunError: says what differs.
     """
     written = read_json(checkpoint / MODEL_NAME)
-    asked = job.description.to_json()
-    for part, value in asked.items():
+    requested = job.description.to_json()
+    for part, value in requested.items():
         if written.get(part) != value:
             raise RunError(
-                f"the run's {part} are not those asked for now: {written.get(part)} and {value}",
+                f"the run's {part} are not those requested now: {written.get(part)} and {value}",
                 remedy=f"leave them out, {job.command} --resume {run}, or start a new run from its "
                 "weights",
             )
 
 
+def _compare_ranks(job: Job, update: int, plugins: Plugins, watchdog: Watchdog) -> None:
+    """Make sure that all ranks are about to do the same.
+
+    :param update: updates made.
+    :raises RunError: some ranks differ; says which, and in what.
+    """
+    watchdog.report("comparing the ranks")
+    compared = range(update, min(update + _COMPARED_UPDATES, job.options.steps))
+    agreement.check(
+        agreement.facts(
+            job.options,
+            job.optimizer,
+            job.description.to_json(),
+            job.data,
+            update,
+            [job.describe_update(index) for index in compared],
+            plugins,
+        )
+    )
+
+
+def _memory_estimate(
+    job: Job, model: Model, world: World, rehearsals: list[Rehearsal]
+) -> MemoryEstimate:
+    """The memory that the run needs on this rank."""
+    options = job.options
+    trained = selected_parameters(model, options.train_only)
+    is_sharded = process_group.choose_engine(options.engine, world) == "deepspeed"
+    return MemoryEstimate.of(
+        job.description.options,
+        n_parameters(model),
+        sum(parameter.numel() for parameter in trained.values()),
+        max(rehearsal.batch.n_tokens for rehearsal in rehearsals),
+        n_stacks=len(job.description.stacks),
+        stage=options.zero_stage if is_sharded else 0,
+        world_size=world.world_size,
+        half=choose_precision(options.precision, world.device) != "fp32",
+    )
+
+
+def _engine(
+    start: _Start, world: World, stop: StopRequest, report: Report, watchdog: Watchdog
+) -> Engine:
+    watchdog.report("creating the engine")
+    total = n_parameters(start.model)  # before ZeRO 3 shards them
+    job = start.job
+    engine = create_engine(start.model, job.optimizer, job.options, world, start.training, stop)
+    watchdog.follow(engine.model)
+    if frozen := total - engine.n_trained:
+        report.note(f"trained: {engine.n_trained:,} of them; frozen: {frozen:,}")
+    return engine
+
+
 def _new_path(job: Job, engine: Engine) -> Path:
-    """Where a new run goes; one choice for all ranks."""
+    """The folder of a new run, the same on all ranks."""
     if job.options.out:
         return Path(job.options.out)
     free = free_run_path(job.stem)
-    number = engine.agree(float(free.name.rpartition("-")[2]))
+    number = engine.max_over_ranks(float(free.name.rpartition("-")[2]))
     return free.with_name(f"{job.stem}-{number:.0f}")
 
 
 @contextmanager
-def _held(path: Path, job: Job, plugins: Plugins, rank: int, *, new: bool) -> Iterator[RunFolder]:
-    """The run folder, which rank 0 makes and holds."""
-    with launch.all_or_none():
-        if rank > 0:
+def _run_folder(path: Path, start: _Start, plugins: Plugins, world: World) -> Iterator[RunFolder]:
+    """While entered, rank 0 holds the run folder; a new one goes if the run fails untrained."""
+    with process_group.all_or_none():
+        if world.rank > 0:
             folder = RunFolder(path)
-        elif new:
-            folder = RunFolder.create(path, job.config(), plugins)
-        else:
+        elif start.resumed:
             folder = RunFolder.reopen(path)
+        else:
+            folder = RunFolder.create(path, start.job.config(), plugins)
+        folder.metrics.cut(start.state.metrics_position)
         if folder.writing:
-            job.begin()
+            start.job.prepare_folder()
     try:
         yield folder
+    except XLMError:
+        if not (start.resumed or start.state.update):
+            folder.remove()  # nothing in it is worth resuming
+        raise
     finally:
         folder.close()
+
+
+def _plot(run: Path, report: Report) -> None:
+    """Draw the curves of a finished run.  A failure is reported and does not fail the run."""
+    try:
+        plot_runs([run], run / CURVES_NAME)
+    except Exception as error:  # a full disk, or anything from matplotlib
+        report.note(f"the curves could not be drawn: {error}; to draw them later: xlm plot {run}")

@@ -1,6 +1,6 @@
-"""The training loop: draw a step, make its batches, update, and now and then log, measure, save.
+"""The training loop: update, and every so often log, evaluate and save.
 
-What is drawn, and how it is measured, is the `Course`: `pretraining` and `finetuning` make one.
+What is trained on, and how it is evaluated, is the job's: see `TrainingPlan`.
 """
 
 from __future__ import annotations
@@ -21,24 +21,21 @@ from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.core.errors import BundleError, DivergenceError
 from xlm_plugins.core.files import write_json
-from xlm_plugins.data.batches.keyed_rng import generator
-from xlm_plugins.data.batches.loader import load
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
+from xlm_plugins.data.batches.loader import load_batches
 from xlm_plugins.data.batches.schedule import Update
 from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.weights import save_tensors
-from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.runs.layout import WEIGHTS_NAME
-from xlm_plugins.runs.metrics_file import MetricsFile
 from xlm_plugins.training.best_models import Validation
 from xlm_plugins.training.distributed.signals import StopAsked, StopRequest
 from xlm_plugins.training.distributed.watchdog import Watchdog
 from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.training_state import save_training_state
 from xlm_plugins.training.optim.learning_rate import LearningRate
-from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run_hooks import RunHooks
+from xlm_plugins.training.run_record import RunRecord
 from xlm_plugins.training.tallies import Tallies
 
 TRAINER_NAME = "trainer.json"
@@ -47,16 +44,16 @@ MAX_SKIPPED_IN_A_ROW = 20
 
 @dataclass
 class TrainerState:
-    """What a resume needs besides weights and moments: a few numbers.
+    """What resuming needs besides weights and moments: a few numbers.
 
-    :param data: fingerprint of the data set.
-    :param update: updates done.
-    :param evaluated: updates done at the last evaluation; -1 before the first one.
-    :param elapsed: seconds of training so far, over all starts.
+    :param data: fingerprint of the data.
+    :param update: updates made.
+    :param evaluated: updates made at the last evaluation; -1 before the first one.
+    :param elapsed: seconds of training, from all sessions of the run.
     :param n_tokens: input tokens seen, by all ranks.
-    :param n_skipped: updates skipped for a non-finite gradient.
+    :param n_skipped: updates skipped because of a non-finite gradient.
     :param metrics_position: length of metrics.jsonl, in bytes.
-    :param tallies: sums of the log line that is still open.
+    :param tallies: sums since the last log line.
     :param validation: best values so far.
     :param left_out: keys of the blocks of text that could not be read and were left out.
     """
@@ -86,27 +83,30 @@ class TrainerState:
 
 
 class Evaluation(Protocol):
-    """How a model is measured on a split."""
+    """Evaluates a model on a split."""
 
     def names(self, model: Model, split: str) -> list[str]:
-        """The names of what `evaluate` will give, or shell patterns of them."""
+        """The names of the metrics that `evaluate` will return, or shell patterns of them."""
 
     def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
-        """All metrics of a split, equal on all ranks; ``keep`` is a folder for what is written."""
+        """All metrics of a split, equal on all ranks.
+
+        :param keep: folder for generated text, if any.
+        """
 
 
 @dataclass(frozen=True)
-class Course:
-    """What a run goes through, and what it is measured by.
+class TrainingPlan:
+    """What a run trains on, and how it is evaluated.
 
     :param description: of the model, as checkpoints record it.
     :param tokenizer: the folder of its saved tokenizer.
-    :param trainables: what losses come from, by name.
-    :param update: number of an update -> what it trains on.
-    :param batches: number of an update -> this rank's micro-batches.
-    :param best_by: what the best model is chosen by where the options name nothing.
-    :param measures_untrained: whether there is anything to measure before the first update.
-    :param may_leave_out: whether text that cannot be read is left out, which is then counted.
+    :param trainables: what computes losses, by name.
+    :param update: maps the number of an update to what it trains on.
+    :param batches: maps the number of an update to this rank's micro-batches.
+    :param validation: the metrics that select the best models and may end the run.
+    :param evaluates_untrained: whether an evaluation before the first update makes sense.
+    :param may_leave_out: whether text that cannot be read is left out, and counted.
     """
 
     description: ModelDescription
@@ -115,38 +115,40 @@ class Course:
     update: Callable[[int], Update]
     batches: Dataset[list[Batch]]
     evaluation: Evaluation
-    best_by: tuple[str, ...]
-    measures_untrained: bool
+    validation: Validation
+    evaluates_untrained: bool
     may_leave_out: bool = False
 
 
 class Trainer:
-    """One run: all that can be refused is refused when it is made, and `run` trains.
+    """Trains one run, on one rank.
 
-    :param engine: holds the model; every rank has one.
-    :param report: shows the progress.
-    :param state: where to go on; a fresh one starts.
-    :raises XLMError: a validation metric cannot be measured.
+    :param engine: holds the model.
+    :param state: where to start; changed as training proceeds.
+    :param record: where metrics and checkpoints go.
+    :param stop: knows of signals that end the run early.
+    :param watchdog: is told of every activity, so that it can name one that hangs.
     """
 
     def __init__(
         self,
         options: RunOptions,
         optimizer: OptimizerOptions,
-        course: Course,
+        plan: TrainingPlan,
         engine: Engine,
-        report: Report,
         state: TrainerState,
+        record: RunRecord,
+        stop: StopRequest,
+        watchdog: Watchdog,
     ) -> None:
         self.options = options
-        self.course = course
+        self.plan = plan
         self.engine = engine
-        self.report = report
         self.state = state
-        self._validation = Validation(
-            options.validation_metrics or course.best_by, options.stopping_criterion
-        )
-        self._validation.check(course.evaluation.names(engine.model, "valid"))
+        self.record = record
+        self._stop = stop
+        self._watchdog = watchdog
+        self._validation = plan.validation
         self._validation.restore(state.validation)
         self._learning_rate = LearningRate(optimizer)
         self._tallies = Tallies(engine.device)
@@ -155,42 +157,27 @@ class Trainer:
         self._skipped_in_a_row = 0
         self._gradient_norm = self._rate = 0.0
         self._is_saved = state.update > 0
+        self._logged_at = time.monotonic()
+        self._began = self._logged_at - state.elapsed
 
-    def run(self, folder: RunFolder, stop: StopRequest, hooks: RunHooks, watch: Watchdog) -> str:
+    def run(self) -> str:
         """Train until the end.
 
-        :param folder: where the run is written.
-        :param stop: notes the signals that end the run early.
-        :param hooks: tells plugins what happens.
-        :param watch: is told what goes on.
         :returns: why it ended: ``done``, ``minutes``, ``criterion`` or the name of a signal.
         :raises DivergenceError: too many updates in a row had a non-finite gradient.
         """
-        self._folder = folder
-        self._stop = stop
-        self._hooks = hooks
-        self._watch = watch
-        self._metrics = MetricsFile(folder.metrics, writing=folder.writing)
-        self._metrics.cut(self.state.metrics_position)
-        self._began = time.monotonic() - self.state.elapsed
-        self._logged_at = time.monotonic()
-        try:
-            self.engine.asked_to_stop = stop.asked
-            self._catch_up()
-            return self._finish(self._reason_to_stop() or self._train())
-        finally:
-            self.engine.asked_to_stop = None
-            self._metrics.close()
+        self._catch_up()
+        return self._finish(self._reason_to_stop() or self._train())
 
     def _catch_up(self) -> None:
-        """Measure the model before it is trained, or where a signal came in between."""
+        """Evaluate the untrained model, or make up for an evaluation that a signal interrupted."""
         options, update = self.options, self.state.update
         if not options.evaluate_every or update % options.evaluate_every:
             return
-        if update == 0 and self.state.evaluated < 0 and self.course.measures_untrained:
-            self.report.note("measuring the model on the validation text before it is trained")
+        if update == 0 and self.state.evaluated < 0 and self.plan.evaluates_untrained:
+            self.record.note("evaluating the untrained model on the validation data")
             self._evaluate()
-            self._hooks.step_end(update)
+            self.record.step_end(update)
         elif 0 < update < options.steps and self.state.evaluated < update:
             self._evaluate()
 
@@ -198,21 +185,21 @@ class Trainer:
         """Update until the last update or a reason to stop, which is returned."""
         options = self.options
         self._logged_at = time.monotonic()
-        batches = self.course.batches
-        self._watch.at("reading the first batch")
-        begin, workers, left_out = self.state.update, options.workers, self._left_out
-        for micro_batches in load(batches, begin, options.steps, workers, left_out):
-            self._update(self.course.update(self.state.update), micro_batches)
+        self._watchdog.report("reading the first batch")
+        batches, first = self.plan.batches, self.state.update
+        for loaded in load_batches(batches, first, options.steps, options.workers):
+            self._left_out |= loaded.left_out
+            self._update(self.plan.update(self.state.update), loaded.batches)
             self._after_update()
             if reason := self._reason_to_stop():
                 return reason
         return "done"
 
     def _update(self, update: Update, micro_batches: list[Batch]) -> None:
-        """One update of the weights: the gradient of the mean loss over the global batch."""
-        self._watch.at(f"update {update.index} ({update.objective}:{update.step})")
+        """Update the weights with the gradient of the mean loss over the global batch."""
+        self._watchdog.report(f"update {update.index} ({update.objective}:{update.step})")
         self._is_saved = False
-        trainable = self.course.trainables[update.objective]
+        trainable = self.plan.trainables[update.objective]
         for index, batch in enumerate(micro_batches):
             self._seed("prepare", update, index)
             micro_batches[index] = self.engine.prepare(trainable, batch, update.step)
@@ -232,9 +219,9 @@ class Trainer:
         self.state.update += 1
 
     def _seed(self, purpose: str, update: Update, micro_batch: int) -> None:
-        """Make what torch draws next a function of the update, so that a resume draws it again."""
+        """Seed torch by the update, so that a resumed run draws the same numbers."""
         key = (self.options.seed, purpose, update.index, micro_batch, self.engine.rank)
-        torch.manual_seed(int(generator(*key).integers(2**63)))
+        torch.manual_seed(int(keyed_rng(*key).integers(2**63)))
 
     def _count_skipped(self, skipped: bool, update: Update, batches: list[Batch]) -> None:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
@@ -242,21 +229,23 @@ class Trainer:
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             samples = torch.cat([batch.sample_ids for batch in batches])[:10].tolist()
             raise DivergenceError(
-                f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row, the last "
-                f"in update {update.index} ({update.objective}:{update.step}, samples {samples})",
+                f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row, most "
+                f"recently update {update.index} ({update.objective}:{update.step}, samples "
+                f"{samples})",
                 remedy="lower --lr, raise --warmup, or train in bf16 or fp32; "
-                "the last checkpoint is whole",
+                "the last checkpoint is intact",
             )
 
     def _progress(self) -> float:
-        """Share of the run that is done, by updates or by time, whichever is further."""
+        """Share of the run that is done, by updates or by time, whichever is greater."""
         share = self.state.update / self.options.steps
         if self.options.minutes is not None:
-            share = max(share, self.engine.agree(self._elapsed()) / (60 * self.options.minutes))
+            elapsed = self.engine.max_over_ranks(self._elapsed())
+            share = max(share, elapsed / (60 * self.options.minutes))
         return min(share, 1.0)
 
     def _elapsed(self) -> float:
-        """Seconds of training, over all starts."""
+        """Seconds of training, from all sessions of the run."""
         return time.monotonic() - self._began
 
     def _after_update(self) -> None:
@@ -268,16 +257,16 @@ class Trainer:
             self._evaluate()
         if options.save_every and update % options.save_every == 0 and not last:
             self._save()
-        self._hooks.step_end(update)
+        self.record.step_end(update)
 
     def _reason_to_stop(self) -> str:
-        """Why training must end before its last update; empty while it need not.
+        """Why training must end before its last update; empty if it need not.
 
-        All ranks decide alike: signals and clocks of any rank count for all.
+        All ranks decide alike: a signal or clock of any rank counts for all.
         """
         if self._validation.exhausted:
             return "criterion"
-        number = int(self.engine.agree(float(self._stop.signal)))
+        number = int(self.engine.max_over_ranks(float(self._stop.signal)))
         if number:
             return Signals(number).name
         if self.state.update < self.options.steps and self._progress() >= 1:
@@ -285,7 +274,7 @@ class Trainer:
         return ""
 
     def _log(self) -> None:
-        """Write one line per objective and step, and show it."""
+        """Record the training since the last log line, per objective and languages."""
         now = time.monotonic()
         records, n_tokens = self._tallies.drain(self.engine)
         speed = n_tokens / max(now - self._logged_at, 1e-9)
@@ -298,92 +287,84 @@ class Trainer:
             "skipped": self.state.n_skipped,
             "tokens_per_second": round(speed, 1),
         }
-        if self.course.may_leave_out:
+        if self.plan.may_leave_out:
             self._gather_left_out()
             common["blocks_left_out"] = len(self.state.left_out)
-        for record in records:
-            self._metrics.write("train", self.state.update, {**record, **common})
-        self._hooks.logged(records, **common)
         share = self._progress()
         left = self._elapsed() * (1 / share - 1)
-        self.report.training(self.state.update, records, self._rate, speed, share, left)
+        update, n_updates = self.state.update, self.options.steps
+        self.record.training(update, n_updates, records, common, share, left)
 
     def _gather_left_out(self) -> None:
-        """Take in what any rank had to leave out; collective."""
+        """Collect the blocks that any rank had to leave out; collective."""
         everywhere = {key for keys in self.engine.gather(sorted(self._left_out)) for key in keys}
         if len(everywhere) > len(self.state.left_out):
-            self.report.note(
+            self.record.note(
                 f"{len(everywhere)} blocks of training text could not be read and were left out "
                 "(--skip-bad-shards)"
             )
         self.state.left_out = sorted(everywhere)
 
     def _evaluate(self) -> None:
-        """Measure the validation data; keep the model where it is the best so far."""
+        """Evaluate on the validation data, and save the model if it is the best so far."""
         began = time.monotonic()
-        self._watch.at(f"the evaluation after update {self.state.update}")
+        self._watchdog.report(f"the evaluation after update {self.state.update}")
         self._is_saved = False
-        keep = self._folder.hypotheses / f"step-{self.state.update}"
+        keep = self.record.folder.hypotheses / f"step-{self.state.update}"
         try:
-            metrics = self.course.evaluation.evaluate(self.engine, "valid", keep)
-        except StopAsked:  # there may be little time; a resume makes up for it
+            metrics = self.plan.evaluation.evaluate(self.engine, "valid", keep)
+        except StopAsked:  # time may be short; resuming makes up for it
             return
         self.state.evaluated = self.state.update
         if metrics:
-            self._metrics.write("evaluation", self.state.update, metrics)
-            self.report.evaluation(self.state.update, metrics)
-            self._hooks.evaluated(metrics)
+            self.record.evaluation(self.state.update, metrics)
             improved = self._validation.take(metrics)
             if improved and self.state.update:
-                self._keep_best(improved)
-        self._logged_at += time.monotonic() - began  # speed counts training alone
+                self._save_best(improved)
+        self._logged_at += time.monotonic() - began  # speed is that of training alone
 
-    def _keep_best(self, names: list[str]) -> None:
+    def _save_best(self, improved: list[str]) -> None:
         weights = self.engine.weights()  # collective: all ranks take part
 
         def fill(folder: Path) -> None:
-            self._describe(folder)
+            self._write_description(folder)
             save_tensors(folder / WEIGHTS_NAME, weights)
 
-        if self._folder.writing:
-            for path in self._folder.save_best(names, fill, self._validation.names):
-                self._hooks.checkpoint_saved(path)
+        self.record.best(improved, fill, self._validation.names)
 
     def _save(self) -> None:
-        """Write a checkpoint: a bundle and all that going on needs."""
-        self._watch.at(f"saving after update {self.state.update}")
+        """Save a checkpoint: a bundle, and what resuming needs besides."""
+        self._watchdog.report(f"saving after update {self.state.update}")
         self.state.elapsed = self._elapsed()
-        if self.course.may_leave_out:
+        if self.plan.may_leave_out:
             self._gather_left_out()
-        self.state.metrics_position = self._metrics.position()
+        self.state.metrics_position = self.record.folder.metrics.position()
         self.state.tallies = self._tallies.to_json(self.engine)
         self.state.validation = self._validation.to_json()
-        training = self.engine.state()  # collective, as the sums above
+        training = self.engine.state()  # collective, as are the sums above
 
         def fill(folder: Path) -> None:
-            self._describe(folder)
+            self._write_description(folder)
             save_training_state(folder, training)
             write_json(folder / TRAINER_NAME, asdict(self.state))
 
-        if self._folder.writing:
-            path = self._folder.save_checkpoint(self.state.update, fill, self.options.keep)
-            self._hooks.checkpoint_saved(path)
+        self.record.checkpoint(self.state.update, fill, self.options.keep)
         self._is_saved = True
 
-    def _describe(self, folder: Path) -> None:
-        write_description(folder, self.course.description, self.course.tokenizer)
+    def _write_description(self, folder: Path) -> None:
+        write_description(folder, self.plan.description, self.plan.tokenizer)
 
     def _finish(self, reason: str) -> str:
-        """Measure and save at the end; after a signal only save, there may be little time.
+        """Evaluate and save at the end; after a signal only save, since time may be short.
 
-        :returns: why the run ended, which may be a signal that came meanwhile.
+        :returns: why the run ended, which may be a signal received meanwhile.
         """
         if reason in ("done", "minutes", "criterion"):
             if self._tallies.by_step:
                 self._log()
             if self.state.evaluated != self.state.update:
                 self._evaluate()
-                self._hooks.step_end(self.state.update)
+                self.record.step_end(self.state.update)
         if not self._is_saved:
             self._save()
         if self.state.evaluated == self.state.update:

@@ -14,7 +14,7 @@ from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.contracts.task import LabelledTexts, Split, TaskData
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.data.batches.examples import ExampleBatches, Examples, encode_task, fingerprint
-from xlm_plugins.data.batches.loader import load
+from xlm_plugins.data.batches.loader import load_batches
 from xlm_plugins.testing.words import WordTokenizer
 
 WORDS = "abcdefghijkl"
@@ -173,7 +173,9 @@ def test_a_batch_too_small_to_divide_is_refused(examples: Examples) -> None:
 
 def test_loader_processes_change_nothing(examples: Examples) -> None:
     batches = ExampleBatches(examples, 8, seed=3)
-    alone, loaded = (list(load(batches, 2, 7, workers)) for workers in (0, 1))
+    alone, loaded = (
+        [found.batches for found in load_batches(batches, 2, 7, workers)] for workers in (0, 1)
+    )
     assert len(alone) == len(loaded) == 5
     for one, other in zip(alone, loaded, strict=True):
         assert same(one[0], other[0])

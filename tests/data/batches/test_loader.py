@@ -19,9 +19,9 @@ from xlm_plugins.core.errors import DataError, RunError
 from xlm_plugins.core.registry import NoOptions
 from xlm_plugins.core.selection import LossWeight
 from xlm_plugins.data.batches.evaluation_batches import evaluation_batches
-from xlm_plugins.data.batches.loader import TrainingBatches, load
+from xlm_plugins.data.batches.loader import TrainingBatches, load_batches
 from xlm_plugins.data.batches.planning import BatchSizes
-from xlm_plugins.data.batches.schedule import Schedule, StepPlan
+from xlm_plugins.data.batches.schedule import Schedule, ScheduledObjective
 from xlm_plugins.data.dataset.manifest import Manifest, Stream, TokenizerRecord
 from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
 
@@ -96,8 +96,8 @@ def batches_of(
 ) -> TrainingBatches:
     objectives = {name: objective(name, cls) for name in ("mono", "pairs")}
     plans = [
-        StepPlan("mono", (EN,), (240,), LossWeight(), 0.7),
-        StepPlan("pairs", (PAIR, Step(("en", "fr"))), (240, 240), LossWeight(), 0.7),
+        ScheduledObjective("mono", (EN,), (240,), LossWeight(), 0.7),
+        ScheduledObjective("pairs", (PAIR, Step(("en", "fr"))), (240, 240), LossWeight(), 0.7),
     ]
     return TrainingBatches(
         *data, Schedule(plans, seed), objectives, sizes, seed, rank, world_size, accumulation
@@ -176,7 +176,7 @@ def test_a_pickled_copy_gives_the_same_batches(data: tuple[Path, Manifest]) -> N
 
 def test_load_without_workers_gives_the_updates_in_order(data: tuple[Path, Manifest]) -> None:
     batches = batches_of(data, accumulation=2)
-    loaded = list(load(batches, 3, 7, workers=0))
+    loaded = [found.batches for found in load_batches(batches, 3, 7, workers=0)]
     wanted = [batches[index] for index in range(3, 7)]
     assert [list(map(content, parts)) for parts in loaded] == [
         list(map(content, parts)) for parts in wanted
@@ -195,7 +195,7 @@ def test_workers_give_the_same_batches(
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     batches = batches_of(data, cls=noisy_for_workers.Noisy)
-    loaded = [content(Batch.cat(parts)) for parts in load(batches, 2, 40, workers)]
+    loaded = [content(Batch.cat(found.batches)) for found in load_batches(batches, 2, 40, workers)]
     assert loaded == [content(batches[index][0]) for index in range(2, 40)]
     sys.modules.pop("noisy_for_workers")
 

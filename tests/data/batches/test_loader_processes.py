@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import os, signal, time
-from xlm_plugins.data.batches.loader import load
+from xlm_plugins.data.batches.loader import load_batches
 
 class Stuck:
     def __getitem__(self, index):
@@ -19,8 +19,8 @@ class Stuck:
         return [index]
 
 if __name__ == "__main__":
-    for found in load(Stuck(), 0, 10, workers=2):
-        if found == [1]:
+    for found in load_batches(Stuck(), 0, 10, workers=2):
+        if found.batches == [1]:
             {leave}
     print("left")
 """

@@ -14,11 +14,11 @@ import pytest
 from xlm_plugins.config.settings import resolve
 from xlm_plugins.contracts.batch import Batch
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.batches.loader import TrainingBatches, load
+from xlm_plugins.data.batches.loader import TrainingBatches, load_batches
 from xlm_plugins.data.batches.pools import BlockReader
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.data.dataset.shards import ShardReader
-from xlm_plugins.training.pretraining.plan import Plan, make_plan
+from xlm_plugins.training.pretraining.plan import PretrainingPlan, make_plan
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.ragged import Ragged
@@ -29,20 +29,20 @@ MILLION = 1_000_000
 Sample = tuple[object, ...]
 
 
-def plan_of(data: Path) -> Plan:
+def plan_of(data: Path) -> PretrainingPlan:
     """What `xlm train` decides before it builds a model."""
     train = {"data": str(data), "objective": OBJECTIVES, "batch_tokens": 512, "window": 32}
     return make_plan(resolve({}, {"train": train}, plugins := Plugins.discover()), plugins)
 
 
-def batches_of(plan: Plan, rank: int = 0, world_size: int = 1) -> TrainingBatches:
+def batches_of(plan: PretrainingPlan, rank: int = 0, world_size: int = 1) -> TrainingBatches:
     return TrainingBatches(
         plan.folder, plan.manifest, plan.schedule, plan.objectives, plan.sizes, 1, rank, world_size
     )
 
 
 @pytest.fixture(scope="module")
-def plan(tiny_data: Path) -> Plan:
+def plan(tiny_data: Path) -> PretrainingPlan:
     return plan_of(tiny_data)
 
 
@@ -68,14 +68,17 @@ def _rows(batch: Batch) -> list[list[int]]:
 
 
 def global_batches(
-    plan: Plan, n_updates: int, world_size: int, workers: int = 0
+    plan: PretrainingPlan, n_updates: int, world_size: int, workers: int = 0
 ) -> list[list[Sample]]:
     """All samples of each update, over all ranks, in an order of their own.
 
     Every rank gives a batch for every update, and none is empty.
     """
     ranks = [
-        [samples_of(b) for b in load(batches_of(plan, r, world_size), 0, n_updates, workers)]
+        [
+            samples_of(found.batches)
+            for found in load_batches(batches_of(plan, r, world_size), 0, n_updates, workers)
+        ]
         for r in range(world_size)
     ]
     assert [len(rank) for rank in ranks] == [n_updates] * world_size
@@ -83,14 +86,14 @@ def global_batches(
     return [sorted(chain.from_iterable(shares)) for shares in zip(*ranks, strict=True)]
 
 
-def test_ranks_share_one_sequence(plan: Plan) -> None:
+def test_ranks_share_one_sequence(plan: PretrainingPlan) -> None:
     alone = global_batches(plan, 24, 1)
     assert {plan.schedule.update(i).objective for i in range(24)} == {"mlm", "tlm", "ae"}
     for world_size in (2, 4):
         assert global_batches(plan, 24, world_size) == alone
 
 
-def test_what_is_compared_is_masked_and_noisy(plan: Plan) -> None:
+def test_what_is_compared_is_masked_and_noisy(plan: PretrainingPlan) -> None:
     """Or the comparison of ranks would compare the text alone."""
     changed = dict.fromkeys(("mlm", "tlm", "ae"), 0)
     for index, samples in enumerate(global_batches(plan, 12, 1)):
@@ -102,7 +105,7 @@ def test_what_is_compared_is_masked_and_noisy(plan: Plan) -> None:
 
 
 @pytest.fixture(scope="module")
-def long_sequence(plan: Plan) -> list[list[Sample]]:
+def long_sequence(plan: PretrainingPlan) -> list[list[Sample]]:
     return global_batches(plan, 200, 1)
 
 
@@ -110,7 +113,7 @@ def long_sequence(plan: Plan) -> list[list[Sample]]:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_and_workers_share_one_sequence_of_200_updates(
-    plan: Plan, long_sequence: list[list[Sample]], world_size: int, workers: int
+    plan: PretrainingPlan, long_sequence: list[list[Sample]], world_size: int, workers: int
 ) -> None:
     assert global_batches(plan, 200, world_size, workers) == long_sequence
 
@@ -119,19 +122,20 @@ AS_A_RANK = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
-from test_one_sequence import batches_of, load, plan_of, samples_of
+from test_one_sequence import batches_of, load_batches, plan_of, samples_of
 
 data, out, n_updates = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 if __name__ == "__main__":
-    batches = load(batches_of(plan_of(data), rank, world_size), 0, n_updates, 1)
-    (out / f"{rank}.json").write_text(json.dumps([samples_of(batch) for batch in batches]))
+    updates = load_batches(batches_of(plan_of(data), rank, world_size), 0, n_updates, 1)
+    samples = [samples_of(update.batches) for update in updates]
+    (out / f"{rank}.json").write_text(json.dumps(samples))
 """
 
 
 @pytest.mark.faults
 def test_processes_share_the_sequence_too(
-    plan: Plan, tiny_data: Path, tmp_path: Path, as_ranks: Callable[..., list[int]]
+    plan: PretrainingPlan, tiny_data: Path, tmp_path: Path, as_ranks: Callable[..., list[int]]
 ) -> None:
     (tmp_path / "rank.py").write_text(AS_A_RANK)
     arguments = [tmp_path / "rank.py", Path(__file__), tiny_data, tmp_path, "40"]
@@ -156,7 +160,7 @@ class Counting:
 
 
 def test_the_millionth_update_is_found_by_reading_its_own_pools_alone(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
+    plan: PretrainingPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each lane reads the blocks of one pool: as much as the first update needs, and no more."""
     batches = batches_of(plan)

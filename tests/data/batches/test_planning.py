@@ -1,4 +1,4 @@
-"""Which sentences each lane's batches hold, and how batches are cut."""
+"""Which sentences each lane's batches hold."""
 
 from __future__ import annotations
 
@@ -8,54 +8,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from helpers.streams import Text
 
 from xlm_plugins.contracts.batch import Layout, Samples, Step
-from xlm_plugins.contracts.ragged import Ragged, stack
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.data.batches.planning import BatchSizes, StreamPlan
-from xlm_plugins.data.batches.pools import BlockTable, cut, stream_languages
-from xlm_plugins.data.dataset.manifest import Block, Stream
 
 EOS = 1
 SIZES = BatchSizes(batch_tokens=320, lanes=4, max_length=20, window=16)
 STREAM, SENTENCE, PAIR = Layout.STREAM, Layout.SENTENCE, Layout.PAIR
-
-
-class Text:
-    """A stream in memory, and the reader of its blocks.
-
-    Every token is a number of its own, so what a batch holds says where it came from.
-    """
-
-    def __init__(
-        self, n_blocks: int, languages: tuple[str, ...] = ("en",), longest: int = 25, rows: int = 30
-    ) -> None:
-        rng = np.random.default_rng(n_blocks)
-        self.blocks: dict[str, tuple[Ragged, ...]] = {}
-        blocks, token = [], 100
-        for number in range(n_blocks):
-            sides = []
-            for _ in languages:
-                lengths = rng.integers(1, longest + 1, size=rows)
-                ends = token + np.cumsum(lengths)
-                sides.append(
-                    Ragged.of([np.arange(e - n, e) for n, e in zip(lengths, ends, strict=True)])
-                )
-                token = int(ends[-1])
-            self.blocks[str(number)] = tuple(sides)
-            both = np.stack([side.lengths for side in sides])
-            table = [
-                (int(at), int((both.max(0) == at).sum()), int(both[:, both.max(0) == at].sum()))
-                for at in np.unique(both.max(0))
-            ]
-            blocks.append(Block(0, str(number), {}, rows, np.array(table)))
-        self.stream = Stream("train", languages, blocks)
-        self.sides = tuple(
-            stack([self.blocks[b.key][side] for b in blocks]) for side in range(len(languages))
-        )
-
-    def read(self, block: Block) -> tuple[Ragged, ...]:
-        return self.blocks[block.key]
 
 
 def make_plan(
@@ -67,8 +28,8 @@ def make_plan(
     by_length: bool = False,
 ) -> StreamPlan:
     sizes = dataclasses.replace(sizes, by_length=by_length)
-    cutting = sizes.cutting(layout, text.stream, Step.parse(step), EOS)
-    return StreamPlan(text.stream, cutting, sizes.lanes, (seed, "test", step))
+    batching = sizes.batching(layout, text.stream, Step.parse(step), EOS)
+    return StreamPlan(text.stream, batching, sizes.lanes, (seed, "test", step))
 
 
 def epoch_of(plan: StreamPlan, text: Text, lane: int, epoch: int) -> list[Samples]:
@@ -322,57 +283,3 @@ def test_only_long_sentences() -> None:
     text.stream = dataclasses.replace(text.stream, blocks=blocks)
     with pytest.raises(DataError, match="no sentence of 1 to 20 tokens"):
         make_plan(text)
-
-
-# Cutting
-
-
-@pytest.mark.parametrize(
-    ("lengths", "n_batches", "bounds"),
-    [
-        ([5, 5, 5, 5], 2, [0, 2, 4]),
-        ([5, 5, 5, 5], 4, [0, 1, 2, 3, 4]),
-        ([1, 1, 1, 9], 2, [0, 3, 4]),
-        ([9, 1, 1, 1], 2, [0, 1, 4]),
-        ([30, 1, 1, 1], 4, [0, 1, 2, 3, 4]),
-        ([1, 1, 1, 30], 4, [0, 1, 2, 3, 4]),
-        ([7], 1, [0, 1]),
-    ],
-)
-def test_cut(lengths: list[int], n_batches: int, bounds: list[int]) -> None:
-    assert cut(np.array(lengths), n_batches).tolist() == bounds
-
-
-def test_cut_never_leaves_a_batch_empty_and_keeps_them_even() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        lengths = rng.integers(1, rng.integers(2, 200), size=rng.integers(1, 60))
-        n_batches = int(rng.integers(1, len(lengths) + 1))
-        bounds = cut(lengths, n_batches)
-        assert (bounds[0], bounds[-1], len(bounds)) == (0, len(lengths), n_batches + 1)
-        assert (np.diff(bounds) > 0).all()
-        if n_batches == 1 or lengths.max() >= lengths.sum() / n_batches:
-            continue
-        tokens = np.add.reduceat(lengths, bounds[:-1])
-        assert np.abs(tokens - lengths.sum() / n_batches).max() <= lengths.max()
-
-
-# Evaluation
-
-
-def test_evaluation_windows_lose_nothing() -> None:
-    text = Text(5)
-    cutting = SIZES.cutting(STREAM, text.stream, Step(("en",)), EOS)
-    table = BlockTable.of(text.stream, dataclasses.replace(cutting, whole=True))
-    pool = table.read_pool(text, np.arange(5), None)
-    batches = [pool.batch(i) for i in range(len(pool.bounds) - 1)]
-    windows = [row for batch in batches for row in batch.sides[0].rows]
-    assert np.concatenate(windows).tolist() == running_text(text)
-    assert {len(window) for window in windows[:-1]} == {16}
-    assert 0 < len(windows[-1]) <= 16
-
-
-def test_which_stream_a_step_reads() -> None:
-    assert stream_languages(STREAM, Step(("en",))) == ("en",)
-    assert stream_languages(PAIR, Step(("fr", "en"))) == ("fr", "en")
-    assert stream_languages(SENTENCE, Step(("en", "fr", "en"))) == ("en",)

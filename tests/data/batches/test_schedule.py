@@ -11,7 +11,7 @@ import pytest
 from xlm_plugins.contracts.batch import Step
 from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.selection import LossWeight
-from xlm_plugins.data.batches.schedule import CHUNK_ITERATIONS, Schedule, StepPlan, Update
+from xlm_plugins.data.batches.schedule import CHUNK_ITERATIONS, Schedule, ScheduledObjective, Update
 
 
 def plan(
@@ -19,9 +19,9 @@ def plan(
     sizes: dict[str, int],
     points: tuple[tuple[int, float], ...] = ((0, 1.0),),
     alpha: float = 0.7,
-) -> StepPlan:
+) -> ScheduledObjective:
     steps = tuple(Step.parse(text) for text in sizes)
-    return StepPlan(name, steps, tuple(sizes.values()), LossWeight(points), alpha)
+    return ScheduledObjective(name, steps, tuple(sizes.values()), LossWeight(points), alpha)
 
 
 MLM = plan("mlm", {"de": 10, "en": 1000, "fr": 100})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset import retry
 from xlm_plugins.data.dataset.held_out import held_out_text
 from xlm_plugins.data.dataset.manifest import Manifest
 
@@ -42,7 +42,7 @@ def test_text_of_another_number_of_lines_is_told(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else sentences would be compared with translations of others."""
-    monkeypatch.setattr(patience, "PAUSES", ())
+    monkeypatch.setattr(retry, "PAUSES", ())
     data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     manifest = Manifest.load(data)
     block = manifest.stream("valid", ("fr",)).blocks[0]

@@ -19,10 +19,10 @@ from helpers.data_server import Server, serving
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.data.dataset import download as fetching
-from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.dataset import retry
 from xlm_plugins.data.dataset.manifest import Manifest, StoredFile, Stream, TokenizerRecord
-from xlm_plugins.data.dataset.remote_copy import Copy, local_copy, open_data_set
-from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter, damages
+from xlm_plugins.data.dataset.remote_copy import RemoteCopy, local_copy, open_data_set
+from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter, find_damage
 from xlm_plugins.data.dataset.skip_bad_shards import SkippingReader
 
 RECORD = TokenizerRecord("words", "tests", "1", "abc", 100, {"unk": 3}, [])
@@ -53,7 +53,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A data set on a server, a cache of this test's own, and no time to lose."""
     monkeypatch.setenv("WDS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(retry, "PAUSES", (0.01, 0.02, 0.04))
     make_data_set(tmp_path / "data")
     with serving(tmp_path / "data") as server:
         yield server
@@ -78,13 +78,13 @@ def test_a_shard_is_fetched_when_a_block_of_it_is_read_and_then_kept(served: Ser
     assert again == folder
     assert {n for name, n in served.requests.items() if name.endswith(".tar")} == {1}
     assert served.requests["component.json"] == 1
-    assert damages(folder, manifest) == []
+    assert find_damage(folder, manifest) == []
 
 
 def test_what_is_not_there_yet_is_fetched_to_be_verified(served: Server) -> None:
     folder, manifest, _ = opened(served)
     served.actions["3.tar"] = ["garble"]
-    (told,) = damages(folder, manifest)
+    (told,) = find_damage(folder, manifest)
     assert f"{served.url}/3.tar does not have the checksum" in told
 
 
@@ -156,7 +156,7 @@ def test_a_server_that_goes_on_failing_is_told_with_the_shard(
 def test_503_is_asked_again_and_404_is_not(served: Server) -> None:
     _, manifest, reader = opened(served)
     served.actions |= {"1.tar": ["503"], "2.tar": ["404"] * 2}
-    with pytest.raises(DataError, match=r"2\.tar cannot be had: HTTP 404"):
+    with pytest.raises(DataError, match=r"2\.tar cannot be fetched: HTTP 404"):
         read_all(manifest, reader)
     assert served.requests["1.tar"] == 2
     assert served.requests["2.tar"] == 1
@@ -175,7 +175,7 @@ def test_a_cache_that_cannot_be_written_is_told(served: Server, tmp_path: Path) 
     with pytest.raises(DataError, match=f"{folder} cannot be written") as caught:
         read_all(manifest, reader)
     assert "--data-cache DIR" in caught.value.remedy
-    assert f"{folder} cannot be written" in damages(folder, manifest)[0]
+    assert f"{folder} cannot be written" in find_damage(folder, manifest)[0]
     with pytest.raises(DataError, match="cannot be written"):
         local_copy(served.url, tmp_path / "data" / "0.tar")
 
@@ -220,7 +220,7 @@ def test_a_cache_makes_room_among_all_its_data_sets_and_nothing_else(
     text = manifest.dumps().replace("train-en-", "train-xx-")
     (tmp_path / "data" / "manifest.json").write_text(text)
     second = local_copy(served.url, gigabytes=1.5 * manifest.shards[0].n_bytes / 1e9)
-    Copy.of(second).provide(manifest.shards[0])  # type: ignore[union-attr]
+    RemoteCopy.of(second).ensure(manifest.shards[0])  # type: ignore[union-attr]
     assert not list(first.glob("*.tar"))
     assert mine.is_file()
     assert (first / "manifest.json").is_file()
@@ -245,7 +245,7 @@ def test_a_shard_that_the_server_has_not_can_be_left_out_but_not_the_server(
     assert served.requests["1.tar"] == 1  # once it is given up, it is not asked for again
     assert skipping.take_left_out() == {"train-en-1", "train-en-2"}
     served.actions["manifest.json"] = ["503"]
-    with pytest.raises(DataError, match=r"4\.tar.*503.*nor is anything else"):
+    with pytest.raises(DataError, match=r"4\.tar.*503.*the rest of the data set is gone too"):
         skipping.read(blocks[4])
 
 
@@ -277,7 +277,7 @@ def test_processes_share_a_copy(served: Server, faults: Any) -> None:
         "[7, 8, 9, 10, 11, 12]\n"
     ] * 4
     folder, manifest = open_data_set(served.url)
-    assert damages(folder, manifest) == []
+    assert find_damage(folder, manifest) == []
     assert not list(folder.rglob("*.part"))
     faults.survive("four processes that fetch the same shards at once")
 
@@ -287,7 +287,7 @@ def test_processes_share_a_copy(served: Server, faults: Any) -> None:
     [
         (
             lambda folder: (folder / "manifest.json").unlink(),
-            "manifest.json cannot be had: HTTP 404",
+            "manifest.json cannot be fetched: HTTP 404",
         ),
         (lambda folder: (folder / "manifest.json").write_text("<html>"), "is not a manifest"),
         (lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"), "is not text"),
@@ -326,7 +326,7 @@ def test_nobody_answers() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    with pytest.raises(DataError, match=rf"{url}/manifest\.json cannot be had: .*refused"):
+    with pytest.raises(DataError, match=rf"{url}/manifest\.json cannot be fetched: .*refused"):
         fetching.fetch_text(f"{url}/manifest.json")
 
 

@@ -15,7 +15,7 @@ from xlm_plugins.data.dataset.manifest import Manifest, Stream, TokenizerRecord
 from xlm_plugins.data.dataset.shards import (
     ShardReader,
     ShardWriter,
-    damages,
+    find_damage,
     length_table,
     token_type,
 )
@@ -109,15 +109,15 @@ def test_a_truncated_shard_is_told_with_both_sizes(written):
 
 def test_verifying_finds_one_changed_byte(written):
     folder, manifest = written
-    assert damages(folder, manifest) == []
+    assert find_damage(folder, manifest) == []
     path = folder / manifest.shards[0].path
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
-    (told,) = damages(folder, manifest)
+    (told,) = find_damage(folder, manifest)
     assert str(path) in told
     path.write_bytes(content[:-1])
-    (told,) = damages(folder, manifest)
+    (told,) = find_damage(folder, manifest)
     assert "truncated" in told
 
 

@@ -16,17 +16,16 @@ from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.registry import NoOptions
 from xlm_plugins.core.selection import LossWeight
-from xlm_plugins.data.batches.loader import TrainingBatches, load
+from xlm_plugins.data.batches.loader import TrainingBatches, load_batches
 from xlm_plugins.data.batches.planning import BatchSizes
-from xlm_plugins.data.batches.schedule import Schedule, StepPlan
-from xlm_plugins.data.dataset import retry as patience
+from xlm_plugins.data.batches.schedule import Schedule, ScheduledObjective
+from xlm_plugins.data.dataset import retry
 from xlm_plugins.data.dataset.manifest import (
     Block,
     Manifest,
     Stream,
     TokenizerRecord,
     length_table,
-    stand_in,
 )
 from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
 
@@ -61,7 +60,7 @@ class Plain(Objective):
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Manifest]:
     """Ten shards of four blocks for each of two streams; no pauses between tries."""
-    monkeypatch.setattr(patience, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0))
     rng, streams, shards = np.random.default_rng(0), [], []
     for languages in LANGUAGES.values():
         blocks: list[Block] = []
@@ -90,7 +89,7 @@ def batches_of(
     data: tuple[Path, Manifest], rank: int = 0, world_size: int = 1, *, skip: bool = False
 ) -> TrainingBatches:
     plans = [
-        StepPlan(name, (Step(languages),), (480,), LossWeight(), 0.7)
+        ScheduledObjective(name, (Step(languages),), (480,), LossWeight(), 0.7)
         for name, languages in LANGUAGES.items()
     ]
     objectives = {name: Plain(name) for name in LANGUAGES}
@@ -139,7 +138,7 @@ def test_a_bad_shard_is_tried_again_and_then_told_with_the_rank(
     path = data[0] / "en-20.tar"
     DAMAGES[fault](path)
     with pytest.raises(DataError, match=r"^rank 1: .*en-20\.tar") as caught:
-        list(load(rank, 0, N_UPDATES, workers=0))
+        list(load_batches(rank, 0, N_UPDATES, workers=0))
     assert caplog.text.count("trying again") == 2
     assert "--resume" in caught.value.remedy
     assert "--skip-bad-shards" in caught.value.remedy
@@ -157,7 +156,7 @@ def test_a_shard_that_comes_back_in_time_costs_nothing(
         if away.exists():
             away.rename(path)
 
-    monkeypatch.setattr(patience.time, "sleep", sleep)
+    monkeypatch.setattr(retry.time, "sleep", sleep)
     assert lanes(data, skip=True) == whole
     assert path.exists()
 
@@ -246,15 +245,15 @@ def test_a_resume_leaves_out_what_the_run_did(data: tuple[Path, Manifest], start
     """In the middle of pools, whose bad blocks were told of before."""
     lose(data, "en-04", "en-fr-36")
 
-    def run(start: int, stop: int, left_out: set[str]) -> list[dict[int, list[int]]]:
-        made = load(batches_of(data, skip=True), start, stop, 0, left_out)
-        return [rows_of(batch) for (batch,) in made]
+    def run(start: int, stop: int) -> tuple[list[dict[int, list[int]]], set[str]]:
+        found = list(load_batches(batches_of(data, skip=True), start, stop, 0))
+        rows = [rows_of(batch) for loaded in found for batch in loaded.batches]
+        return rows, set().union(*(loaded.left_out for loaded in found))
 
-    uninterrupted: set[str] = set()
-    whole = run(0, N_UPDATES, uninterrupted)
-    left_out: set[str] = set()
-    assert run(0, start, left_out) + run(start, N_UPDATES, left_out) == whole
-    assert left_out == uninterrupted != set()
+    whole, uninterrupted = run(0, N_UPDATES)
+    (first, before), (second, after) = run(0, start), run(start, N_UPDATES)
+    assert first + second == whole
+    assert before | after == uninterrupted != set()
 
 
 def test_a_rank_with_nothing_left_predicts_nothing(data: tuple[Path, Manifest]) -> None:
@@ -272,18 +271,18 @@ def test_what_was_left_out_is_told_and_counted(
     data: tuple[Path, Manifest], caplog: pytest.LogCaptureFixture
 ) -> None:
     lose(data, "en-04")
-    left_out: set[str] = set()
-    list(load(batches_of(data, 1, 2, skip=True), 0, N_UPDATES, 0, left_out))
+    found = load_batches(batches_of(data, 1, 2, skip=True), 0, N_UPDATES, 0)
+    left_out = set().union(*(loaded.left_out for loaded in found))
     assert left_out <= {f"train-en-{number}" for number in range(4, 8)} != set()
-    assert caplog.text.count("going on without this shard") == 1
+    assert caplog.text.count("continuing without this shard") == 1
     assert "rank 1: the shard" in caplog.text
     assert "en-04.tar is missing" in caplog.text
 
 
 def test_a_stream_without_any_shard_ends_the_run(data: tuple[Path, Manifest]) -> None:
     lose(data, *(f"en-{number:02d}" for number in range(0, 40, 4)))
-    with pytest.raises(DataError, match=r"no shard of train\.en is left"):
-        list(load(batches_of(data, skip=True), 0, N_UPDATES, 0))
+    with pytest.raises(DataError, match=r"no readable shard of train\.en is left"):
+        list(load_batches(batches_of(data, skip=True), 0, N_UPDATES, 0))
 
 
 def test_a_data_set_that_is_gone_as_a_whole_ends_the_run(data: tuple[Path, Manifest]) -> None:
@@ -291,7 +290,7 @@ def test_a_data_set_that_is_gone_as_a_whole_ends_the_run(data: tuple[Path, Manif
     for path in data[0].iterdir():
         path.unlink()
     with pytest.raises(DataError, match="is gone"):
-        list(load(batches, 0, N_UPDATES, 0))
+        list(load_batches(batches, 0, N_UPDATES, 0))
 
 
 @pytest.mark.parametrize("n_sides", [1, 2])
@@ -300,4 +299,4 @@ def test_rows_that_stand_in_have_the_lengths_of_the_manifest(n_sides: int) -> No
     for _ in range(50):
         sides = tuple(random_side(rng) for _ in range(n_sides))
         block = Block(0, "x", {}, BLOCK_ROWS, length_table(sides))
-        assert length_table(stand_in(block, n_sides)).tolist() == block.lengths.tolist()
+        assert length_table(block.placeholder_rows(n_sides)).tolist() == block.lengths.tolist()

@@ -21,7 +21,7 @@ from xlm_plugins.core.registry import NoOptions
 from xlm_plugins.core.saved_tokenizers import find_tokenizer, load_tokenizer, save_tokenizer
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.data.dataset.shards import ShardReader
-from xlm_plugins.data.prepare import encoding, prepare, tokenizer_training
+from xlm_plugins.data.prepare import encoding, prepare, tokenizer_sample
 from xlm_plugins.data.prepare.lines import count_text
 from xlm_plugins.data.prepare.prepare import TokenizerTraining
 from xlm_plugins.data.prepare.sources import Sources
@@ -229,7 +229,7 @@ def test_two_at_once_do_not_mix(source, tmp_path):
         if progress.stage == "encode":
             _prepare(source, tmp_path / "out")
 
-    with pytest.raises(DataError, match="another process is at work"):
+    with pytest.raises(DataError, match="another process is working"):
         _prepare(source, tmp_path / "out", report=start_another)
 
 
@@ -237,7 +237,7 @@ def test_an_existing_folder_is_never_written_to(source, tmp_path):
     out = tmp_path / "out"
     _prepare(source, out)
     before = _content(out)
-    with pytest.raises(DataError, match="a data set already") as error:
+    with pytest.raises(DataError, match="is already a data set") as error:
         _prepare(source, out)
     assert "rm -r" in error.value.remedy
     assert _content(out) == before
@@ -295,18 +295,18 @@ def test_a_saved_tokenizer_is_held_to_its_fingerprint(source, tmp_path, xlm_bare
 
 
 def test_the_sample_favours_small_languages_within_its_cap(source, monkeypatch):
-    monkeypatch.setattr(tokenizer_training, "MOST_SENTENCES", 400)
+    monkeypatch.setattr(tokenizer_sample, "MOST_SENTENCES", 400)
     sources = Sources.open(source)
     counts = {stream.name: count_text(stream, "strict") for stream in sources.streams}
-    plan = tokenizer_training.plan_sample(sources, counts)
+    plan = tokenizer_sample.plan_sample(sources, counts)
     rates = {text.language: text.rate for text in plan}
     assert rates["en"] < rates["de"]
     assert sum(text.n_sentences for text in plan) == pytest.approx(400, abs=2)
-    sample = list(tokenizer_training.sampled_texts(plan, "strict"))
-    assert sample == list(tokenizer_training.sampled_texts(plan, "strict"))
+    sample = list(tokenizer_sample.sampled_texts(plan, "strict"))
+    assert sample == list(tokenizer_sample.sampled_texts(plan, "strict"))
     assert len(sample) == pytest.approx(400, abs=60)
-    monkeypatch.setattr(tokenizer_training, "MOST_CHARACTERS", 2000)
-    plan = tokenizer_training.plan_sample(sources, counts)
+    monkeypatch.setattr(tokenizer_sample, "MOST_CHARACTERS", 2000)
+    plan = tokenizer_sample.plan_sample(sources, counts)
     assert sum(text.n_characters for text in plan) == pytest.approx(2000, rel=0.01)
 
 
@@ -319,7 +319,7 @@ def test_text_that_streams_share_is_sampled_once(source, tmp_path):
     )
     sources = Sources.open(toml)
     counts = {stream.name: count_text(stream, "strict") for stream in sources.streams}
-    plan = tokenizer_training.plan_sample(sources, counts)
+    plan = tokenizer_sample.plan_sample(sources, counts)
     assert sorted(text.language for text in plan) == ["de", "en"]
 
 

@@ -58,7 +58,7 @@ def test_toml_lists_several_files_a_stream(tmp_path):
         ('[[texts]]\nsplit = "train"', r"\[\[texts\]\]"),
         ('[[parallel]]\nsplit = "train"\nfiles.en = ["a.txt"]', "two languages"),
         ('[[text]]\nsplit = "train"\nlanguage = "e-n"\nfiles = ["a.txt"]', "'e-n'"),
-        ("[[text]", "not a list of sources"),
+        ("[[text]", "does not list sources"),
     ],
 )
 def test_toml_that_makes_no_sense_is_refused(tmp_path, entry, told):
@@ -72,10 +72,10 @@ def test_toml_that_makes_no_sense_is_refused(tmp_path, entry, told):
     ("names", "told"),
     [
         (("train.en-fr.en.txt",), "no fr side"),
-        (("train.en-fr.de.txt",), "makes no sense"),
-        (("train.zh-Hans.txt",), "cannot be read"),
-        (("train.en.txt", "train.en.txt.xz"), "both en"),
-        (("notes",), "holds no text"),
+        (("train.en-fr.de.txt",), "not one of the pair.s two"),
+        (("train.zh-Hans.txt",), "is invalid"),
+        (("train.en.txt", "train.en.txt.xz"), "both the en"),
+        (("notes",), "contains no text"),
     ],
 )
 def test_file_names_that_make_no_sense_are_refused(tmp_path, names, told):

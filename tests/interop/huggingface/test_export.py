@@ -20,7 +20,7 @@ from xlm_plugins.core.saved_tokenizers import mark_tokenizer
 from xlm_plugins.core.selection import Position
 from xlm_plugins.inference.loaded_model import load
 from xlm_plugins.interop.huggingface import export
-from xlm_plugins.interop.huggingface.reload import compare
+from xlm_plugins.interop.huggingface.reload import Differences, compare
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.description import PlacedLayer
 
@@ -42,7 +42,7 @@ def plugins() -> Plugins:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open what was exported in this process: a fresh one imports transformers for seconds."""
-    monkeypatch.setattr(export, "_reloaded", compare)
+    monkeypatch.setattr(export, "compare_in_new_process", compare)
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +133,10 @@ def test_there_and_back_the_weights_are_equal(
 
 @pytest.mark.usefixtures("in_process")
 def test_a_checkpoint_of_xlm_goes_there_and_back(
-    shared: Path, tmp_path: Path, plugins: Plugins
+    golden_checkpoint: Callable[[str], Path], tmp_path: Path, plugins: Plugins
 ) -> None:
-    checkpoint = shared / "golden" / "ckpt_encoder.pth"
     for command in (
-        ["import", "xlm", checkpoint, tmp_path / "bundle"],
+        ["import", "xlm", golden_checkpoint("encoder"), tmp_path / "bundle"],
         ["export", "hf", tmp_path / "bundle", tmp_path / "hf"],
         ["import", "hf", tmp_path / "hf", tmp_path / "again"],
     ):
@@ -210,8 +209,8 @@ def test_a_run_fills_masks_in_transformers_as_it_does_here(
     told = capsys.readouterr().err
     assert status == 0, told
     assert "tlm counted positions anew" in told
-    assert "opened again as XLMWithLMHeadModel" in told
-    assert "token ids that differ: 0" in told
+    assert "loaded as XLMWithLMHeadModel" in told
+    assert "sample texts whose token ids differ: 0" in told
     pipeline = transformers.pipeline("fill-mask", model=str(out))
     special = set(pipeline.tokenizer.all_special_ids) | {*range(14)}
     for text in ("In the <mask> God created", "and <mask> said unto"):
@@ -252,7 +251,7 @@ def test_languages_are_asked_for_in_the_card_of_a_model_of_several(
 @pytest.mark.parametrize(
     ("model", "fact"),
     [
-        ({"ffn_dim": 24}, "feed-forward layers of 24"),
+        ({"ffn_dim": 24}, "feed-forward layers of width 24"),
         ({"adaptive_cutoffs": (50, 100), "tied_output": False}, "adaptive softmax"),
         (ROBERTA | {"position_embeddings": "sinusoidal"}, "sinusoidal positions"),
         (ROBERTA | {"layout": "xlm"}, "begin with EOS"),
@@ -294,16 +293,14 @@ def test_an_existing_folder_is_refused(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     for form in ("hf", "safetensors"):
-        refused(["export", form, tiny_run, "out"], "out is already there", "rm -r out")
+        refused(["export", form, tiny_run, "out"], "out already exists", "rm -r out")
 
 
 def test_another_model_than_ours_is_not_kept(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def reloaded(*_: Path) -> dict[str, Any]:
-        return {"class": "XLMWithLMHeadModel", "hidden": 0.5, "scores": 1e-6, "tokenizer": None}
-
-    monkeypatch.setattr(export, "_reloaded", reloaded)
+    found = Differences("XLMWithLMHeadModel", 0.5, 1e-6, None)
+    monkeypatch.setattr(export, "compare_in_new_process", lambda *_: found)
     prepared = export.Export.prepare(build(), tmp_path / "new" / "hf")
     with pytest.raises(RunError, match=r"0\.5"):
         prepared.write()

@@ -211,7 +211,7 @@ def changed_config(folder: Path, **values: Any) -> None:
         ({"position_embedding_type": "relative_key"}, ("relative_key", "absolute")),
         ({"num_attention_heads": 5}, ("32", "5")),
         ({"num_hidden_layers": 4}, ("encoder.layer.3",)),
-        ({"num_hidden_layers": 2}, ("encoder.layer.2", "no place")),
+        ({"num_hidden_layers": 2}, ("encoder.layer.2", "no counterpart")),
         ({"pad_token_id": 0}, ("pad", "0", "1")),
         ({"hidden_size": "wide"}, ("dim", "wide")),
     ],
@@ -281,4 +281,4 @@ def test_no_model_and_no_room_are_told(
     refused(["import", "hf", "empty", "out"], "config.json", "model.pt")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "something").touch()
-    refused(["import", "hf", plain, "out"], "out is already there")
+    refused(["import", "hf", plain, "out"], "out already exists")

@@ -89,9 +89,9 @@ def test_states_and_scores_are_those_of_transformers(
     ("values", "facts"),
     [
         ({"lang2id": {"en": 0, "fr": 2}}, ["has 2 languages", "0 to 1"]),
-        ({"lang2id": ["en", "fr"]}, ["no XLMWithLMHeadModel as transformers saves it"]),
+        ({"lang2id": ["en", "fr"]}, ["is not a XLMWithLMHeadModel as transformers saves it"]),
         ({"n_layers": 3}, ["lacks the weight 'attentions.2"]),
-        ({"n_layers": 1}, ["has a weight 'attentions.1", "no place"]),
+        ({"n_layers": 1}, ["has a weight 'attentions.1", "no counterpart"]),
         ({"architectures": 7}, ["holds a 7", "XLMWithLMHeadModel"]),
         ({"mask_index": 6}, ["id of mask is 5", "6 in the model's configuration"]),
     ],

@@ -309,14 +309,15 @@ def test_training_goes_on_from_the_bundle(
 
 
 def test_translations_are_the_references(
-    shared: Path, tmp_path: Path, piped: Callable[..., tuple[int, bytes, str]]
+    golden_checkpoint: Callable[[str], Path],
+    golden_values: Callable[[str], Any],
+    tmp_path: Path,
+    piped: Callable[..., tuple[int, bytes, str]],
 ) -> None:
     """Through the command line, from the text of the golden file to the text of its answers."""
-    out = import_xlm(
-        shared / "golden" / "ckpt_encdec.pth", tmp_path / "out", Plugins.discover()
-    ).out
+    out = import_xlm(golden_checkpoint("encdec"), tmp_path / "out", Plugins.discover()).out
     words = (out / "tokenizer" / "vocab").read_text().split()[::2]
-    golden = torch.load(shared / "golden" / "encdec.pt", weights_only=True)
+    golden = golden_values("encdec")
 
     def lines(tokens: torch.Tensor, lengths: torch.Tensor) -> list[str]:
         columns = zip(tokens.T.tolist(), lengths.tolist(), strict=True)

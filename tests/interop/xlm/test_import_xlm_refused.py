@@ -26,8 +26,8 @@ def test_not_a_checkpoint(refused: Refused, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_something_else(refused: Refused, saved: Saved) -> None:
     path = saved({"args": None, "model": {}})
-    refused(["import", "xlm", path, "out"], "no checkpoint of XLM", "args, model", "xlm import hf")
-    refused(["import", "xlm", saved([1, 2]), "out"], "no checkpoint of XLM", "a list")
+    refused(["import", "xlm", path, "out"], "not a checkpoint", "args, model", "xlm import hf")
+    refused(["import", "xlm", saved([1, 2]), "out"], "not a checkpoint of XLM", "a list")
 
 
 def test_a_truncated_file(refused: Refused, saved: Saved, xlm_checkpoint: Make) -> None:
@@ -79,7 +79,7 @@ def test_a_vocabulary_that_is_none(
     vocabulary = tmp_path / "vocab"
     vocabulary.write_text(text)
     arguments = ["import", "xlm", saved(xlm_checkpoint()), "out", "--vocab", vocabulary]
-    refused(arguments, f"{vocabulary} is no vocabulary of XLM", "the 4711")
+    refused(arguments, f"{vocabulary} is not a vocabulary of XLM", "the 4711")
 
 
 def test_files_that_are_not_there(
@@ -139,7 +139,11 @@ def test_weights_that_the_options_do_not_call_for(
     content["params"]["n_layers"] = 3
     refused(["import", "xlm", saved(content), "out"], "lacks the weight 'attentions.2")
     content["params"]["n_layers"] = 1
-    refused(["import", "xlm", saved(content), "out"], "has a weight 'attentions.1", "no place")
+    refused(
+        ["import", "xlm", saved(content), "out"],
+        "has a weight 'attentions.1",
+        "no counterpart",
+    )
     content["params"] |= {"n_layers": 2, "emb_dim": 32}
     refused(["import", "xlm", saved(content), "out"], "is (60, 16), the model's is (60, 32)")
     del content["model"]["attentions.1.k_lin.bias"]
@@ -176,7 +180,7 @@ def test_options_out_of_range(refused: Refused, saved: Saved, xlm_checkpoint: Ma
         ("params", [1, 2], "XLM does not write"),
         ("dico_id2word", {"<s>": 0, 1: "</s>"}, "XLM does not write"),
         ("dico_id2word", {1: "<s>", 2: "</s>"}, "does not number its words from 0"),
-        ("model", [torch.ones(1)], "'model' is no table of weights"),
+        ("model", [torch.ones(1)], "'model' is missing, or not a table of weights"),
     ],
 )
 def test_content_of_other_kinds(
@@ -210,8 +214,8 @@ def test_an_out_that_exists(
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine\n")
-    refused(["import", "xlm", saved(xlm_checkpoint()), out], f"{out} is already there")
-    refused(["import", "xlm", saved(xlm_checkpoint()), out / "notes.txt"], "is already there")
+    refused(["import", "xlm", saved(xlm_checkpoint()), out], f"{out} already exists")
+    refused(["import", "xlm", saved(xlm_checkpoint()), out / "notes.txt"], "already exists")
 
 
 def test_the_group_knows_its_commands(refused: Refused) -> None:

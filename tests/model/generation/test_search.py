@@ -74,8 +74,10 @@ def log_probability(model: Model, source: Batch, row: list[int]) -> Tensor:
         *[torch.empty(0)] * 3,
     )
     states = Source(model.encoder(source), source.offsets)
-    shares = model.decoder.scores(model.decoder(batch, causal=True, source=states)).log_softmax(1)
-    return shares.gather(1, torch.tensor([*row, EOS])[:, None])[:, 0]
+    log_probs = model.decoder.scores(model.decoder(batch, causal=True, source=states)).log_softmax(
+        1
+    )
+    return log_probs.gather(1, torch.tensor([*row, EOS])[:, None])[:, 0]
 
 
 def test_kept_keys_and_values_give_what_a_whole_pass_gives(model: Model) -> None:
@@ -83,7 +85,7 @@ def test_kept_keys_and_values_give_what_a_whole_pass_gives(model: Model) -> None
     tokens = torch.randint(5, SIZE, (2, GROWTH + 3))
     states = Source(model.encoder(source), source.offsets)
     decoding = Decoding(model.decoder, 2, language=1, source=states)
-    stepwise = torch.stack([decoding.write(column) for column in tokens.T], 1)
+    stepwise = torch.stack([decoding.append(column) for column in tokens.T], 1)
     batch = Batch(
         tokens.flatten(),
         torch.arange(tokens.shape[1]).repeat(2),
@@ -103,7 +105,7 @@ def test_scores_are_the_models_log_probabilities(model: Model, beam: int) -> Non
         row = found.rows(rank)[index]
         gained = log_probability(model, sources(index), row)
         at_limit = len(row) + 2 == limits[index]
-        # At its limit a sentence of a beam is closed without a word, whose share stays.
+        # At its limit a beam's hypothesis loses its last word, but not that word's probability.
         if not at_limit:
             expected = gained.sum() / (len(row) + 1) ** 0.7
             torch.testing.assert_close(found.scores[index, rank], expected)
@@ -178,7 +180,7 @@ def test_samples_follow_the_seed_and_their_options(model: Model) -> None:
 
 
 def test_a_sample_comes_as_often_as_it_is_probable() -> None:
-    log_shares = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(20_000, -1)
+    log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(20_000, -1)
     torch.manual_seed(0)
     for options, expected in (
         ({}, [0.5, 0.3, 0.15, 0.05]),
@@ -186,7 +188,7 @@ def test_a_sample_comes_as_often_as_it_is_probable() -> None:
         ({"top_p": 0.7}, [0.625, 0.375, 0, 0]),  # 0.5 alone is not enough
         ({"temperature": 0.5}, [0.6849, 0.2466, 0.0616, 0.0068]),
     ):
-        drawn = generation._choose(log_shares, GenerationOptions(sample=True, **options))
+        drawn = generation._choose(log_probs, GenerationOptions(sample=True, **options))
         shares = torch.bincount(drawn, minlength=4) / len(drawn)
         torch.testing.assert_close(shares, torch.tensor(expected), atol=0.015, rtol=0)
 

@@ -29,13 +29,13 @@ def states(n_rows: int) -> Tensor:
 @pytest.mark.parametrize("most", [8, 20, SIZE])
 def test_value_gradient_and_choices(layer: AdaptiveOutput, most: int) -> None:
     rows, targets = states(60), torch.arange(60) % most
-    log_shares = layer(rows)
-    torch.testing.assert_close(log_shares.exp().sum(1), torch.ones(60))
-    expected = functional.nll_loss(log_shares, targets, reduction="sum")
+    log_probs = layer(rows)
+    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(60))
+    expected = functional.nll_loss(log_probs, targets, reduction="sum")
     found = layer(rows, targets)
     torch.testing.assert_close(found.loss, expected)
     assert found.n_targets == 60
-    assert found.n_correct == (log_shares.argmax(1) == targets).sum()
+    assert found.n_correct == (log_probs.argmax(1) == targets).sum()
     wanted = [rows, *layer.parameters()]
     torch.testing.assert_close(
         torch.autograd.grad(found.loss, wanted),
@@ -64,5 +64,5 @@ def test_cutoffs_lie_in_the_vocabulary_and_rise() -> None:
     with pytest.raises(OptionError, match="8, 20 go beyond the vocabulary of 20"):
         AdaptiveOutput(OPTIONS, 20)
     for cutoffs in ((20, 8), (0, 8), (8, 8)):
-        with pytest.raises(OptionError, match="rising token ids"):
+        with pytest.raises(OptionError, match="increasing token ids"):
             ModelOptions(adaptive_cutoffs=cutoffs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xlm_plugins.training.distributed import process_group as launch
+from xlm_plugins.training.distributed import process_group
 from xlm_plugins.training.distributed.failures import LostRank, OutOfMemory, RankFailed, explained
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.watchdog import Watchdog
@@ -18,9 +18,9 @@ CLOSED = (
 
 def through(error: Exception, world_size: int = 2) -> None:
     world = World(0, 0, world_size)
-    watch = Watchdog(world, 10.0)
-    watch.at("update 7 (tlm:en-fr)")
-    with explained(watch, world, ["memory of a rank, about: 3 GB"]):
+    watchdog = Watchdog(world, 10.0)
+    watchdog.report("update 7 (tlm:en-fr)")
+    with explained(watchdog, world, "memory per rank, about: 3 GB"):
         raise error
 
 
@@ -42,7 +42,7 @@ def test_out_of_memory_says_what_takes_less(error: Exception) -> None:
 
 
 def test_the_cpu_s_own_error_is_known() -> None:
-    with pytest.raises(OutOfMemory), explained(Watchdog(World(), 10.0), World(), []):
+    with pytest.raises(OutOfMemory), explained(Watchdog(World(), 10.0), World()):
         torch.empty(1 << 62, dtype=torch.uint8)
 
 
@@ -54,14 +54,15 @@ def test_the_cpu_s_own_error_is_known() -> None:
     ],
 )
 def test_a_rank_that_is_gone_is_one_line_and_resumable(text: str, shown: str) -> None:
-    with pytest.raises(LostRank, match="rank 0 of 2 lost another rank at: update 7") as raised:
+    with pytest.raises(LostRank, match="rank 0 of 2 lost another rank during: update 7") as raised:
         through(RuntimeError(text))
     assert raised.value.exit_status == 75
     assert shown in f"{raised.value}"
 
 
 def test_a_rank_that_failed_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "why_others_failed", lambda: (2, "rank 1 failed: a shard is gone"))
+    failure = (2, "rank 1 failed: a shard is gone")
+    monkeypatch.setattr(process_group, "failure_of_others", lambda: failure)
     with pytest.raises(RankFailed, match="rank 1 failed: a shard is gone") as raised:
         through(RuntimeError(CLOSED))
     assert raised.value.exit_status == 2

@@ -242,7 +242,7 @@ def test_a_run_goes_on_with_more_processes(one_process: Path, tmp_path: Path) ->
     shutil.rmtree(run / "checkpoints" / "step-6")
     command = LAUNCHERS["torchrun"].format(port=_free_port()).split()
     launch(tmp_path, *command, "train", "--resume", str(run))
-    assert "going on with" in (tmp_path / "log").read_text()
+    assert "resuming from" in (tmp_path / "log").read_text()
     assert_same_run(run, one_process)
 
 

@@ -25,7 +25,7 @@ def waiting_for_a_rank_that_is_gone():
     ctypes.CDLL(None).sleep(300)
 
 with Watchdog(World(1, 1, 2), 0.3 / 60) as watch:
-    watch.at("update 12 (mlm:en)")
+    watch.report("update 12 (mlm:en)")
     waiting_for_a_rank_that_is_gone()
 """
 
@@ -45,8 +45,8 @@ class Ends:
 def test_a_process_that_hangs_in_c_ends_resumably_and_says_where() -> None:
     done = subprocess.run([sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=120)
     assert done.returncode == 75, done.stderr
-    assert "rank 1 of 2: nothing moved for 0.005 minutes" in done.stderr
-    assert "it was at: update 12 (mlm:en)" in done.stderr
+    assert "rank 1 of 2: no progress for 0.005 minutes" in done.stderr
+    assert "current activity: update 12 (mlm:en)" in done.stderr
     assert "in waiting_for_a_rank_that_is_gone" in done.stderr
 
 
@@ -55,10 +55,10 @@ def test_it_ends_with_the_resumable_status(capfd: pytest.CaptureFixture[str]) ->
     with Watchdog(World(), MINUTES, ends):
         assert ends.came.wait(60)
     assert ends.status == 75
-    assert "it was at: starting" in capfd.readouterr().err
+    assert "current activity: starting" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["told", "forward"])
+@pytest.mark.parametrize("kind", ["report", "forward"])
 @pytest.mark.parametrize(("every", "status"), [(19, None), (25, 75)])
 def test_what_moves_within_the_limit_is_left_alone(
     kind: str, every: int, status: int | None, capfd: pytest.CaptureFixture[str]
@@ -72,7 +72,7 @@ def test_what_moves_within_the_limit_is_left_alone(
         assert seconds == 30
         look = next(looks)
         if look % every == 0:
-            model(torch.zeros(1, 3)) if kind == "forward" else watch.at("an update")
+            model(torch.zeros(1, 3)) if kind == "forward" else watch.report("an update")
         return look == 200
 
     watch._over = SimpleNamespace(wait=wait)
@@ -82,6 +82,6 @@ def test_what_moves_within_the_limit_is_left_alone(
 
 def test_it_goes_with_its_block() -> None:
     with Watchdog(World(), 10.0) as watch:
-        watch.at("something")
-        assert watch.doing == "something"
+        watch.report("something")
+        assert watch.activity == "something"
     assert not watch._thread.is_alive()

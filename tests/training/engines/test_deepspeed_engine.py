@@ -24,7 +24,7 @@ from xlm_plugins.training.engines.training_state import load_training_state, sav
 WORKER = Path(worker.__file__)
 
 SECONDS = 300
-QUICK = ("history", "one_batch", "resume", "skip", "train_only", "buffers", "agree", "json")
+QUICK = ("history", "one_batch", "resume", "skip", "train_only", "buffers", "reductions", "json")
 QUICK += ("from_torch", "touched", "every")
 
 
@@ -154,13 +154,13 @@ def test_ranks_share_buffers(ran):
     assert ran["buffers"]["mean"] == [0.5] * worker.DIM
 
 
-def test_sums_and_agreement(ran):
+def test_sums_and_maxima_over_ranks(ran):
     n = ran["n"]
-    assert ran["agree"] == {
+    assert ran["reductions"] == {
         "sum": [1.5 * n, 2.0 * n + n // 2],
         "kept": [1.5, 2.0],
         "integers": n * (2**40 + 1),
-        "agree": float(n - 1),
+        "max": float(n - 1),
     }
 
 

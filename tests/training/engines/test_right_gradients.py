@@ -186,5 +186,5 @@ def test_what_generates_is_refused_at_stage_3(tiny_settings: Callable[..., Setti
     job = Pretraining(settings, make_plan(settings, plugins), plugins)
     stage_3 = SimpleNamespace(rank=0, world_size=1, can_generate=False)
     with pytest.raises(OptionError, match=r"bt generates text .* stage 3") as error:
-        job.course(stage_3)
+        job.training_plan(stage_3)
     assert error.value.expected == "--zero-stage 0, 1 or 2"

@@ -130,13 +130,13 @@ def test_prepare_runs_the_objective_s_own_in_eval_mode_without_gradient(engine):
     assert torch.is_grad_enabled()
 
 
-def test_one_process_sums_and_agrees_with_itself(engine):
+def test_one_process_sums_and_takes_maxima_alone(engine):
     values = torch.tensor([1.5, 2.0], dtype=torch.float64)
     total = engine.sum(values)
     assert torch.equal(total, values)
     total += 1
     assert values[0] == 1.5
-    assert engine.agree(7.25) == 7.25
+    assert engine.max_over_ranks(7.25) == 7.25
 
 
 def test_bf16_multiplies_in_bf16_and_keeps_fp32_weights():

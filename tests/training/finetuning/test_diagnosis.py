@@ -8,7 +8,7 @@ import pytest
 from xlm_plugins import Component
 from xlm_plugins.config.finetune_settings import FinetuneSettings
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
-from xlm_plugins.training.finetuning.diagnosis import Majority, Remarks
+from xlm_plugins.training.finetuning.diagnosis import Finding, Majority, remarks
 
 CLASSES = ("no", "yes")
 TARGETS = np.arange(1000) % 2
@@ -19,11 +19,11 @@ SETTINGS = FinetuneSettings(
 
 def told(*parts: tuple[str, float, bool]) -> str:
     """The remarks on parts: title, share of rows that are right, whether it is trained on."""
-    remarks = Remarks(SETTINGS)
+    findings = []
     for title, share, trained in parts:
         wrong = np.arange(1000) >= 1000 * share
-        remarks.note(title, Majority.of(TARGETS, TARGETS ^ wrong, CLASSES), trained=trained)
-    return "\n".join(remarks.lines())
+        findings.append(Finding(title, Majority.of(TARGETS, TARGETS ^ wrong, CLASSES), trained))
+    return "\n".join(remarks(findings, SETTINGS))
 
 
 def test_nothing_is_said_of_what_is_better_than_one_class() -> None:
@@ -37,7 +37,7 @@ def test_two_standard_errors_decide(share: float, is_told: bool) -> None:
 
 def test_a_language_may_not_be_related_where_another_was_learnt() -> None:
     found = told(("en", 0.9, True), ("fr", 0.5, False))
-    assert found.startswith("fr: 50.0 % right")
+    assert found.startswith("fr: 50.0 % correct")
     assert "does not relate this language" in found
     assert "too high" not in found
 
@@ -45,12 +45,12 @@ def test_a_language_may_not_be_related_where_another_was_learnt() -> None:
 def test_nothing_transfers_where_nothing_was_learnt() -> None:
     found = told(("en", 0.5, True), ("fr", 0.5, False))
     assert "does not relate this language" not in found
-    assert found.count("the rate is too high") == 1
+    assert found.count("the learning rate is too high") == 1
 
 
 def test_one_class_throughout_is_a_collapse_in_any_language() -> None:
-    remarks = Remarks(SETTINGS)
-    remarks.note("en", Majority.of(TARGETS, TARGETS, CLASSES), trained=True)
-    remarks.note("fr", Majority.of(TARGETS, np.zeros_like(TARGETS), CLASSES), trained=False)
-    assert "one class is 100 % of what is predicted" in remarks.lines()[0]
-    assert any("the rate is too high" in line for line in remarks.lines())
+    learnt = Finding("en", Majority.of(TARGETS, TARGETS, CLASSES), trained=True)
+    collapsed = Finding("fr", Majority.of(TARGETS, np.zeros_like(TARGETS), CLASSES), trained=False)
+    lines = remarks([learnt, collapsed], SETTINGS)
+    assert "100 % of the predictions are one class" in lines[0]
+    assert any("the learning rate is too high" in line for line in lines)

@@ -221,7 +221,7 @@ def test_several_seeds_give_mean_and_deviation(
     assert main(["finetune", "--resume", str(out)]) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-1] == str(out)
-    assert "mean and deviation of 3 seeds" in shown.err
+    assert "mean and deviation over 3 seeds" in shown.err
     of_seeds = [results(out / f"seed-{seed}") for seed in (1, 2, 3)]
     assert of_seeds[0] == results(toy_run)
     whole = results(out)
@@ -242,8 +242,8 @@ def test_several_seeds_give_mean_and_deviation(
     [
         (["--seeds=2", "--batch-sentences=2", "--accumulation=3"], "cannot be divided"),
         (["--seeds=2", "--validation-metrics=valid_de_classify_acc"], "is not measured"),
-        (["--layers=2:1"], "no range of the model's layers"),
-        (["--layers=_9:_1"], "no range of the model's layers"),
+        (["--layers=2:1"], "not a range of the model's layers"),
+        (["--layers=_9:_1"], "not a range of the model's layers"),
         (["--max-length=600"], "the model has 512 positions"),
         (["--class-weights=balanced", "--classify.kind=regression"], "is not a number"),
         (["--from=nowhere"], "there is no run or bundle at nowhere"),

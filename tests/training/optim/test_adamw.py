@@ -69,7 +69,7 @@ def random_gradients(shape, share=0.4, zeros=0.2, n_updates=6):
 
 
 def by_rows(values, gradients, options=OPTIONS):
-    """The definition, row by row in float64 (SEMANTICS 6 for the formula)."""
+    """The definition, row by row in float64 (docs/semantics.md, 6.2 and 6.3)."""
     rows = values.double().reshape(len(values) if values.dim() else 1, -1).clone()
     first, second = torch.zeros_like(rows), torch.zeros_like(rows)
     for t, gradient in enumerate(gradients, 1):

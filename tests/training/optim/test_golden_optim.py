@@ -49,7 +49,6 @@ class Reference(nn.Module):
             {
                 name.replace(".", "/"): nn.Parameter(tensor.clone())
                 for name, tensor in weights.items()
-                if name != "pred_layer.proj.weight"  # tied
             }
         )
 
@@ -116,18 +115,19 @@ class Masked(Objective):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_six_updates_match_the_reference(shared, setting):
-    golden = torch.load(shared / "golden" / "optim.pt", weights_only=True)[setting]
+def test_six_updates_match_the_reference(golden_values, setting):
+    values = golden_values("optim")
+    golden = values["settings"][setting]
     options = OptimizerOptions(**{**ADAM, **SETTINGS[setting]})
     schedule = LearningRate(options, WARMUP_STARTS.get(options.schedule, WARMUP_START))
-    engine = TorchEngine(Reference(golden["init"]), options, TrainOptions(), World())
+    engine = TorchEngine(Reference(values["init"]), options, TrainOptions(), World())
     index = torch.arange(1)
     batch = Batch(index, index, index, index, index, index, index)
-    objective = Masked(golden["case"])
+    objective = Masked(values["case"])
     rates, losses, norms = [], [], []
     for update in range(6):
         rates.append(schedule.at(update, update / 6))
-        n_targets = len(golden["case"]["y"])
+        n_targets = len(values["case"]["y"])
         output = engine.forward_backward(objective, batch, 1 / n_targets)
         losses.append(float(output.loss) / n_targets)
         norms.append(engine.step(rates[-1]).gradient_norm)

@@ -59,12 +59,28 @@ def test_a_group_without_a_schedule_of_its_own_moves_with_the_run():
     assert values.rate(0.25e-2, 1e-2) == pytest.approx(0.125)
 
 
-def test_train_only_freezes_the_rest():
+def requiring_gradients(model):
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_train_only_selects_and_freezing_is_a_step_of_its_own():
     model = Tiny()
+    everything = requiring_gradients(model)
     groups = optim.parameter_groups(model, OPTIONS, ("layer.*", "output.bias"))
     trained = {"output.bias", "layer.query.weight", "layer.query.bias", "layer.values"}
     assert set(optim.trained_parameters(groups)) == trained
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
+    assert requiring_gradients(model) == everything
+    optim.freeze_others(model, trained)
+    assert requiring_gradients(model) == trained
+    assert set(optim.selected_parameters(model)) == trained
+
+
+def test_train_only_may_train_what_was_frozen():
+    model = Tiny()
+    optim.freeze_others(model, {"layer.values"})
+    selected = optim.selected_parameters(model, ("output.bias",))
+    optim.freeze_others(model, selected)
+    assert requiring_gradients(model) == {"output.bias"}
 
 
 def test_a_group_that_train_only_empties_is_left_out():
@@ -78,9 +94,9 @@ def test_a_pattern_that_matches_nothing_names_what_is_near():
 
 
 def trained_names(model, train_only=()):
-    """What is trained, held against what asks for a gradient."""
+    """What the groups train, compared with what is selected."""
     names = set(optim.trained_parameters(optim.parameter_groups(model, OPTIONS, train_only)))
-    assert names == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names == set(optim.selected_parameters(model, train_only))
     return names
 
 
@@ -175,7 +191,7 @@ def updates(gradients, options=OPTIONS):
 
 
 def by_hand(gradients, options=OPTIONS):
-    """Adam with eps added before the bias correction, and decay apart (SEMANTICS 6)."""
+    """Adam with eps added before the bias correction, and decay apart (docs/semantics.md, 6.2)."""
     weight = torch.tensor([1.0, -2.0], dtype=torch.float64)
     m, v = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for t, gradient in enumerate(gradients, 1):

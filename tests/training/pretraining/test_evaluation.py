@@ -21,10 +21,14 @@ from xlm_plugins.data.batches.evaluation_batches import evaluation_batches
 from xlm_plugins.model.model import Model
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.engines.torch_engine import TorchEngine
-from xlm_plugins.training.pretraining.evaluation import EvaluationPlan, LayerCounters, evaluate_run
+from xlm_plugins.training.pretraining.evaluation import (
+    LayerCounters,
+    PretrainingEvaluation,
+    evaluate_run,
+)
 from xlm_plugins.training.pretraining.plan import make_plan
 
-Planned = tuple[EvaluationPlan, Model]
+Planned = tuple[PretrainingEvaluation, Model]
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +40,16 @@ def planned(tiny_settings: Callable[..., Settings]) -> Callable[..., Planned]:
         torch.manual_seed(1)
         model = plan.description.build_model(plan.objectives)
         return (
-            EvaluationPlan(plan.folder, plan.manifest, plan.objectives, plan.steps, plan.sizes),
+            PretrainingEvaluation(
+                plan.folder, plan.manifest, plan.objectives, plan.steps, plan.sizes
+            ),
             model,
         )
 
     return planned
 
 
-def _measure(plan: EvaluationPlan, model: Model, split: str = "valid") -> dict[str, float]:
+def _measure(plan: PretrainingEvaluation, model: Model, split: str = "valid") -> dict[str, float]:
     return plan.evaluate(TorchEngine(model, OptimizerOptions(), TrainOptions(), World()), split)
 
 

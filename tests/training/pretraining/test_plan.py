@@ -16,9 +16,9 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.data.prepare.prepare import prepare
 from xlm_plugins.data.prepare.sources import Sources
-from xlm_plugins.training.pretraining.plan import Plan, make_plan
+from xlm_plugins.training.pretraining.plan import PretrainingPlan, make_plan
 
-Planned = Callable[..., Plan]
+Planned = Callable[..., PretrainingPlan]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def plan(tiny_settings: Callable[..., Settings], plugins: Plugins) -> Planned:
     return lambda **options: make_plan(tiny_settings(**options), plugins)
 
 
-def _steps(plan: Plan) -> dict[str, list[str]]:
+def _steps(plan: PretrainingPlan) -> dict[str, list[str]]:
     return {name: [str(step) for step in steps] for name, steps in plan.steps.items()}
 
 

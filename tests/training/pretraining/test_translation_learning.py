@@ -3,7 +3,7 @@
 Without it, one toy language is a cipher of the other.  How well it is found for other shares of
 anchors, the words that both languages have, is printed by
 
-    python tests/test_translation_learning.py SEED SHARE ...
+    python tests/training/pretraining/test_translation_learning.py SEED SHARE ...
 """
 
 from __future__ import annotations

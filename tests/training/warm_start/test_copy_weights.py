@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from xlm_plugins.config.inherited import split_stack
+from xlm_plugins.config.inherited import split_init
 from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.core.plugins import Plugins
@@ -192,7 +192,7 @@ def test_each_side_may_start_from_a_run_of_its_own(
     pretrained, translating = saved("mlm", ("encoder",)), saved("translating", BOTH)
     description, tokenizer, new = _build("abc", EN_FR, {}, BOTH)
     for text in (f"encoder={tmp_path / 'mlm'}", f"decoder={tmp_path / 'translating'}"):
-        stack, reference = split_stack(text)
+        stack, reference = split_init(text)
         initialise(new, description, tokenizer, Path(reference), xlm_bare_plugins, stack)
     assert _is_of(new.encoder, pretrained.encoder)
     assert _is_of(new.decoder, translating.decoder)
@@ -264,6 +264,6 @@ def test_word_vectors_of_another_width_are_refused(
     vectors: Path, shape: dict[str, int], remedy: str
 ) -> None:
     description, tokenizer, model = _build("abc", EN_FR, shape)
-    told = rf"8 numbers, and the model's width is {shape['dim']}\n.*{remedy}"
+    told = rf"8 dimensions, and the model's width is {shape['dim']}\n.*{remedy}"
     with pytest.raises(OptionError, match=told):
         initialise_embeddings(model, description.options, tokenizer, vectors)

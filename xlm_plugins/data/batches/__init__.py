@@ -1,1 +1,1 @@
-"""Shards to batches."""
+"""From a data set to batches."""

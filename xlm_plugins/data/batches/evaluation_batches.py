@@ -1,6 +1,6 @@
 """Batches for evaluation: a whole split, in order, always the same.
 
-Unlike training nothing is shuffled and nothing is lost, but sentences over ``max_length``.  The
+Unlike in training, nothing is shuffled, and only sentences over ``max_length`` are left out.  The
 masks of a batch are keyed by the split, the step and the batch's number, so that every evaluation,
 on any number of ranks, predicts the same positions.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from xlm_plugins.contracts.batch import Batch, Step
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.contracts.ragged import IntArray
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 from xlm_plugins.data.batches.planning import BatchSizes
 from xlm_plugins.data.batches.pools import BlockTable, Pool, stream_languages
 from xlm_plugins.data.dataset.manifest import Manifest
@@ -25,18 +25,18 @@ from xlm_plugins.data.dataset.shards import ShardReader
 
 POOL_TOKENS = 2**20
 MOST_TOKENS = 2**14
-"""Tokens of a batch, at most: a global batch of training may be far more than one rank can hold."""
+"""Maximum tokens per batch: a global training batch may be far more than one rank can hold."""
 
 
 @dataclass(frozen=True)
 class EvaluationBatches:
     """This rank's batches of one objective and step.
 
-    Batch i is rank ``i % world_size``'s.  All ranks get the same number of batches, as a
-    collective engine needs; what a rank lacks is filled up with a batch that does not count.
+    Batch i belongs to rank ``i % world_size``.  All ranks get the same number of batches, as
+    collective operations require: where a rank has one too few, it gets one that does not count.
 
     :param pools: the blocks that are read together, in order.
-    :param n_batches: of each pool.
+    :param n_batches: number of batches in each pool.
     """
 
     reader: ShardReader
@@ -55,7 +55,7 @@ class EvaluationBatches:
 
     @property
     def n_dropped(self) -> int:
-        """Sentences that are left out, being empty or over ``max_length``."""
+        """Sentences that are left out because they are empty or over ``max_length``."""
         return self.table.stream.n_sentences - int(self.table.n_sentences.sum())
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class EvaluationBatches:
             if current is None or current[0] != pool:
                 current = (pool, self.table.read_pool(self.reader, self.pools[pool], None))
             samples = current[1].batch(number - int(ends[pool]) + self.n_batches[pool])
-            rng = generator("evaluation", self.table.stream.split, str(self.step), number)
+            rng = keyed_rng("evaluation", self.table.stream.split, str(self.step), number)
             yield self.objective.evaluation_batches(samples, self.step, rng), counts
 
 
@@ -86,11 +86,11 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> EvaluationBatches | list[tuple[dict[str, Batch], bool]]:
-    """This rank's batches of a split, with whether each counts.
+    """This rank's batches of a split, and whether each counts.
 
-    A batch has about ``batch_tokens`` tokens, but no more than `MOST_TOKENS`.
+    A batch has about ``batch_tokens`` tokens, but at most `MOST_TOKENS`.
 
-    :returns: an iterable, empty where the split has no text for the step.
+    :returns: an iterable, empty if the split has no text for the step.
     """
     layout = objective.layout(step)
     languages = stream_languages(layout, step)
@@ -98,21 +98,21 @@ def evaluation_batches(
     if frozenset(languages) not in have:
         return []
     stream = manifest.stream(split, languages)
-    cutting = dataclasses.replace(
-        sizes.cutting(layout, stream, step, manifest.tokenizer.roles["eos"]),
+    batching = dataclasses.replace(
+        sizes.batching(layout, stream, step, manifest.tokenizer.roles["eos"]),
         batch_tokens=min(sizes.batch_tokens, MOST_TOKENS),
         whole=True,
         by_length=False,
     )
-    table = BlockTable.of(stream, cutting)
+    table = BlockTable.of(stream, batching)
     pools = _pools(table)
     n_batches = [int(table.n_batches(blocks)) for blocks in pools]
-    reader = ShardReader(folder, manifest, patient=True)
+    reader = ShardReader(folder, manifest, retry=True)
     return EvaluationBatches(reader, table, pools, n_batches, objective, step, rank, world_size)
 
 
 def _pools(table: BlockTable) -> list[IntArray]:
-    """Runs of blocks of up to `POOL_TOKENS` tokens, so that memory does not follow the split."""
+    """Consecutive blocks of up to `POOL_TOKENS` tokens: memory does not grow with the split."""
     n_blocks = len(table.stream.blocks)
     pool_of_block = np.cumsum(table.n_tokens[:-1]) // POOL_TOKENS
     return np.split(np.arange(n_blocks), np.flatnonzero(np.diff(pool_of_block)) + 1)

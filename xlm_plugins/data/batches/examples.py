@@ -1,7 +1,7 @@
-"""Labelled texts as batches: what a downstream task trains on.
+"""Batches of labelled texts, which downstream tasks train on.
 
-They are kept in memory, encoded, with four bytes a token.  What a batch holds is decided by (the
-data, seed, number of the update) alone, as in pretraining.
+The encoded texts are kept in memory, with four bytes per token.  As in pretraining, the content of
+a batch depends on the data, the seed and the update's number only.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from xlm_plugins.contracts.ragged import IntArray, Ragged, stack
 from xlm_plugins.contracts.task import LabelledTexts, TaskData, Values
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows that an encoder reads, and what is to be predicted of each.
+    """Rows for an encoder to read, and what to predict for each.
 
     :param tokens: framed rows.
     :param languages: the language id of each row. Shape: (n_rows,)
-    :param targets: classes or values; zeros where they are not known. Shape: (n_rows,)
-    :param n_cut: rows that were too long and lost their end.
+    :param targets: classes or values; zeros if they are unknown. Shape: (n_rows,)
+    :param n_cut: rows that were too long and were truncated.
     """
 
     tokens: Ragged
@@ -53,7 +53,7 @@ class Examples:
         """Encode one part.
 
         :param language: its id.
-        :param longest: tokens of a row, its frame included.
+        :param longest: maximum tokens per row, including its frame.
         """
         framed, n_cut = encode_texts(tokenizer.in_language(part.language), part.texts, longest)
         tokens = Ragged(framed.values.astype(np.int32), framed.offsets)
@@ -71,7 +71,7 @@ class Examples:
         )
 
     def batch(self, rows: IntArray) -> Batch:
-        """Some rows as a batch; each predicts one target, at its first token."""
+        """A batch of some rows; each row predicts one target, at its first token."""
         tokens = self.tokens.take(rows)
         languages = Ragged(np.repeat(self.languages[rows], tokens.lengths), tokens.offsets)
         begins = tokens.offsets[:-1]
@@ -83,8 +83,8 @@ def encode_task(
 ) -> list[Examples]:
     """Encode all parts of a task's data.
 
-    :param languages: id of each language that the model knows; None where it does not tell
-        languages apart, so that any will do.
+    :param languages: id of each language that the model knows; None if it does not distinguish
+        languages, so that any will do.
     :raises OptionError: a part in a language that the model does not know.
     """
     for part in data.parts:
@@ -103,7 +103,7 @@ def encode_task(
 
 
 def fingerprint(data: TaskData, examples: Sequence[Examples]) -> str:
-    """A hash of what is trained on and measured by.
+    """A hash of the data that is trained and evaluated on.
 
     :param examples: the rows of each part of ``data``.
     """
@@ -116,13 +116,13 @@ def fingerprint(data: TaskData, examples: Sequence[Examples]) -> str:
 
 
 class ExampleBatches(Dataset[list[Batch]]):
-    """Update number -> this rank's micro-batches.  Picklable, so loader processes can have it.
+    """This rank's micro-batches by number of the update; picklable, for loader processes.
 
-    Every epoch goes through the rows in an order of its own, each at most once: what does not fill
-    a batch at its end is left out, and comes in another epoch.
+    Every epoch has its own order of the rows and sees each at most once: rows left at its end that
+    do not fill a batch are left out, and come in another epoch.
 
-    :param batch_size: rows of a global batch, or all rows where there are fewer.
-    :raises OptionError: fewer rows in a batch than parts to divide it into.
+    :param batch_size: rows in a global batch, or all rows if there are fewer.
+    :raises OptionError: a batch has fewer rows than parts to divide it into.
     """
 
     def __init__(
@@ -144,12 +144,12 @@ class ExampleBatches(Dataset[list[Batch]]):
             raise OptionError(
                 f"a batch of {self._size} row(s) cannot be divided among {world_size} process(es) "
                 f"x {accumulation} micro-batch(es)",
-                remedy="raise --batch-sentences, or take fewer processes",
+                remedy="raise --batch-sentences, or use fewer processes",
             )
 
     @property
     def per_epoch(self) -> int:
-        """Updates that go through the rows once."""
+        """Updates per epoch."""
         return self._examples.n_rows // self._size
 
     def __getitem__(self, index: int) -> list[Batch]:
@@ -160,9 +160,8 @@ class ExampleBatches(Dataset[list[Batch]]):
         return [self._examples.batch(part) for part in parts]
 
     def _order_of(self, epoch: int) -> IntArray:
-        """The order of the rows in an epoch; the last one asked for is kept, for it takes a while
-        to make one of many rows."""
+        """The order of the rows in an epoch; the last one is cached, as many rows take a while."""
         if self._order[0] != epoch:
-            order = generator(self._seed, "examples", epoch).permutation(self._examples.n_rows)
+            order = keyed_rng(self._seed, "examples", epoch).permutation(self._examples.n_rows)
             self._order = (epoch, order)
         return self._order[1]

@@ -1,7 +1,7 @@
-"""Batches for the trainer: this rank's share of every update, by loader processes or without.
+"""Batches for the trainer: this rank's share of every update, with or without loader processes.
 
-What a batch holds is decided by (manifest, seed, index of the update) and by nothing else, so
-it is the same for any number of ranks, micro-batches and workers.
+The content of a batch depends on the manifest, the seed and the update's index only, so it is the
+same for any number of ranks, micro-batches and workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from xlm_plugins.contracts.batch import Batch, Layout, Samples, Step
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError, RunError, XLMError
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 from xlm_plugins.data.batches.planning import BatchSizes, StreamPlan
 from xlm_plugins.data.batches.pools import stream_languages
 from xlm_plugins.data.batches.schedule import Schedule, Update
@@ -35,17 +35,17 @@ from xlm_plugins.data.dataset.skip_bad_shards import SkippingReader
 
 
 class TrainingBatches(Dataset[list[Batch]]):
-    """Update number -> this rank's micro-batches.  Picklable, so loader processes can have it.
+    """This rank's micro-batches by number of the update; picklable, for loader processes.
 
-    The lanes, in order, are split evenly over ranks, and a rank's over its micro-batches.
+    The lanes, in order, are split evenly over ranks, and those of a rank over its micro-batches.
 
     :param folder: the data set.
     :param objectives: those that the schedule names.
     :param rank, world_size: which part of the lanes is this process's.
-    :param accumulation: micro-batches a rank makes one update of.
-    :param skip_bad_shards: leave out what cannot be read, instead of an error.
+    :param accumulation: micro-batches per rank and update.
+    :param skip_bad_shards: leave out blocks that cannot be read, instead of raising an error.
     :raises RunError: the lanes cannot be split evenly.
-    :raises DataError: a step has no text, too few blocks, or no sentence short enough.
+    :raises DataError: a step has no text, too few blocks, or no sentence that is short enough.
     """
 
     def __init__(
@@ -65,28 +65,30 @@ class TrainingBatches(Dataset[list[Batch]]):
         self._objectives = dict(objectives)
         self._seed = seed
         self._lanes = _lanes_of_rank(sizes.lanes, rank, world_size, accumulation)
-        self._who = f"rank {rank}: " if world_size > 1 else ""
-        reader = ShardReader(folder, manifest, patient=True, who=self._who)
-        self._reader = SkippingReader(reader, manifest, self._who) if skip_bad_shards else reader
+        self._log_prefix = f"rank {rank}: " if world_size > 1 else ""
+        reader = ShardReader(folder, manifest, retry=True, log_prefix=self._log_prefix)
+        self._reader = (
+            SkippingReader(reader, manifest, self._log_prefix) if skip_bad_shards else reader
+        )
         self._plans = {
             (part.objective, step): _plan(manifest, objectives[part.objective], step, sizes, seed)
-            for part in schedule.plans
+            for part in schedule.objectives
             for step in part.steps
         }
 
     def __getitem__(self, index: int) -> list[Batch]:
         """This rank's micro-batches of one update.
 
-        :raises DataError: a shard cannot be read; names it, and the rank where there are many.
+        :raises DataError: a shard cannot be read; names it, and the rank if there are several.
         """
         update = self._schedule.update(index)
         try:
             return [self._micro_batch(update, lanes) for lanes in self._lanes]
         except DataError as error:
             raise DataError(
-                f"{self._who}{error.problem}",
+                f"{self._log_prefix}{error.problem}",
                 expected=error.expected,
-                remedy=f"{error.remedy or 'make the data readable again'}; then go on with "
+                remedy=f"{error.remedy or 'make the data readable again'}; then resume with "
                 "--resume RUN.  --skip-bad-shards leaves out what cannot be read",
             ) from error
 
@@ -97,77 +99,74 @@ class TrainingBatches(Dataset[list[Batch]]):
     def _micro_batch(self, update: Update, lanes: range) -> Batch:
         found = [self._lane_batch(update, lane) for lane in lanes]
         batches = [batch for batch in found if batch is not None]
-        return Batch.cat(batches) if batches else self._nothing(update)
+        return Batch.cat(batches) if batches else self._empty_batch(update)
 
     def _lane_batch(self, update: Update, lane: int) -> Batch | None:
-        """A lane's share; None where all of it is left out."""
+        """A lane's share; None if all of it is left out."""
         plan = self._plans[update.objective, update.step]
         samples = plan.samples(self._reader, lane, update.occurrence)
         if not len(samples.ids):
             return None
-        rng = generator(self._seed, "batch", update.index, lane)
+        rng = keyed_rng(self._seed, "batch", update.index, lane)
         return self._objectives[update.objective].make_batch(samples, update.step, rng)
 
-    def _nothing(self, update: Update) -> Batch:
-        """A batch that predicts nothing: its rank must still go through the update with the others.
+    def _empty_batch(self, update: Update) -> Batch:
+        """A batch without targets, for a rank that must take part in the update all the same.
 
-        One sample of two words keeps the model from meeting a batch without any token.
+        It has one sample of two tokens, so that the model never sees a batch without tokens.
         """
         objective = self._objectives[update.objective]
         row = Ragged.of([objective.vocabulary.ordinary[:2]])
         n_sides = 2 if objective.layout(update.step) is Layout.PAIR else 1
         samples = Samples(np.array([-1]), (row,) * n_sides)
-        rng = generator(self._seed, "batch", update.index, "nothing")
+        rng = keyed_rng(self._seed, "batch", update.index, "nothing")
         batch = objective.make_batch(samples, update.step, rng)
         return replace(batch, predicted=batch.predicted[:0], targets=batch.targets[:0])
 
 
-def load(
-    batches: Dataset[list[Batch]],
-    start: int,
-    stop: int,
-    workers: int,
-    left_out: set[str] | None = None,
-) -> Iterator[list[Batch]]:
-    """The batches of updates ``start`` to ``stop``, in order.
+class Loaded(NamedTuple):
+    """What is loaded for one update.
 
-    :param workers: processes that make batches ahead; 0 makes them in this one.  They are
-        spawned, not forked: the trainer has threads, and a fork of those may hang.
-    :param left_out: gets the keys of blocks that the batches so far should have had.
+    :param batches: this rank's micro-batches.
+    :param left_out: keys of blocks that were left out since the loading process's last update.
     """
-    for answer in _answers(_Answers(batches), range(start, stop), workers):
-        if isinstance(answer, XLMError):
-            raise answer
-        if left_out is not None:
-            left_out |= answer.left_out
-        yield answer.batches
-
-
-class _Answer(NamedTuple):
-    """What a loader process sends."""
 
     batches: list[Batch]
     left_out: set[str]
 
 
+def load_batches(
+    batches: Dataset[list[Batch]], start: int, stop: int, workers: int
+) -> Iterator[Loaded]:
+    """The batches of updates ``start`` to ``stop``, in order.
+
+    :param workers: processes that make batches ahead of time; 0 makes them in this one.  They are
+        spawned, not forked: the trainer has threads, and forking those may hang.
+    """
+    for answer in _answers(_Answers(batches), range(start, stop), workers):
+        if isinstance(answer, XLMError):
+            raise answer
+        yield answer
+
+
 @dataclass(frozen=True)
-class _Answers(Dataset[_Answer | XLMError]):
-    """Batches, or the user's error in their place: one that a loader process raises would come
-    out with that process's traceback for a message."""
+class _Answers(Dataset[Loaded | XLMError]):
+    """Batches, or the user's error in their place: the message of an error that is raised in a
+    loader process would be that process's traceback."""
 
     batches: Dataset[list[Batch]]
 
-    def __getitem__(self, index: int) -> _Answer | XLMError:
+    def __getitem__(self, index: int) -> Loaded | XLMError:
         try:
             made = self.batches[index]
         except XLMError as error:
             return error
         if isinstance(self.batches, TrainingBatches):
-            return _Answer(made, self.batches.take_left_out())
-        return _Answer(made, set())
+            return Loaded(made, self.batches.take_left_out())
+        return Loaded(made, set())
 
 
-def _answers(answers: _Answers, indices: range, workers: int) -> Iterator[_Answer | XLMError]:
+def _answers(answers: _Answers, indices: range, workers: int) -> Iterator[Loaded | XLMError]:
     if workers == 0:
         yield from map(answers.__getitem__, indices)
         return
@@ -178,31 +177,31 @@ def _answers(answers: _Answers, indices: range, workers: int) -> Iterator[_Answe
             batch_size=None,
             sampler=indices,
             num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=partial(_begin_loader_process, trainer),
+            collate_fn=_identity,
+            worker_init_fn=partial(_init_worker, trainer),
             multiprocessing_context="spawn",
         )
-        found = iter(loader)  # by name, so that the pipe closes before torch waits for processes
+        found = iter(loader)  # kept alive, so that the pipe closes before torch joins processes
         yield from found
 
 
-def _begin_loader_process(trainer: Connection, worker: int) -> None:
-    """Leave signals to the trainer, which saves first, and end with it or when it asks no more.
+def _init_worker(trainer: Connection, worker: int) -> None:
+    """Leave signals to the trainer, which saves first; exit when it closes the pipe or dies.
 
-    Torch waits for what a process is at, be it a server that does not answer.
+    Torch would wait for whatever the process is doing, such as reading from a dead server.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
+    threading.Thread(target=_exit_with_trainer, args=(trainer,), daemon=True).start()
 
 
-def _end_with(trainer: Connection) -> None:
+def _exit_with_trainer(trainer: Connection) -> None:
     with suppress(EOFError):
-        trainer.recv_bytes()  # nothing ever comes but the end
+        trainer.recv_bytes()  # nothing is ever sent: returns when the pipe closes
     os._exit(0)
 
 
-def _as_it_is(answer: Any) -> Any:
+def _identity(answer: Any) -> Any:
     return answer
 
 
@@ -227,5 +226,5 @@ def _plan(
 ) -> StreamPlan:
     layout = objective.layout(step)
     stream = manifest.stream("train", stream_languages(layout, step))
-    cutting = sizes.cutting(layout, stream, step, manifest.tokenizer.roles["eos"])
-    return StreamPlan(stream, cutting, sizes.lanes, (seed, objective.name, str(step)))
+    batching = sizes.batching(layout, stream, step, manifest.tokenizer.roles["eos"])
+    return StreamPlan(stream, batching, sizes.lanes, (seed, objective.name, str(step)))

@@ -2,11 +2,11 @@
 
 An *iteration* goes through the objectives in order.  Each draws up to five of its steps, with
 replacement, and each draw is one *update*.  An objective whose loss weight is 0 at an iteration
-keeps its place in the draw and makes no update there, so switching one off does not change what
-the others see.  (XLM, arXiv 1901.07291, section 3.1, for the sampling of languages)
+keeps its place in the draw but makes no update, so switching it off does not change what the
+others see.  (For the sampling of languages: XLM, arXiv 1901.07291, section 3.1)
 
-Iterations are drawn in chunks, each from random numbers of its own; a chunk's updates are
-counted without drawing their data, so the millionth update is found in a moment.
+Iterations are drawn in chunks, each from its own random numbers; a chunk's updates are counted
+without drawing their data, so that the millionth update is found at once.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from xlm_plugins.contracts.batch import Step
 from xlm_plugins.contracts.ragged import IntArray
 from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.selection import LossWeight
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 
 MAX_DRAWS = 5
 CHUNK_ITERATIONS = 4096
 
 
 @dataclass(frozen=True)
-class StepPlan:
+class ScheduledObjective:
     """One objective's part in the schedule.
 
     :param objective: its name.
     :param steps: the steps it trains on.
     :param sizes: how much text each step has, in sentences or pairs.
-    :param weight: the loss weight, by iteration.
-    :param alpha: steps are drawn with probability proportional to size^alpha; 0 draws evenly.
+    :param weight: the loss weight by iteration.
+    :param alpha: a step's probability is proportional to size^alpha; 0 draws uniformly.
     """
 
     objective: str
@@ -48,11 +48,11 @@ class StepPlan:
 
     @property
     def n_draws(self) -> int:
-        """Draws in one iteration."""
+        """Draws per iteration."""
         return min(MAX_DRAWS, len(self.steps))
 
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """How likely each step is in one draw. Shape: (n_steps,)"""
+        """The probability of each step in one draw. Shape: (n_steps,)"""
         sizes = np.asarray(self.sizes, np.float64)
         shares = (sizes / sizes.sum()) ** self.alpha
         probabilities: npt.NDArray[np.float64] = shares / shares.sum()
@@ -63,9 +63,9 @@ class StepPlan:
 class Update:
     """One update of the weights.
 
-    :param index: updates before it.
-    :param iteration: what loss weights count.
-    :param occurrence: earlier updates with the same objective and step.
+    :param index: number of updates before it.
+    :param iteration: the iteration that it belongs to, which loss weights depend on.
+    :param occurrence: number of earlier updates with the same objective and step.
     :param weight: the loss weight at this iteration, above 0.
     """
 
@@ -90,27 +90,27 @@ class _Chunk(NamedTuple):
 class Schedule:
     """The order of updates.
 
-    :param plans: the objectives, in the order in which an iteration goes through them.
-    :param seed: the run's.
+    :param objectives: in the order in which an iteration goes through them.
+    :param seed: the random seed of the run.
     :raises RunError: no objective has a weight above 0 at any time.
     """
 
-    def __init__(self, plans: Sequence[StepPlan], seed: int) -> None:
-        self.plans = tuple(plans)
+    def __init__(self, objectives: Sequence[ScheduledObjective], seed: int) -> None:
+        self.objectives = tuple(objectives)
         self.seed = seed
-        self._choices = [(plan, step) for plan in self.plans for step in plan.steps]
-        # What lies before each chunk known so far: updates, and updates of each choice.
+        self._choices = [(part, step) for part in self.objectives for step in part.steps]
+        # Updates, and updates of each choice, before each chunk counted so far.
         self._n_before = [0]
         self._counts_before = [np.zeros(len(self._choices), np.int64)]
         self._current: tuple[int, _Chunk] | None = None
-        if not any(weight > 0 for plan in self.plans for _, weight in plan.weight.points):
+        if not any(weight > 0 for part in self.objectives for _, weight in part.weight.points):
             raise RunError(
-                "every objective has the weight 0, so there is nothing to train",
+                "every objective has weight 0, so there is nothing to train",
                 remedy="give one of them a weight above 0, such as --objective mlm@1",
             )
 
     def update(self, index: int) -> Update:
-        """The update of an index, counted from 0.
+        """The update with an index, counted from 0.
 
         :raises RunError: all weights have fallen to 0 for good before that update.
         """
@@ -120,12 +120,12 @@ class Schedule:
         choice, iteration = int(chunk.choices[place]), int(chunk.iterations[place])
         earlier = self._counts_before[number][choice]
         occurrence = int(earlier + np.count_nonzero(chunk.choices[:place] == choice))
-        plan, step = self._choices[choice]
-        weight = plan.weight.at(iteration)
-        return Update(index, iteration, plan.objective, step, occurrence, weight)
+        part, step = self._choices[choice]
+        weight = part.weight.at(iteration)
+        return Update(index, iteration, part.objective, step, occurrence, weight)
 
     def _chunk_with(self, index: int) -> int:
-        """The chunk that an update lies in; counts chunks up to there once, then remembers."""
+        """The chunk that contains an update; chunks up to there are counted once and cached."""
         while self._n_before[-1] <= index:
             number = len(self._n_before) - 1
             self._refuse_if_over(number * CHUNK_ITERATIONS)
@@ -136,10 +136,10 @@ class Schedule:
         return int(np.searchsorted(self._n_before, index, side="right")) - 1
 
     def _refuse_if_over(self, iteration: int) -> None:
-        last_points = [plan.weight.points[-1] for plan in self.plans]
+        last_points = [part.weight.points[-1] for part in self.objectives]
         if all(weight == 0 and iteration >= last for last, weight in last_points):
             raise RunError(
-                f"after {self._n_before[-1]} updates every objective has the weight 0 for good",
+                f"after {self._n_before[-1]} updates every objective has weight 0 for good",
                 expected=f"--steps of at most {self._n_before[-1]}, or a weight that stays above 0",
             )
 
@@ -149,21 +149,23 @@ class Schedule:
         return self._current[1]
 
     def _draw(self, number: int) -> _Chunk:
-        """Draw every place of every iteration, then leave out those of weight 0."""
+        """Draw a choice for every place of every iteration, then leave out those of weight 0."""
         first = number * CHUNK_ITERATIONS
         iterations = np.arange(first, first + CHUNK_ITERATIONS)
-        n_draws = [plan.n_draws for plan in self.plans]
-        draws = generator(self.seed, "schedule", number).random((len(iterations), sum(n_draws)))
+        n_draws = [part.n_draws for part in self.objectives]
+        draws = keyed_rng(self.seed, "schedule", number).random((len(iterations), sum(n_draws)))
         choices = np.empty(draws.shape, np.int64)
         active = np.empty(draws.shape, bool)
-        first_choices = itertools.accumulate((len(plan.steps) for plan in self.plans), initial=0)
+        first_choices = itertools.accumulate(
+            (len(part.steps) for part in self.objectives), initial=0
+        )
         ends = np.cumsum(n_draws)
-        for plan, end, first_choice in zip(self.plans, ends, first_choices, strict=False):
-            places = slice(end - plan.n_draws, end)
+        for part, end, first_choice in zip(self.objectives, ends, first_choices, strict=False):
+            places = slice(end - part.n_draws, end)
             # The last bound is left out: rounding may leave it below a draw.
-            bounds = np.cumsum(plan.probabilities())[:-1]
+            bounds = np.cumsum(part.probabilities())[:-1]
             choices[:, places] = first_choice + np.searchsorted(bounds, draws[:, places], "right")
-            active[:, places] = (_weights(plan.weight, iterations) > 0)[:, None]
+            active[:, places] = (_weights(part.weight, iterations) > 0)[:, None]
         return _Chunk(choices[active], np.repeat(iterations, active.sum(axis=1)))
 
 

@@ -1,1 +1,1 @@
-"""A data set, on disk or at a URL."""
+"""A data set, on disk or at a URL: its manifest and shards."""

@@ -1,4 +1,4 @@
-"""The user's cache folder, which many processes share."""
+"""The user's cache folder, and the locks of processes that share it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CACHE_VARIABLE = "XLM_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where data is kept between runs: $XLM_CACHE, else the user's cache folder."""
+    """Where data is kept between runs: $XLM_CACHE, or else the user's cache folder."""
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE])
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -20,8 +20,8 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """While entered, no other process is at what the lock file stands for."""
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file; other processes wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, however that happens
@@ -29,10 +29,10 @@ def alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def after_others(path: Path) -> Iterator[None]:
-    """Wait until the process that came first is through; those that waited then go on together.
+def single_flight(path: Path) -> Iterator[None]:
+    """Hold a lock file; other processes wait for the first one, then all proceed at once.
 
-    So what the first one makes is there for all, and where it fails nobody waits twice.
+    What the first one makes is then there for all of them, and if it fails, none waits again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

@@ -1,8 +1,8 @@
-"""Files from URLs: verified, and whole or absent.
+"""Downloads: a file is verified, and written whole or not at all.
 
-HTTP is read by Python itself, as webdataset's opener (curl) waits for ever on a server that
-stalls.  All other schemes are webdataset's: ``gs://``, ``hf://``, ``sftp://``, and what the
-variable ``GOPEN_REWRITE`` makes a command of, ``s3://=pipe:s5cmd cat s3://`` for one.
+HTTP is read by Python itself, because webdataset's opener (curl) waits forever for a server that
+stalls.  All other schemes are webdataset's: ``gs://``, ``hf://``, ``sftp://``, and those that the
+variable ``GOPEN_REWRITE`` maps to a command, such as ``s3://=pipe:s5cmd cat s3://``.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ STALL_SECONDS = 30.0
 """How long a server may send nothing."""
 
 _CHUNK_BYTES = 2**20
-_MAY_PASS = {408, 425, 429}  # of the client's errors; those of a server may always pass
+_TRANSIENT_STATUS = {408, 425, 429}  # among client errors; server errors may always be transient
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is a URL, not a path."""
+    """Whether a place is a URL rather than a path."""
     return "://" in place
 
 
-def url_of(base: str, path: str) -> str:
-    """The URL of a file below another one; a query, such as a signature, stays behind it."""
+def join_url(base: str, path: str) -> str:
+    """The URL of a file below another; a query, such as a signature, stays at the end."""
     parts = urlsplit(base)
     return parts._replace(path=f"{parts.path.rstrip('/')}/{quote(path)}").geturl()
 
 
-def shown(url: str) -> str:
-    """A URL for people: without a password or a signature."""
+def redacted(url: str) -> str:
+    """A URL for messages: without password and signature."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def fetch_text(url: str) -> str:
-    """A text file.
+    """Download a text file.
 
-    :raises DataError: it cannot be had.
+    :raises DataError: it cannot be fetched, or is not text.
     """
     try:
         return b"".join(_chunks(url)).decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{shown(url)} is not text: {error}") from error
+        raise DataError(f"{redacted(url)} is not text: {error}") from error
 
 
 def fetch(url: str, file: StoredFile, path: Path) -> None:
-    """Get a file; many processes may do so at once.
+    """Download a file; several processes may fetch the same one at once.
 
-    :param file: its size and its checksum.
-    :param path: where it is whole, or absent.
-    :raises DataError: it cannot be had, or is not what it should be.
+    :param file: its size and checksum.
+    :param path: where to write it.
+    :raises DataError: it cannot be fetched, or is not what it should be.
     :raises OSError: it cannot be written.
     """
     digest, n_bytes = hashlib.sha256(), 0
@@ -73,53 +73,51 @@ def fetch(url: str, file: StoredFile, path: Path) -> None:
             for chunk in _chunks(url):
                 digest.update(chunk)
                 n_bytes += target.write(chunk)
-        if (n_bytes, digest.hexdigest()) != (file.n_bytes, file.sha256):
-            raise _unlike(url, file, n_bytes)
-
-
-def _unlike(url: str, file: StoredFile, n_bytes: int) -> DataError:
-    if n_bytes != file.n_bytes:
-        return DataError(
-            f"{shown(url)} gave {n_bytes:,} bytes",
-            expected=f"{file.n_bytes:,} bytes, as the manifest records",
-        )
-    return DataError(
-        f"{shown(url)} does not have the checksum that the manifest records",
-        remedy="the file was damaged or replaced: put it there again",
-    )
+        if n_bytes != file.n_bytes:
+            raise DataError(
+                f"{redacted(url)} sent {n_bytes:,} bytes",
+                expected=f"{file.n_bytes:,} bytes, as the manifest records",
+            )
+        if digest.hexdigest() != file.sha256:
+            raise DataError(
+                f"{redacted(url)} does not have the checksum that the manifest records",
+                remedy="the file was damaged or replaced: upload it again",
+            )
 
 
 def _chunks(url: str) -> Iterator[bytes]:
-    """A file's content.
+    """The content of a file.
 
-    :raises PermanentError: it will not be had: the server has no such file, or nothing opens it.
-    :raises DataError: it cannot be had now.
+    :raises PermanentError: it will never be fetched: no such file, or nothing opens the URL.
+    :raises DataError: it cannot be fetched now.
     """
     scheme = urlsplit(url).scheme
-    if scheme == "pipe":  # a data set is not to run commands, wherever its address comes from
+    if scheme == "pipe":  # a data set must not run commands, wherever its address comes from
         raise PermanentError(
             f"{url} is a command, not a URL",
-            remedy="give the URL, and say how it is opened: GOPEN_REWRITE='s3://=pipe:COMMAND s3://'",
+            remedy="give the URL, and the command in GOPEN_REWRITE='s3://=pipe:COMMAND s3://'",
         )
     try:
-        with _opened_by_python(url) if scheme in ("http", "https") else gopen(url) as stream:
+        with _open_http(url) if scheme in ("http", "https") else gopen(url) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
-            if missing := getattr(stream, "length", None):  # of HTTP; Python itself is silent
+            if missing := getattr(stream, "length", None):  # of HTTP; Python itself says nothing
                 raise http.client.IncompleteRead(b"", missing)
     except HTTPError as error:
         error.close()
-        permanent = error.code < 500 and error.code not in _MAY_PASS
+        permanent = error.code < 500 and error.code not in _TRANSIENT_STATUS
         kind = PermanentError if permanent else DataError
-        raise kind(f"{shown(url)} cannot be had: HTTP {error.code} {error.reason}") from error
+        raise kind(
+            f"{redacted(url)} cannot be fetched: HTTP {error.code} {error.reason}"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise DataError(f"{shown(url)} cannot be had: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {getattr(error, 'reason', None) or error}"
+        raise DataError(f"{redacted(url)} cannot be fetched: {reason}") from error
     except ValueError as error:
-        raise PermanentError(f"{shown(url)} cannot be had: {error}") from error
+        raise PermanentError(f"{redacted(url)} cannot be fetched: {error}") from error
 
 
-def _opened_by_python(url: str) -> http.client.HTTPResponse:
+def _open_http(url: str) -> http.client.HTTPResponse:
     request = Request(url, headers={"User-Agent": f"xlm-plugins/{__version__}"})
     answer: http.client.HTTPResponse = urlopen(request, timeout=STALL_SECONDS)
     return answer

@@ -1,4 +1,4 @@
-"""Held-out text as text, for metrics that compare what a model writes with what people wrote."""
+"""Held-out sentences as text, for metrics that compare generated text with references."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def held_out_text(
     """Sentences of a split, evenly spread over its text.
 
     :param languages: one, or a pair in either order.
-    :param most: sentences, at most.
-    :returns: for each language, in the order asked for, its sentences; nothing where the split
-        has no such text.
+    :param most: maximum number of sentences.
+    :returns: the sentences of each language, in the order given; empty if the split has no such
+        text.
     """
     have = {frozenset(s.languages) for s in manifest.streams if s.split == split}
     if frozenset(languages) not in have:
         return ()
     stream = manifest.stream(split, languages)
-    reader = ShardReader(folder, manifest, patient=True)
+    reader = ShardReader(folder, manifest, retry=True)
     blocks = [reader.read_text(block) for block in stream.blocks]
     if not all(blocks):
-        return ()  # training text is kept as ids alone
+        return ()  # training text is stored as ids only
     sides = [[text for block in blocks for text in block[side]] for side in range(len(languages))]
     chosen = np.linspace(0, len(sides[0]) - 1, min(most, len(sides[0]))).round().astype(int)
     order = [stream.languages.index(language) for language in languages]

@@ -1,8 +1,8 @@
 """What is inside a data set: sizes, unknown words, lengths, duplicates and leakage.
 
 Sentences are compared by a 64-bit hash of their token ids, computed for a whole block at once.
-Memory is bounded: duplicates are counted among the sentences whose hash falls into a share small
-enough, which is a fair sample that keeps equal sentences together.
+To bound memory, duplicates are counted among sentences whose hash falls into a small enough share
+of all hashes: an unbiased sample in which equal sentences stay together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xlm_plugins.data.dataset.shards import ShardReader
 
 MOST_HASHES = 4_000_000
 BIN_STARTS = (1, 5, 10, 20, 40, 60, 100, 200)
-"""The least length of each bin of the histogram, in tokens."""
+"""Lower bounds of the histogram's bins, in tokens."""
 
 Hashes = npt.NDArray[np.uint64]
 _MULTIPLIERS = tuple(
@@ -32,11 +32,11 @@ _MULTIPLIERS = tuple(
 class StreamReport:
     """One stream.
 
-    :param n_bytes: of its members in the shards.
-    :param unknown_rate: share of tokens that are the unknown one.
-    :param histogram: sentences (longest side) in each bin of `BIN_STARTS`.
-    :param duplicate_rate: share of sentences, or pairs, that another one equals; the first of
-        each does not count.  None outside the training split.
+    :param n_bytes: size of its members in the shards.
+    :param unknown_rate: share of tokens that are the unknown token.
+    :param histogram: sentences in each bin of `BIN_STARTS`, by the length of the longest side.
+    :param duplicate_rate: share of sentences, or pairs, that repeat an earlier one.  None outside
+        the training split.
     """
 
     name: str
@@ -50,12 +50,11 @@ class StreamReport:
 
 @dataclass(frozen=True)
 class LeakageReport:
-    """How much of one side of an evaluation stream the training text has.
+    """How much of one side of an evaluation stream is in the training text; None if there is none.
 
-    :param same: share of its sentences (of a pair: of its pairs) in the same stream's training
-        text; None where there is none.
-    :param monolingual: share in the language's monolingual training text.
-    :param parallel: share in any side of parallel training text in the language.
+    :param same: share of its sentences, or pairs, in the training text of the same stream.
+    :param monolingual: share of the side's sentences in the language's monolingual training text.
+    :param parallel: share of them in the language's side of any parallel training text.
     """
 
     name: str
@@ -67,7 +66,7 @@ class LeakageReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """All that `xlm data` shows."""
+    """What `xlm data` shows."""
 
     streams: list[StreamReport]
     leakage: list[LeakageReport]
@@ -94,14 +93,14 @@ def inspect(folder: Path, manifest: Manifest) -> DataReport:
 
 
 def row_hashes(rows: Ragged) -> Hashes:
-    """A hash of each row's values in order; rows may not be empty. Shape: (n_rows,)"""
+    """A hash of each row's values in order; no row may be empty. Shape: (n_rows,)"""
     positions = rows.positions().values.astype(np.uint64)
     mixed = _mix(rows.values.astype(np.uint64) + _MULTIPLIERS[0] * (positions + np.uint64(1)))
     return _mix(np.add.reduceat(mixed, rows.offsets[:-1].astype(np.intp)))
 
 
 def joined_hashes(sides: Sequence[Hashes]) -> Hashes:
-    """One hash for the sides of each pair; of one side, itself. Shape: (n_rows,)"""
+    """One hash for all sides of each row; a single side keeps its own. Shape: (n_rows,)"""
     hashes = sides[0]
     for side in sides[1:]:
         hashes = _mix(hashes * _MULTIPLIERS[1] + side)
@@ -109,17 +108,17 @@ def joined_hashes(sides: Sequence[Hashes]) -> Hashes:
 
 
 def _mix(values: Hashes) -> Hashes:
-    """The finaliser of splitmix64: every bit of the input touches every bit of the output."""
+    """The finaliser of splitmix64: every bit of the input affects every bit of the output."""
     values = (values ^ (values >> np.uint64(30))) * _MULTIPLIERS[1]
     values = (values ^ (values >> np.uint64(27))) * _MULTIPLIERS[2]
     return values ^ (values >> np.uint64(31))
 
 
 class _Seen:
-    """The hashes of the held-out text, and which of them the training text has.
+    """The hashes of held-out text, and which of them were seen in training text.
 
-    Kept apart by where they are seen: ``("en",)`` is monolingual text, ``("de", "en")`` pairs
-    as a whole, and ``"en"`` the English side of any pair.
+    They are kept by where they may be seen: ``("en",)`` is monolingual text, ``("de", "en")``
+    whole pairs, and ``"en"`` the English side of any pair.
     """
 
     def __init__(self) -> None:
@@ -134,14 +133,14 @@ class _Seen:
             self._add((language,), hashes)
 
     def mark(self, languages: tuple[str, ...], sides: Sequence[Hashes]) -> None:
-        """Note which of the held-out text is among the rows of a training block."""
+        """Mark the held-out rows that occur in a training block."""
         self._mark(languages, joined_hashes(sides))
         if len(languages) > 1:
             for language, hashes in zip(languages, sides, strict=True):
                 self._mark(language, hashes)
 
     def share(self, where: str | tuple[str, ...], hashes: Hashes) -> float | None:
-        """The share of these held-out rows that was seen there; None if there is no text."""
+        """The share of these held-out rows that was seen there; None if there is no such text."""
         if where not in self._seen:
             return None
         return float(self._seen[where][np.searchsorted(self._hashes[where], hashes)].mean())

@@ -1,9 +1,9 @@
-"""The manifest: what a data set holds, and where each block of it lies.
+"""The manifest: what a data set holds, where each block lies, and how long its sentences are.
 
 A data set is a folder of webdataset tar shards, ``manifest.json``, ``token_counts.npy`` and
-``tokenizer/``.  A *stream* is the text of one language, or of one pair, in one split; it is cut
-in *blocks* of many sentences, the unit of reading.  Block members are plain ``.npy`` files, so
-that any webdataset pipeline can read the shards too.
+``tokenizer/``.  A *stream* is the text of one language, or of one language pair, in one split; it
+is divided into *blocks* of many sentences, the unit of reading.  Block members are plain ``.npy``
+files, so that any webdataset pipeline can read the shards too.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ FORMAT = 2
 MANIFEST_NAME = "manifest.json"
 COUNTS_NAME = "token_counts.npy"
 TOKENIZER_NAME = "tokenizer"
+TRAIN = "train"
+"""The split that is trained on; all others are held out."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Many sentences (or pairs) in one webdataset sample.
+    """Many sentences (or sentence pairs) in one webdataset sample.
 
     :param shard: index into `Manifest.shards`.
     :param key: the sample's key in the shard.
-    :param members: where each member's bytes lie in the shard: name to (offset, size).  The
-        names are ``LANG.tokens.npy`` and ``LANG.offsets.npy``, in held-out text ``LANG.txt`` too.
+    :param members: offset and size in bytes of each member in the shard, by name:
+        ``LANG.tokens.npy`` and ``LANG.offsets.npy``, and for held-out text ``LANG.txt`` as well.
     :param n_sentences: sentences, or pairs.
-    :param lengths: rows (longest side in tokens, sentences of that length, their tokens on all
-        sides), by rising length: enough to plan batches without reading the block.
-        Shape: (n_lengths, 3)
+    :param lengths: see `length_table`; enough to plan batches without reading the block.
     """
 
     shard: int
@@ -51,6 +51,34 @@ class Block:
     @property
     def n_tokens(self) -> int:
         return int(self.lengths[:, 2].sum())
+
+    def placeholder_rows(self, n_sides: int) -> tuple[Ragged, ...]:
+        """Rows of zeros in place of the block: as many, and with as many tokens.
+
+        They are sorted by length, and the first side of a pair is the longer one.
+        """
+        longest, n_rows, n_tokens = self.lengths.astype(np.int64).T
+        lengths = [np.repeat(longest, n_rows)]
+        if n_sides == 2:
+            least, spare = np.divmod(n_tokens - longest * n_rows, n_rows)
+            row = np.arange(len(lengths[0])) - np.repeat(offsets_of(n_rows)[:-1], n_rows)
+            lengths.append(np.repeat(least, n_rows) + (row < np.repeat(spare, n_rows)))
+        return tuple(Ragged(np.zeros(n.sum(), np.uint16), offsets_of(n)) for n in lengths)
+
+
+def length_table(sides: tuple[Ragged, ...]) -> npt.NDArray[np.int32]:
+    """How many rows of a block have which length, in ascending order.
+
+    :param sides: one `Ragged` for each language, all with the same number of rows.
+    :returns: for each length in tokens of a row's longest side: that length, the number of such
+        rows, and their tokens on all sides.  Shape: (n_lengths, 3)
+    """
+    lengths = np.stack([side.lengths for side in sides])
+    longest, row = np.unique(lengths.max(axis=0), return_inverse=True)
+    n_sentences = np.bincount(row, minlength=len(longest))
+    n_tokens = np.zeros(len(longest), np.int64)
+    np.add.at(n_tokens, row, lengths.sum(axis=0))
+    return np.stack([longest, n_sentences, n_tokens], axis=1).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -77,8 +105,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file, by its path relative to the data set; of a path with ``/`` on every system.
+    """One file of a data set.
 
+    :param path: relative to the data set's folder, with ``/`` on every system.
     :raises ValueError: the path leads out of the data set.
     """
 
@@ -87,14 +116,14 @@ class StoredFile:
     sha256: str
 
     def __post_init__(self) -> None:
-        # A manifest may come from elsewhere, and files are written where its paths say.
+        # The manifest may come from elsewhere, and its paths say where files are written.
         parts = PurePosixPath(self.path).parts
         if not parts or parts[0] == "/" or ".." in parts or "\\" in self.path:
             raise ValueError(f"the path {self.path!r} leads out of the data set")
 
     @classmethod
     def of(cls, folder: Path, path: str) -> StoredFile:
-        """A file that is there."""
+        """The record of an existing file."""
         return cls(path, (folder / path).stat().st_size, checksum(folder / path))
 
 
@@ -113,10 +142,10 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that can be known of a data set without reading a shard.
+    """Everything that is known about a data set without reading a shard.
 
-    :param files: the others: those of the tokenizer, and the token counts.  What is read from a
-        URL must be known by name; a data set that an older version made has none.
+    :param files: all other files: the tokenizer's and the token counts.  Reading from a URL needs
+        their names; data sets made by older versions do not list them.
     """
 
     tokenizer: TokenizerRecord
@@ -128,15 +157,15 @@ class Manifest:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Every language of the data, sorted."""
+        """All languages, sorted."""
         return tuple(sorted({lang for stream in self.streams for lang in stream.languages}))
 
     def monolingual(self, split: str) -> list[str]:
-        """Languages with text of their own in a split, sorted."""
+        """Languages with monolingual text in a split, sorted."""
         return sorted(s.languages[0] for s in self._of(split, 1))
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """Pairs with parallel text in a split, sorted."""
+        """Language pairs with parallel text in a split, sorted."""
         return sorted((s.languages[0], s.languages[1]) for s in self._of(split, 2))
 
     def _of(self, split: str, n_languages: int) -> list[Stream]:
@@ -145,7 +174,7 @@ class Manifest:
     def stream(self, split: str, languages: tuple[str, ...]) -> Stream:
         """The stream of a language, or of a pair in either order.
 
-        :raises DataError: there is none; says what there is.
+        :raises DataError: there is none; lists those that there are.
         """
         wanted = tuple(sorted(languages))
         for stream in self.streams:
@@ -155,11 +184,11 @@ class Manifest:
         raise DataError(
             f"the data has no {split}.{'-'.join(languages)}",
             expected=f"one of {', '.join(sorted(have))}" if have else "",
-            remedy="add the text to the source and prepare again, or choose other steps",
+            remedy="add the text to the source and prepare it again, or choose other steps",
         )
 
     def vocabulary(self, counts: npt.NDArray[np.int64] | None = None) -> Vocabulary:
-        """What objectives need to know of the tokenizer."""
+        """What objectives need to know about the tokenizer."""
         record = self.tokenizer
         return Vocabulary(record.size, record.roles, tuple(record.reserved), counts)
 
@@ -172,7 +201,7 @@ class Manifest:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def dumps(self) -> str:
-        """The manifest as JSON, a block a line."""
+        """The manifest as JSON, one block per line."""
         text = json.dumps(self, default=_plain, separators=(",", ":"))
         return text.replace('{"shard"', '\n{"shard"')
 
@@ -181,7 +210,7 @@ class Manifest:
         """Read a manifest's JSON.
 
         :param origin: what error messages call the file.
-        :raises DataError: not a manifest, or of another format.
+        :raises DataError: it is not a manifest, or has another format.
         """
         try:
             tree = json.loads(text, object_hook=_block_or_dict)
@@ -208,13 +237,13 @@ class Manifest:
     def load(cls, folder: Path) -> Manifest:
         """The manifest of a data set folder.
 
-        :raises DataError: the folder holds none.
+        :raises DataError: there is none.
         """
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise DataError(
                 f"{folder} is not a data set: it has no {MANIFEST_NAME}",
-                remedy="make one of your text: xlm prepare SOURCE " + str(folder),
+                remedy=f"make one from your text: xlm prepare SOURCE {folder}",
             )
         return cls.loads(path.read_bytes(), str(path))
 
@@ -224,7 +253,7 @@ def _stream(item: dict[str, Any]) -> Stream:
 
 
 def _block_or_dict(item: dict[str, Any]) -> Block | dict[str, Any]:
-    """Make each block as it is read: its length table is far smaller than its JSON tree."""
+    """Build each block while parsing: its length table is far smaller than its JSON tree."""
     if "lengths" not in item:
         return item
     return Block(
@@ -237,32 +266,5 @@ def _block_or_dict(item: dict[str, Any]) -> Block | dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has for a dataclass or an array."""
+    """The JSON form of a dataclass or an array."""
     return value.tolist() if isinstance(value, np.ndarray) else vars(value)
-
-
-TRAIN = "train"
-
-
-def length_table(sides: tuple[Ragged, ...]) -> npt.NDArray[np.int32]:
-    """`Block.lengths`: (longest side, sentences of that length, their tokens), rising."""
-    lengths = np.stack([side.lengths for side in sides])
-    longest, row = np.unique(lengths.max(axis=0), return_inverse=True)
-    n_sentences = np.bincount(row, minlength=len(longest))
-    n_tokens = np.zeros(len(longest), np.int64)
-    np.add.at(n_tokens, row, lengths.sum(axis=0))
-    return np.stack([longest, n_sentences, n_tokens], axis=1).astype(np.int32)
-
-
-def stand_in(block: Block, n_sides: int) -> tuple[Ragged, ...]:
-    """Rows of zeros in the place of a block: as many, with as many tokens, as the manifest says.
-
-    They are in another order than the block's own, and the first side of a pair is the longer.
-    """
-    longest, n_rows, n_tokens = block.lengths.astype(np.int64).T
-    lengths = [np.repeat(longest, n_rows)]
-    if n_sides == 2:
-        least, spare = np.divmod(n_tokens - longest * n_rows, n_rows)
-        row = np.arange(len(lengths[0])) - np.repeat(offsets_of(n_rows)[:-1], n_rows)
-        lengths.append(np.repeat(least, n_rows) + (row < np.repeat(spare, n_rows)))
-    return tuple(Ragged(np.zeros(n.sum(), np.uint16), offsets_of(n)) for n in lengths)

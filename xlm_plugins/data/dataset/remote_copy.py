@@ -1,9 +1,9 @@
-"""Data sets at a URL: a copy on this machine, which fills up with shards as they are read.
+"""Data sets at a URL: a local copy that fills up with shards as they are read.
 
-A copy is a data set's folder like any other, with one file more: ``origin.json`` says where the
-shards come from that are not there.  All copies of one cache folder together stay below a number
-of bytes: the shards that were read longest ago make room.  (webdataset's own cache knows neither
-checksums nor which of its files are more than a copy of a shard.)
+A copy is a data set's folder like any other, with one more file: ``origin.json`` says where the
+missing shards come from.  All copies in a cache folder together stay below a number of bytes: the
+least recently read shards make room.  (webdataset's own cache neither verifies checksums nor knows
+which of its files are anything but a copy of a shard.)
 """
 
 from __future__ import annotations
@@ -21,22 +21,67 @@ from pathlib import Path
 
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.files import write_json, write_text
-from xlm_plugins.data.dataset import retry as patience
-from xlm_plugins.data.dataset.cache import after_others, alone, cache_folder
-from xlm_plugins.data.dataset.download import fetch, fetch_text, is_url, shown, url_of
+from xlm_plugins.data.dataset.cache import cache_folder, exclusive_lock, single_flight
+from xlm_plugins.data.dataset.download import fetch, fetch_text, is_url, join_url, redacted
 from xlm_plugins.data.dataset.manifest import MANIFEST_NAME, Manifest, StoredFile
+from xlm_plugins.data.dataset.retry import with_retries
 
 ORIGIN_NAME = "origin.json"
 DEFAULT_GB = 50.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Copy:
-    """The copy of a data set.
+def open_data_set(
+    place: str, cache: str | None = None, cache_gb: float | None = None
+) -> tuple[Path, Manifest]:
+    """Open a data set, and return its folder and manifest; for a URL, the folder is a copy.
 
-    :param url: of the data set.
-    :param most_bytes: of all shards in the cache folder, at most.
+    :param place: the path or URL of a folder that `xlm prepare` made.
+    :param cache, cache_gb: see `local_copy`; used for URLs only.
+    :raises DataError: it is not a data set, or cannot be fetched.
+    """
+    if is_url(place):
+        folder = local_copy(place, Path(cache) if cache else None, cache_gb)
+    else:
+        folder = Path(place)
+    return folder, Manifest.load(folder)
+
+
+def local_copy(url: str, cache: Path | None = None, gigabytes: float | None = None) -> Path:
+    """The folder of a copy: it has the manifest, tokenizer and token counts; shards may follow.
+
+    :param url: of the data set's folder.
+    :param cache: folder of copies; if None, $WDS_CACHE or else the user's cache folder.
+    :param gigabytes: limit for all shards there; if None, $WDS_CACHE_SIZE (in bytes) or else
+        `DEFAULT_GB`.
+    :raises DataError: it cannot be fetched, or is not a data set.
+    """
+    root = cache or Path(os.environ.get("WDS_CACHE") or cache_folder() / "data")
+    default = float(os.environ.get("WDS_CACHE_SIZE") or 1e9 * DEFAULT_GB)
+    most_bytes = int(default if gigabytes is None else 1e9 * gigabytes)
+    try:
+        text = with_retries(lambda: fetch_text(join_url(url, MANIFEST_NAME)))
+    except DataError as error:
+        expected = "the URL of a folder that `xlm prepare` made"
+        raise DataError(error.problem, expected=expected, remedy=error.remedy) from error
+    manifest = Manifest.loads(text, f"{redacted(url)}/{MANIFEST_NAME}")
+    if not manifest.files:
+        raise DataError(
+            f"the manifest of {redacted(url)} is of an older version and does not list all files",
+            remedy="prepare the text again, or copy the folder to this machine and give its path",
+        )
+    _warn_if_cache_too_small(manifest, url, most_bytes)
+    folder = root.resolve() / _folder_name(url, text)
+    with _writing(folder), exclusive_lock(folder.with_name(f"{folder.name}.lock")):
+        _fetch_metadata(RemoteCopy(folder, url, most_bytes), manifest, text)
+    return folder
+
+
+@dataclass(frozen=True)
+class RemoteCopy:
+    """The local copy of a data set at a URL.
+
+    :param most_bytes: limit for all shards in the cache folder.
     """
 
     folder: Path
@@ -44,31 +89,31 @@ class Copy:
     most_bytes: int
 
     @classmethod
-    def of(cls, folder: Path) -> Copy | None:
-        """The copy that a folder is; None for a data set that is all there."""
+    def of(cls, folder: Path) -> RemoteCopy | None:
+        """The copy in a folder; None if the folder is a complete data set."""
         path = folder / ORIGIN_NAME
         return cls(folder, **json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
-    def provide(self, shard: StoredFile) -> None:
-        """Have a shard in the folder.
+    def ensure(self, shard: StoredFile) -> None:
+        """Fetch a shard unless it is there.
 
-        :raises DataError: it cannot be had, or not be kept.
+        :raises DataError: it cannot be fetched or written.
         """
         path = self.folder / shard.path
         if not path.is_file():
-            with _written(self.folder), after_others(self.folder / ".locks" / shard.path):
+            with _writing(self.folder), single_flight(self.folder / ".locks" / shard.path):
                 if not path.is_file():
                     self._make_room(shard.n_bytes)
-                    fetch(url_of(self.url, shard.path), shard, path)
-        with contextlib.suppress(OSError):  # it decides no more than what makes room first
-            os.utime(path)  # read last: the system's own times of access are often switched off
+                    fetch(join_url(self.url, shard.path), shard, path)
+        with contextlib.suppress(OSError):  # it only decides what makes room first
+            os.utime(path)  # mark as read now: access times are often switched off
 
     def discard(self, shard: StoredFile) -> None:
-        """Forget a shard that is not what it should be; the next read fetches it anew."""
+        """Delete a damaged shard; the next read fetches it again."""
         (self.folder / shard.path).unlink(missing_ok=True)
 
     def _make_room(self, n_bytes: int) -> None:
-        """Delete the shards read longest ago until so many bytes more fit in."""
+        """Delete the least recently read shards until so many bytes fit."""
         found = []
         for origin in self.folder.parent.glob(f"*/{ORIGIN_NAME}"):
             for path in origin.parent.rglob("*.tar*"):
@@ -81,100 +126,52 @@ class Copy:
         for _, size, path in sorted(found):
             if total <= self.most_bytes:
                 return
-            if size:  # a lock is no burden
+            if size:  # lock files are empty
                 path.unlink(missing_ok=True)
                 total -= size
 
 
-def local_copy(url: str, cache: Path | None = None, gigabytes: float | None = None) -> Path:
-    """The copy of a data set: manifest, tokenizer and token counts are there, shards may come.
-
-    :param url: of its folder.
-    :param cache: where copies lie; $WDS_CACHE, else the user's cache folder if None.
-    :param gigabytes: of all shards there, at most; $WDS_CACHE_SIZE (in bytes), else `DEFAULT_GB`
-        if None.
-    :raises DataError: it cannot be had, or is no data set.
-    """
-    root = cache or Path(os.environ.get("WDS_CACHE") or cache_folder() / "data")
-    default = float(os.environ.get("WDS_CACHE_SIZE") or 1e9 * DEFAULT_GB)
-    most_bytes = int(default if gigabytes is None else 1e9 * gigabytes)
-    try:
-        manifest_url = url_of(url, MANIFEST_NAME)
-        text = patience.patiently(lambda: fetch_text(manifest_url), patience.PAUSES)
-    except DataError as error:
-        expected = "the URL of a folder that `xlm prepare` made"
-        raise DataError(error.problem, expected=expected, remedy=error.remedy) from error
-    manifest = Manifest.loads(text, f"{shown(url)}/{MANIFEST_NAME}")
-    if not manifest.files:
-        raise DataError(
-            f"the manifest of {shown(url)} is of an older version and does not name all files",
-            remedy="prepare the text again, or copy the folder here and give its path",
-        )
-    _warn_of_little_room(manifest, url, most_bytes)
-    folder = root.resolve() / _name(url, text)
-    with _written(folder), alone(folder.with_name(f"{folder.name}.lock")):
-        _begin(Copy(folder, url, most_bytes), manifest, text)
-    return folder
-
-
 @contextlib.contextmanager
-def _written(folder: Path) -> Iterator[None]:
-    """While entered, something is written to a copy.
+def _writing(folder: Path) -> Iterator[None]:
+    """Report errors of writing into a copy.
 
-    :raises DataError: the system refuses it.
+    :raises DataError: the system refuses to write.
     """
     try:
         yield
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written: {error.strerror}",
-            remedy="make room there, or name another folder: WDS_CACHE=DIR, or xlm train "
+            remedy="make room there, or choose another folder: WDS_CACHE=DIR, or xlm train "
             "--data-cache DIR",
         ) from error
 
 
-def _begin(copy: Copy, manifest: Manifest, text: str) -> None:
-    """Have all files but the shards; another process may have begun before."""
+def _fetch_metadata(copy: RemoteCopy, manifest: Manifest, text: str) -> None:
+    """Fetch all files but the shards; another process may have fetched some of them."""
     folder = copy.folder
     folder.mkdir(parents=True, exist_ok=True)
     for file in manifest.files:
         path = folder / file.path
         if not path.is_file():
-            get = functools.partial(fetch, url_of(copy.url, file.path), file, path)
-            patience.patiently(get, patience.PAUSES)
+            with_retries(functools.partial(fetch, join_url(copy.url, file.path), file, path))
     origin = {name: value for name, value in asdict(copy).items() if name != "folder"}
     write_json(folder / ORIGIN_NAME, origin)
     write_text(folder / MANIFEST_NAME, text)
 
 
-def _name(url: str, manifest: str) -> str:
-    """Another address, or other content at the same one, is another copy."""
-    address = shown(url).rstrip("/")
+def _folder_name(url: str, manifest: str) -> str:
+    """The name of a copy's folder; it differs by address and by content."""
+    address = redacted(url).rstrip("/")
     key = hashlib.sha256(f"{address}\n{manifest}".encode()).hexdigest()[:12]
     return f"{re.sub(r'[^A-Za-z0-9_-]', '-', address.rpartition('/')[2])}-{key}"
 
 
-def _warn_of_little_room(manifest: Manifest, url: str, most_bytes: int) -> None:
+def _warn_if_cache_too_small(manifest: Manifest, url: str, most_bytes: int) -> None:
     n_bytes = sum(shard.n_bytes for shard in manifest.shards)
     if n_bytes > most_bytes:
         _log.warning(
-            "%s has %.3g GB of shards and the cache holds %.3g GB: shards will be fetched again "
+            "%s has %.3g GB of shards, but the cache holds %.3g GB: shards will be fetched again "
             "and again; raise --data-cache-gb",
-            shown(url), n_bytes / 1e9, most_bytes / 1e9,
+            redacted(url), n_bytes / 1e9, most_bytes / 1e9,
         )  # fmt: skip
-
-
-def open_data_set(
-    place: str, cache: str | None = None, cache_gb: float | None = None
-) -> tuple[Path, Manifest]:
-    """A data set's folder and manifest; of a URL, the folder is a copy here that fills up.
-
-    :param place: a folder's path or its URL.
-    :param cache, cache_gb: as `local_copy`; for a URL alone.
-    :raises DataError: it is no data set, or cannot be had.
-    """
-    if is_url(place):
-        folder = local_copy(place, Path(cache) if cache else None, cache_gb)
-    else:
-        folder = Path(place)
-    return folder, Manifest.load(folder)

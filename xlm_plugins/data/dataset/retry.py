@@ -1,45 +1,42 @@
-"""Trying again, with growing pauses, what a file system or a server may do a moment later."""
+"""Retrying, with growing pauses, what a file system or a server may well do a moment later."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from xlm_plugins.core.errors import DataError
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds between the tries of one thing."""
+"""Seconds between attempts; there is one attempt more than pauses."""
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
 class PermanentError(DataError):
-    """No try will do better: a server says that there is no such file."""
+    """Retrying will not help: the server says that there is no such file, for example."""
 
 
-def patiently(
+def with_retries(
     action: Callable[[], Result],
-    pauses: Sequence[float],
-    who: str = "",
-    before_another: Callable[[], object] = lambda: None,
+    log_prefix: str = "",
+    before_retry: Callable[[], object] = lambda: None,
 ) -> Result:
-    """What an action gives, tried again after each pause; every failure is logged.
+    """The result of an action, retried after each of `PAUSES`; every failure is logged.
 
-    :param pauses: in seconds; there is one try more than pauses.
-    :param who: what a log line begins with, such as ``rank 1: ``.
-    :param before_another: called before each further try.
-    :raises DataError: what the action raised last.
+    :param log_prefix: starts each log line, such as ``rank 1: ``.
+    :raises DataError: the error of the last attempt, or a `PermanentError` at once.
     """
-    for pause in pauses:
+    for pause in PAUSES:
         try:
             return action()
         except PermanentError:
             raise
         except DataError as error:
-            _log.warning("%s%s; trying again in %g s", who, error.problem, pause)
+            _log.warning("%s%s; trying again in %g s", log_prefix, error.problem, pause)
         time.sleep(pause)
-        before_another()
+        before_retry()
     return action()

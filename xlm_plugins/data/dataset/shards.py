@@ -1,9 +1,9 @@
 """Shards: webdataset tar files of packed blocks, written once and read in place.
 
 One webdataset sample holds one block: for each language ``LANG.tokens.npy``, all token ids end
-to end, and ``LANG.offsets.npy``, where sentences begin; of held-out text also ``LANG.txt``, the
-sentences as they were, one a line.  The tar is not compressed, so a block is read at the offsets
-that the manifest records.
+to end, and ``LANG.offsets.npy``, where sentences begin; for held-out text also ``LANG.txt``, the
+original sentences, one per line.  The tar is not compressed, so that a block can be read at the
+offsets that the manifest records.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from webdataset.writer import TarWriter
 from xlm_plugins.contracts.ragged import IntArray, Ragged
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.files import checksum
-from xlm_plugins.data.dataset import retry as patience
-from xlm_plugins.data.dataset.download import fetch_text, url_of
+from xlm_plugins.data.dataset.download import fetch_text, join_url
 from xlm_plugins.data.dataset.manifest import (
     MANIFEST_NAME,
     TRAIN,
@@ -34,14 +33,15 @@ from xlm_plugins.data.dataset.manifest import (
     StoredFile,
     length_table,
 )
-from xlm_plugins.data.dataset.remote_copy import Copy
+from xlm_plugins.data.dataset.remote_copy import RemoteCopy
+from xlm_plugins.data.dataset.retry import with_retries
 
 _HEADER_BYTES = 256
 Result = TypeVar("Result")
 
 
 def token_type(vocabulary_size: int) -> npt.DTypeLike:
-    """The narrowest type that holds every id."""
+    """The narrowest integer type that holds every id."""
     return np.uint16 if vocabulary_size < 2**16 else np.uint32
 
 
@@ -54,17 +54,17 @@ class WrittenShard:
 
 
 class ShardWriter:
-    """Writes the blocks of one shard, then tells where everything lies; a context manager.
+    """Writes the blocks of one shard and records where everything lies; a context manager.
 
     :param path: the tar file to write.
-    :param index: the shard's place in `Manifest.shards`.
+    :param index: the shard's index in `Manifest.shards`.
     """
 
     def __init__(self, path: Path, index: int) -> None:
         self._path = path
         self._index = index
         self._file = path.open("wb")
-        # One fixed time, so that the same text always gives the same bytes.
+        # A fixed time stamp, so that the same text always gives the same bytes.
         self._tar = TarWriter(self._file, mtime=0)
         self._blocks: list[Block] = []
         self.n_bytes = 0
@@ -89,7 +89,7 @@ class ShardWriter:
     ) -> None:
         """Write one block: a `Ragged` for each language, all with the same number of rows.
 
-        :param raw: for each language the sentences as text, or None.
+        :param raw: the sentences of each language as text, or None to leave them out.
         """
         sample: dict[str, Any] = {"__key__": key}
         for language, side in zip(languages, sides, strict=True):
@@ -102,7 +102,7 @@ class ShardWriter:
         self._blocks.append(Block(self._index, key, {}, sides[0].n_rows, length_table(sides)))
 
     def finish(self) -> WrittenShard:
-        """Complete the file and flush it to the disk."""
+        """Complete the file and flush it to disk."""
         self._tar.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -119,29 +119,28 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Reads blocks, one at a time, from shards that are there or that a copy fetches.
+    """Reads blocks, one at a time; in a copy of a remote data set, shards are fetched as needed.
 
-    A block is read, not mapped: pages of mapped shards would count as the process's memory, which
-    then grew with the corpus, and a shard cut meanwhile would kill the process.
+    Blocks are read, not memory-mapped: mapped pages would count as the process's memory, which
+    would grow with the corpus, and a shard truncated meanwhile would kill the process.
 
     :param folder: the data set.
-    :param manifest: its manifest.
-    :param patient: try again, for a while, what cannot be read.
-    :param who: what its log lines begin with, such as ``rank 1: ``.
+    :param retry: retry failed reads for a while; in a copy this is always done.
+    :param log_prefix: starts each log line, such as ``rank 1: ``.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, *, patient: bool = False, who: str = ""
+        self, folder: Path, manifest: Manifest, *, retry: bool = False, log_prefix: str = ""
     ) -> None:
         self._folder = folder
         self._shards = manifest.shards
         self._vocabulary_size = manifest.tokenizer.size
-        self._copy = Copy.of(folder)
-        self._pauses = patience.PAUSES if patient or self._copy else ()
-        self._who = who
+        self._copy = RemoteCopy.of(folder)
+        self._retry = retry or self._copy is not None
+        self._log_prefix = log_prefix
 
     def read(self, block: Block) -> tuple[Ragged, ...]:
-        """The block's rows, one `Ragged` for each language in sorted order; read-only.
+        """The block's rows: a read-only `Ragged` for each language, in sorted order.
 
         :raises DataError: the shard is missing, truncated, damaged, or cannot be fetched.
         """
@@ -158,10 +157,10 @@ class ShardReader:
             self._check(block, sides)
             return sides
 
-        return self._patiently(block, rows)
+        return self._read(block, rows)
 
     def read_text(self, block: Block) -> tuple[list[str], ...]:
-        """The sentences of a held-out block as text, a list for each language in sorted order.
+        """The sentences of a held-out block as text: a list for each language, in sorted order.
 
         :raises DataError: as `read`.
         """
@@ -176,29 +175,30 @@ class ShardReader:
                 raise self._damaged(block, f"{block.key} does not have {block.n_sentences} lines")
             return tuple(found)
 
-        return self._patiently(block, texts)
+        return self._read(block, texts)
 
-    def check_origin(self) -> None:
-        """Refuse to go on where not a shard but the whole data set is gone.
+    def check_reachable(self) -> None:
+        """Distinguish an unreadable shard from a data set that is gone.
 
-        :raises DataError: not even its manifest can be had.
+        :raises DataError: not even the manifest can be read.
         """
         if self._copy is not None:
-            fetch_text(url_of(self._copy.url, MANIFEST_NAME))
+            fetch_text(join_url(self._copy.url, MANIFEST_NAME))
         elif not (self._folder / MANIFEST_NAME).is_file():
             raise DataError(f"the data set {self._folder} is gone")
 
-    def _patiently(self, block: Block, read: Callable[[BinaryIO], Result]) -> Result:
-        """Open a block's shard and read from it, again and again if need be."""
+    def _read(self, block: Block, read: Callable[[BinaryIO], Result]) -> Result:
+        """Open a block's shard and read from it, with retries if they are on."""
         shard = self._shards[block.shard]
         forget = functools.partial(self._copy.discard, shard) if self._copy else lambda: None
-        return patience.patiently(lambda: self._once(shard, read), self._pauses, self._who, forget)
+        read_once = functools.partial(self._read_once, shard, read)
+        return with_retries(read_once, self._log_prefix, forget) if self._retry else read_once()
 
-    def _once(self, shard: StoredFile, read: Callable[[BinaryIO], Result]) -> Result:
+    def _read_once(self, shard: StoredFile, read: Callable[[BinaryIO], Result]) -> Result:
         path = self._folder / shard.path
         try:
             if self._copy is not None:
-                self._copy.provide(shard)
+                self._copy.ensure(shard)
             check_size(self._folder, shard)
             with path.open("rb") as file:
                 return read(file)
@@ -214,11 +214,11 @@ class ShardReader:
             np.lib.format.read_magic(header)
             shape, _, dtype = np.lib.format.read_array_header_1_0(header)
             return np.frombuffer(content, dtype, shape[0], header.tell())
-        except Exception as error:  # what numpy raises follows from the damage
+        except Exception as error:  # numpy's error depends on the damage
             raise self._damaged(block, f"no array where {block.key}.{member} should be") from error
 
     def _check(self, block: Block, sides: tuple[Ragged, ...]) -> None:
-        """Hold rows to what the manifest says of them, and ids to the vocabulary."""
+        """Compare rows with the manifest, and ids with the vocabulary."""
         if any(
             side.n_rows != block.n_sentences
             or side.offsets[[0, -1]].tolist() != [0, len(side.values)]
@@ -229,23 +229,23 @@ class ShardReader:
             raise self._damaged(
                 block,
                 f"{block.key} holds {sides[0].n_rows} sentences and "
-                f"{sum(len(side.values) for side in sides)} tokens, where the manifest says "
+                f"{sum(len(side.values) for side in sides)} tokens, but the manifest records "
                 f"{block.n_sentences} and {block.n_tokens}, or of other lengths",
             )
         if any(side.values.max(initial=0) >= self._vocabulary_size for side in sides):
-            raise self._damaged(block, f"{block.key} holds tokens that the vocabulary has not")
+            raise self._damaged(block, f"{block.key} holds ids outside the vocabulary")
 
     def _damaged(self, block: Block, how: str) -> DataError:
         return DataError(
             f"{self._folder / self._shards[block.shard].path} is damaged: {how}",
-            remedy=f"see what else is damaged: xlm data {self._folder} --verify",
+            remedy=f"find all damaged shards: xlm data {self._folder} --verify",
         )
 
 
 def check_size(folder: Path, shard: StoredFile) -> None:
-    """Refuse a shard that is not as long as it was when it was written.
+    """Check that a shard has the size that it was written with.
 
-    :raises DataError: missing, truncated or longer.
+    :raises DataError: it is missing, truncated or too long.
     """
     path = folder / shard.path
     remedy = "fetch the file again, or prepare the text again: xlm prepare SOURCE OUT"
@@ -261,30 +261,30 @@ def check_size(folder: Path, shard: StoredFile) -> None:
         )
 
 
-def check_shards(folder: Path, manifest: Manifest, *, training_too: bool = True) -> None:
-    """Refuse a data set whose shards are not all there and whole; a copy's may still come.
+def check_shards(folder: Path, manifest: Manifest, *, include_training: bool = True) -> None:
+    """Check the size of every shard; those of a copy may yet be fetched, and are not checked.
 
-    :param training_too: look at the shards of training text as well.
-    :raises DataError: the first that is missing, truncated or longer.
+    :param include_training: check the shards of training text as well.
+    :raises DataError: the first shard that is missing, truncated or too long.
     """
-    if Copy.of(folder) is not None:
+    if RemoteCopy.of(folder) is not None:
         return
     held_out = {b.shard for s in manifest.streams if s.split != TRAIN for b in s.blocks}
     for number, shard in enumerate(manifest.shards):
-        if training_too or number in held_out:
+        if include_training or number in held_out:
             check_size(folder, shard)
 
 
-def damages(folder: Path, manifest: Manifest) -> list[str]:
-    """What is wrong with the shards of a data set, one sentence a damaged shard.
+def find_damage(folder: Path, manifest: Manifest) -> list[str]:
+    """Verify the checksum of every shard, and return one message for each damaged one.
 
-    Those that a copy has not yet are fetched, which finds what is wrong with them.
+    In a copy, missing shards are fetched, which verifies them.
     """
-    found, copy = [], Copy.of(folder)
+    found, copy = [], RemoteCopy.of(folder)
     for shard in manifest.shards:
         try:
             if copy is not None:
-                copy.provide(shard)
+                copy.ensure(shard)
             check_size(folder, shard)
         except DataError as error:
             found.append(f"{error.problem}; expected {error.expected or 'the file'}")

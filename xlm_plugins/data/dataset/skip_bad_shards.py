@@ -1,8 +1,8 @@
-"""Going on without the blocks that cannot be read.
+"""``--skip-bad-shards``: continuing without blocks that cannot be read.
 
-What is left out is a hole: the samples of the block are missing from the batches that they would
-have been in.  How many batches there are follows from the manifest alone, so all ranks make the
-same updates, and every other block's samples come where they would have come.
+The samples of such a block are missing from their batches, and nothing takes their place.  The
+number of batches follows from the manifest alone, so all ranks make the same updates, and the
+samples of all other blocks stay where they are.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ _log = logging.getLogger(__name__)
 
 
 class SkippingReader:
-    """Reads training blocks; those of a shard that failed once are left out from then on.
+    """Reads training blocks; once a shard has failed, all of its blocks are left out.
 
-    :param reader: tells why a shard cannot be read.
-    :param who: what log lines begin with, such as ``rank 1: ``.
+    :param log_prefix: starts each log line, such as ``rank 1: ``.
     """
 
-    def __init__(self, reader: ShardReader, manifest: Manifest, who: str = "") -> None:
+    def __init__(self, reader: ShardReader, manifest: Manifest, log_prefix: str = "") -> None:
         self._reader = reader
-        self._who = who
+        self._log_prefix = log_prefix
         self._streams = {
             stream.name: {block.shard for block in stream.blocks}
             for stream in manifest.streams
@@ -36,15 +35,15 @@ class SkippingReader:
         self._left_out: set[str] = set()
 
     def read(self, block: Block) -> tuple[Ragged, ...] | None:
-        """The block's rows as `ShardReader.read`; None where it is left out.
+        """The block's rows, as `ShardReader.read` returns them; None if the block is left out.
 
-        :raises DataError: the data set as a whole is gone, or all of a stream's shards are.
+        :raises DataError: the whole data set is gone, or no shard of a stream can be read.
         """
         if block.shard not in self._bad:
             try:
                 return self._reader.read(block)
             except DataError as error:
-                self._give_up(block.shard, error)
+                self._mark_bad(block.shard, error)
         self._left_out.add(block.key)
         return None
 
@@ -53,19 +52,19 @@ class SkippingReader:
         taken, self._left_out = self._left_out, set()
         return taken
 
-    def _give_up(self, shard: int, error: DataError) -> None:
+    def _mark_bad(self, shard: int, error: DataError) -> None:
         try:
-            self._reader.check_origin()
+            self._reader.check_reachable()
         except DataError as gone:
             raise DataError(
-                f"{error.problem}; nor is anything else of the data set there: {gone.problem}",
+                f"{error.problem}; the rest of the data set is gone too: {gone.problem}",
                 remedy=error.remedy,
             ) from error
         self._bad.add(shard)
         for name, shards in self._streams.items():
             if shard in shards and shards <= self._bad:
                 raise DataError(
-                    f"{error.problem}; no shard of {name} is left that can be read",
+                    f"{error.problem}; no readable shard of {name} is left",
                     remedy=error.remedy,
                 ) from error
-        _log.warning("%s%s; going on without this shard", self._who, error.problem)
+        _log.warning("%s%s; continuing without this shard", self._log_prefix, error.problem)

@@ -1,1 +1,1 @@
-"""Text to shards."""
+"""From text files to a data set of shards."""

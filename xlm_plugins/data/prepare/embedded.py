@@ -1,4 +1,4 @@
-"""The embedded corpus: a little real text in three languages, prepared when it is first needed."""
+"""The embedded corpus: a little real text in three languages, prepared when first needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from xlm_plugins import __version__
 from xlm_plugins.core.files import checksum
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.data.dataset.cache import alone, cache_folder
+from xlm_plugins.data.dataset.cache import cache_folder, exclusive_lock
 from xlm_plugins.data.dataset.manifest import FORMAT, MANIFEST_NAME
 from xlm_plugins.data.prepare.lines import sentences
 from xlm_plugins.data.prepare.prepare import Progress, TokenizerTraining, prepare
@@ -20,12 +20,12 @@ _FOLDER = Path(__file__).parent / "embedded_corpus"
 
 
 def embedded_source() -> Sources:
-    """English, French and German, alone and in every pair; train, valid and test."""
+    """English, French and German, monolingual and in every pair; train, valid and test."""
     return Sources.open(_FOLDER / "sources.toml")
 
 
 def embedded_sentences(split: str, language: str) -> list[str]:
-    """The corpus's sentences in one language; those of one split are parallel line by line."""
+    """The sentences of a split in one language; all languages are parallel line by line."""
     (stream,) = (s for s in embedded_source().streams if s.name == f"{split}.{language}")
     return [text for (text,) in sentences(stream, "strict")]
 
@@ -37,12 +37,12 @@ def embedded_data_set(
     tokenizer: str = "sentencepiece",
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
-    """The embedded corpus as a data set, in the cache folder; prepared on first use.
+    """The embedded corpus as a data set in the cache folder, prepared on first use.
 
     Processes that start together wait for the first one.
 
-    :param vocabulary_size: ids of its tokenizer.
-    :param tokenizer: the tokenizer's component.
+    :param vocabulary_size: number of ids of its tokenizer.
+    :param tokenizer: name of the tokenizer's component.
     :raises PluginError: the tokenizer's plugin is not installed.
     """
     component = plugins.get("tokenizer", tokenizer)
@@ -51,7 +51,7 @@ def embedded_data_set(
     key = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     folder = cache_folder() / f"embedded-{vocabulary_size}-{key}"
     if not (folder / MANIFEST_NAME).is_file():
-        with alone(folder.with_suffix(".lock")):
+        with exclusive_lock(folder.with_suffix(".lock")):
             if not (folder / MANIFEST_NAME).is_file():
                 training = TokenizerTraining(vocabulary_size, component.options())
                 prepare(embedded_source(), folder, component, training, report=report)

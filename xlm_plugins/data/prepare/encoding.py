@@ -1,7 +1,7 @@
 """Encoding in parallel: sentences in, blocks of token ids out, in the order of the text.
 
-What comes out does not depend on the number of processes: text travels in chunks whose bounds
-only the text decides, results are taken in order, and blocks are cut from the joined rows.
+The result does not depend on the number of processes: chunk boundaries depend on the text only,
+results are taken in order, and blocks are cut from the concatenated rows.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _CHUNK_SENTENCES = 2_000
 _CHUNK_CHARACTERS = 2**19
 
 Chunk = tuple[tuple[str, ...], ...]
-"""The texts of one language after the other, all with the same number of sentences."""
+"""The sentences of each language, all of the same number."""
 
 
 @dataclass(frozen=True)
 class EncodedBlock:
-    """Rows that make up one block.
+    """The rows of one block.
 
-    :param sides: one `Ragged` for each language, no row empty on any side.
-    :param numbers: which sentence of the stream each row is.  Shape: (n_rows,)
-    :param n_read: sentences taken from the text up to the end of this block, since the start
-        of the stream; those that encoded to nothing are among them.
+    :param sides: one `Ragged` for each language; no row is empty on any side.
+    :param numbers: the number of each row's sentence in the stream.  Shape: (n_rows,)
+    :param n_read: sentences read from the start of the stream to the end of this block, including
+        those that encoded to nothing.
     """
 
     sides: tuple[Ragged, ...]
@@ -54,12 +54,12 @@ class Encoder:
 
     :param component: the tokenizer's component.
     :param folder: where the tokenizer is saved; each process loads it from there.
-    :param workers: processes; with 1 the work is done in this one.
+    :param workers: number of processes; 1 encodes in this process.
     """
 
     def __init__(self, component: Component, folder: Path, workers: int) -> None:
         self._workers = workers
-        self._work = _Work(component, folder)
+        self._encode = _ChunkEncoder(component, folder)
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
             self._pool = ProcessPoolExecutor(
@@ -75,19 +75,18 @@ class Encoder:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return self._work.tokenizer
+        return self._encode.tokenizer
 
     def encode(
         self, chunks: Iterable[Chunk], languages: Sequence[str]
     ) -> Iterator[tuple[Ragged, ...]]:
         """Encode chunks in order, reading only a few ahead.
 
-        :param languages: of a chunk's texts.
-
+        :param languages: of the sides of a chunk.
         :raises DataError: a worker process died.
         """
         if self._pool is None:
-            yield from (self._work(chunk, languages) for chunk in chunks)
+            yield from (self._encode(chunk, languages) for chunk in chunks)
             return
         waiting: deque[Future[tuple[Ragged, ...]]] = deque()
         try:
@@ -99,14 +98,14 @@ class Encoder:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise DataError(
-                "a process that encodes text died, most likely for want of memory",
-                remedy=f"the same command goes on where it was; try fewer --workers than "
-                f"{self._workers}",
+                "a process that encodes text died, most likely because memory ran out",
+                remedy="run the same command again, and it continues where it stopped; try fewer "
+                f"--workers than {self._workers}",
             ) from error
 
 
 def chunks_of(sentences: Iterable[tuple[str, ...]]) -> Iterator[Chunk]:
-    """Gather sentences into chunks of a bounded number of sentences and characters."""
+    """Group sentences into chunks with a limited number of sentences and characters."""
     rows: list[tuple[str, ...]] = []
     n_characters = 0
     for row in sentences:
@@ -122,14 +121,14 @@ def chunks_of(sentences: Iterable[tuple[str, ...]]) -> Iterator[Chunk]:
 def blocks_of(
     encoded: Iterable[tuple[Ragged, ...]], n_sentences: int, n_read: int = 0
 ) -> Iterator[EncodedBlock]:
-    """Cut encoded text into blocks, leaving out rows with an empty side.
+    """Divide encoded text into blocks, leaving out rows with an empty side.
 
-    A block ends with its share of the stream's sentences, such that there are `LEAST_BLOCKS`
-    where there are sentences enough, or before it would exceed `BLOCK_TOKENS` on all sides
-    together (a longer sentence is a block of its own).
+    A block ends when it has its share of the stream's sentences (such that there are at least
+    `LEAST_BLOCKS`, given enough sentences), or before it would exceed `BLOCK_TOKENS` on all sides
+    together; a longer sentence gets its own block.
 
-    :param n_sentences: sentences in the whole stream.
-    :param n_read: sentences of the stream that came before ``encoded``.
+    :param n_sentences: number of sentences in the whole stream.
+    :param n_read: number of sentences of the stream before ``encoded``.
     """
     share = max(1, n_sentences // LEAST_BLOCKS)
     parts: list[tuple[Ragged, ...]] = []
@@ -164,13 +163,13 @@ def _joined(parts: list[tuple[Ragged, ...]]) -> tuple[Ragged, ...]:
     return tuple(stack(list(side)) for side in zip(*parts, strict=True))
 
 
-def sensible_workers(n_characters: int) -> int:
-    """Processes worth starting for so much text: each costs a second or two to begin."""
+def default_workers(n_characters: int) -> int:
+    """How many processes are worth starting for so much text: each takes a second or two."""
     return max(1, min(os.cpu_count() or 1, n_characters // 2**22))
 
 
 def _process_context() -> multiprocessing.context.BaseContext:
-    """Fork from a clean server that has imported torch once, where the system can fork."""
+    """Fork from a clean server that has imported torch once, if the system can fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -178,8 +177,8 @@ def _process_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-class _Work:
-    """What each process does: encode a chunk, and narrow the ids for the way back."""
+class _ChunkEncoder:
+    """Encodes chunks in each process, and narrows the ids to send them back."""
 
     def __init__(self, component: Component, folder: Path) -> None:
         self.tokenizer: Tokenizer = component.load().load(folder)
@@ -193,18 +192,18 @@ class _Work:
         return tuple(Ragged(side.values.astype(self._narrow), side.offsets) for side in rows)
 
 
-_work: _Work  # of a pool's process; its initializer has no other place to leave it
+_encoder: _ChunkEncoder  # of a worker process; its initializer has no other place to put it
 
 
 def _start_worker(component: Component, folder: Path) -> None:
-    global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _work = _Work(component, folder)
+    global _encoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _encoder = _ChunkEncoder(component, folder)
 
 
-def _end_with_parent() -> None:
-    """A pool's process does not notice by itself that its parent was killed."""
+def _exit_with_parent() -> None:
+    """Exit when the parent is killed, which a worker process does not notice by itself."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -212,4 +211,4 @@ def _end_with_parent() -> None:
 
 
 def _encode_in_worker(chunk: Chunk, languages: Sequence[str]) -> tuple[Ragged, ...]:
-    return _work(chunk, languages)
+    return _encoder(chunk, languages)

@@ -17,10 +17,10 @@ from xlm_plugins.data.prepare.sources import StreamSource
 
 @dataclass(frozen=True)
 class TextCount:
-    """What a stream's text amounts to.
+    """The size of a stream's text.
 
-    :param n_lines: lines, or line pairs, as they stand in the files.
-    :param n_sentences: of them, those that are kept.
+    :param n_lines: lines, or line pairs, in the files.
+    :param n_sentences: number of those that are kept.
     :param n_characters: characters of the kept text, for each language.
     """
 
@@ -30,7 +30,7 @@ class TextCount:
 
     @property
     def n_blank(self) -> int:
-        """Lines, or pairs, dropped because they were blank or one side was."""
+        """Lines, or pairs, that are dropped because they, or one side, are blank."""
         return self.n_lines - self.n_sentences
 
 
@@ -56,9 +56,9 @@ def sentences(source: StreamSource, errors: str) -> Iterator[tuple[str, ...]]:
 
 
 def count_text(source: StreamSource, errors: str) -> TextCount:
-    """Read a stream once from end to end, and refuse it now rather than half-way.
+    """Read a stream once from start to end, so that errors are found before any work is done.
 
-    :raises DataError: as `lines`, or the sides of a parallel text differ in length.
+    :raises DataError: as `lines`; or the sides of a parallel text differ in length.
     """
     n_sentences = 0
     n_lines = [0] * len(source.languages)
@@ -73,10 +73,10 @@ def count_text(source: StreamSource, errors: str) -> TextCount:
             n_characters = [n + len(text) for n, text in zip(n_characters, row, strict=True)]
     if len(set(n_lines)) > 1:
         sides = zip(n_lines, source.files, strict=True)
-        told = " and ".join(f"{n:,} lines in {', '.join(map(str, files))}" for n, files in sides)
+        sizes = " and ".join(f"{n:,} lines in {', '.join(map(str, files))}" for n, files in sides)
         raise DataError(
-            f"the sides of {source.name} differ in length: {told}",
-            expected="parallel files that go line by line",
+            f"the sides of {source.name} differ in length: {sizes}",
+            expected="files that are parallel line by line",
         )
     if not n_sentences:
         raise DataError(f"{source.name} has no pair of lines with text on both sides")

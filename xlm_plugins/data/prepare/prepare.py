@@ -1,8 +1,8 @@
-"""Preparing a data set: text in, a folder of shards with its manifest and tokenizer out.
+"""Preparing a data set: text in, a folder of shards with manifest and tokenizer out.
 
-Everything is checked in one pass over the text before anything is written.  Work goes on in
-``OUT.partial``, which becomes OUT when it is complete, so OUT is never half there.  Each finished
-shard leaves a record beside it, and the same command goes on after the last one.
+The whole text is checked in one pass before anything is written.  The work is done in
+``OUT.partial``, which is renamed to OUT when it is complete, so OUT is never incomplete.  Each
+finished shard leaves a record beside it, and the same command resumes after the last one.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from xlm_plugins.data.dataset.manifest import (
     TokenizerRecord,
 )
 from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
-from xlm_plugins.data.prepare.encoding import Encoder, blocks_of, chunks_of, sensible_workers
+from xlm_plugins.data.prepare.encoding import Encoder, blocks_of, chunks_of, default_workers
 from xlm_plugins.data.prepare.lines import TextCount, count_text, sentences
 from xlm_plugins.data.prepare.sources import Sources, StreamSource
-from xlm_plugins.data.prepare.tokenizer_training import describe_sample, plan_sample, sampled_texts
+from xlm_plugins.data.prepare.tokenizer_sample import describe_sample, plan_sample, sampled_texts
 from xlm_plugins.data.prepare.unfinished import Partial, check_free
 
 SHARD_BLOCKS = 256
@@ -48,9 +48,9 @@ SHARD_BYTES = 2**28
 
 @dataclass(frozen=True)
 class TokenizerTraining:
-    """A tokenizer that is yet to be trained on the source's own training text.
+    """A tokenizer that is yet to be trained, on the training text of the source.
 
-    :param vocabulary_size: ids that it is to have.
+    :param vocabulary_size: number of ids that it should have.
     :param options: the component's options object.
     """
 
@@ -60,12 +60,12 @@ class TokenizerTraining:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far `prepare` is.
+    """The progress of `prepare`.
 
     :param stage: ``read``, ``tokenizer`` or ``encode``.
-    :param subject: the stream, or a sentence to show.
-    :param done: sentences of the stage done so far.
-    :param total: sentences of the stage; 0 while that is unknown.
+    :param subject: the stream, or a message to show.
+    :param done: sentences done in this stage.
+    :param total: sentences in this stage; 0 while that is unknown.
     """
 
     stage: str
@@ -89,13 +89,13 @@ def prepare(
 ) -> Manifest:
     """Encode a source's text and write the data set.
 
-    The result depends on the text, the tokenizer and ``errors`` only, bit by bit.
+    The result depends, to the bit, on the text, the tokenizer and ``errors`` only.
 
-    :param out: the data set's folder; must not exist, or be empty.
+    :param out: the data set's folder; it must not exist, or be empty.
     :param component: the tokenizer's component.
     :param tokenizer: the tokenizer, or how to train one.
-    :param workers: processes that encode; None takes as many as the text is worth.
-    :param errors: ``strict`` refuses bytes that are not UTF-8, ``replace`` puts U+FFFD there.
+    :param workers: number of processes that encode; None chooses it by the size of the text.
+    :param errors: ``strict`` refuses bytes that are not UTF-8, ``replace`` turns them into U+FFFD.
     :raises DataError: the text cannot be used, or ``out`` is taken.
     """
     check_free(out)
@@ -104,7 +104,7 @@ def prepare(
     with Partial.open(out, _request(sources, component, tokenizer, errors)) as partial:
         job = _Job(sources, counts, component, partial, errors, report)
         folder = _tokenizer_folder(job, tokenizer)
-        with Encoder(component, folder, workers or sensible_workers(n_characters)) as encoder:
+        with Encoder(component, folder, workers or default_workers(n_characters)) as encoder:
             record = _record(component, encoder.tokenizer)
             shards: list[Manifest] = []
             for stream in sources.streams:
@@ -118,7 +118,7 @@ def prepare(
 
 
 def count_tokens(folder: Path, manifest: Manifest) -> npt.NDArray[np.int64]:
-    """How often each id occurs in the training text. Shape: (vocabulary size,)"""
+    """Number of occurrences of each id in the training text. Shape: (vocabulary size,)"""
     counts = np.zeros(manifest.tokenizer.size, np.int64)
     reader = ShardReader(folder, manifest)
     for stream in manifest.streams:
@@ -155,7 +155,7 @@ def _count(sources: Sources, errors: str, report: Report) -> dict[str, TextCount
 
 
 def _tokenizer_folder(job: _Job, tokenizer: Tokenizer | TokenizerTraining) -> Path:
-    """Where the tokenizer is saved, once it is trained or copied there."""
+    """The folder of the saved tokenizer, which is trained or copied there first."""
     folder = job.partial.folder / TOKENIZER_NAME
     if not folder.is_dir():
         with whole_folder(folder) as new:
@@ -182,7 +182,7 @@ def _train(job: _Job, training: TokenizerTraining, folder: Path) -> None:
 def _write_stream(
     job: _Job, stream: StreamSource, encoder: Encoder, record: TokenizerRecord, first_shard: int
 ) -> list[Manifest]:
-    """Write what is still missing of a stream; the records of all of its shards."""
+    """Write the missing shards of a stream, and return the records of all of its shards."""
     n_sentences = job.counts[stream.name].n_sentences
     finished = job.partial.finished(stream.name)
     n_read = finished[-1].source["n_read"] if finished else 0
@@ -206,27 +206,27 @@ def _write_stream(
         finished.append(Manifest(record, [part], [written.shard], {"n_read": block.n_read}))
         job.partial.add(finished[-1])
     if not n_blocks:
-        raise DataError(f"the tokenizer encodes nothing of {stream.name}: no tokens came out")
+        raise DataError(f"the tokenizer encodes all of {stream.name} to nothing")
     return finished
 
 
 class RawText:
-    """The text of held-out sentences, for metrics that compare text with text."""
+    """The text of held-out sentences, for metrics that compare generated text with references."""
 
     def __init__(self, rows: Iterator[tuple[str, ...]]) -> None:
         self._rows = enumerate(rows)
 
     def take(self, numbers: IntArray) -> list[list[str]]:
-        """Some sentences, by rising numbers, that come after all that were taken before.
+        """Take some sentences; their numbers must be ascending, and above all taken before.
 
-        :returns: for each language, its texts.
+        :returns: the texts of each language.
         """
         found = [next(row for i, row in self._rows if i == number) for number in numbers.tolist()]
         return [list(texts) for texts in zip(*found, strict=True)]
 
 
 def _joined(record: TokenizerRecord, shards: list[Manifest], origin: dict[str, Any]) -> Manifest:
-    """One manifest of the records of all shards, which come stream by stream."""
+    """One manifest from the records of all shards, which come stream by stream."""
     streams = []
     for _, group in itertools.groupby(shards, lambda shard: shard.streams[0].name):
         parts = [shard.streams[0] for shard in group]
@@ -249,7 +249,7 @@ def _record(component: Component, tokenizer: Tokenizer) -> TokenizerRecord:
 
 
 def _origin(sources: Sources, counts: dict[str, TextCount], errors: str) -> dict[str, Any]:
-    """What the manifest says of the text: file names, and what was read and dropped."""
+    """What the manifest records about the text: file names, and what was read and dropped."""
     streams = {
         stream.name: {
             "files": [[path.name for path in files] for files in stream.files],
@@ -265,7 +265,7 @@ def _origin(sources: Sources, counts: dict[str, TextCount], errors: str) -> dict
 def _request(
     sources: Sources, component: Component, tokenizer: Tokenizer | TokenizerTraining, errors: str
 ) -> dict[str, Any]:
-    """Everything that decides the result; only work for an equal request is gone on with."""
+    """Everything that determines the result; only work for an equal request is resumed."""
     if isinstance(tokenizer, TokenizerTraining):
         wanted = {
             "vocabulary_size": tokenizer.vocabulary_size,

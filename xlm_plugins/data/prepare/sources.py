@@ -1,13 +1,13 @@
 """Sources: which text files make up which stream.
 
-A source is a folder, whose file names say what they are::
+A source is either a folder, whose file names tell what they are::
 
-    train.en.txt                    text of one language, one sentence a line
+    train.en.txt                    text of one language, one sentence per line
     train.en-fr.en.txt              the English side of a parallel text ...
     train.en-fr.fr.txt              ... and its French side, line by line
 
 plain or compressed (``.txt.bz2``, ``.txt.gz``, ``.txt.xz``, ``.txt.zst``), the languages of a
-pair in either order; or a TOML file that lists them, by paths relative to itself::
+pair in either order; or a TOML file that lists files, by paths relative to itself::
 
     [[text]]
     split = "train"
@@ -45,7 +45,7 @@ _FORM = f"SPLIT.LANG.txt or SPLIT.L1-L2.LANG.txt, plain or {', '.join(COMPRESSED
 
 @dataclass(frozen=True)
 class StreamSource:
-    """The files behind one stream.
+    """The files of one stream.
 
     :param languages: one code, or the two codes of a pair in sorted order.
     :param files: for each language its files, read one after the other.
@@ -57,15 +57,15 @@ class StreamSource:
 
     @property
     def name(self) -> str:
-        """``train.en`` or ``train.en-fr``, as `Stream.name`."""
+        """``train.en`` or ``train.en-fr``, like `Stream.name`."""
         return f"{self.split}.{'-'.join(self.languages)}"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Every stream of a source, training text first.
+    """All streams of a source, training text first.
 
-    :param origin: the folder or TOML file, for messages.
+    :param origin: the folder or TOML file, for error messages.
     """
 
     origin: Path
@@ -75,7 +75,7 @@ class Sources:
     def open(cls, origin: Path) -> Sources:
         """Read a folder's file names, or a TOML file.
 
-        :raises DataError: no such source, no text in it, or a name or entry that makes no sense.
+        :raises DataError: there is no such source, it has no text, or a name or entry is invalid.
         """
         if origin.is_dir():
             streams = _of_folder(origin)
@@ -87,7 +87,7 @@ class Sources:
                 expected=f"a folder with files named {_FORM}, or a TOML file that lists them",
             )
         if not streams:
-            raise DataError(f"{origin} holds no text", expected=f"files named {_FORM}")
+            raise DataError(f"{origin} contains no text", expected=f"files named {_FORM}")
         order = {TRAIN: 0, "valid": 1, "test": 2}
         streams.sort(key=lambda s: (order.get(s.split, 3), s.split, len(s.languages), s.languages))
         return cls(origin, tuple(streams))
@@ -99,7 +99,7 @@ class Sources:
     def restricted(self, languages: Collection[str]) -> Sources:
         """Only the streams whose languages are all among these.
 
-        :raises DataError: a language that the source does not have.
+        :raises DataError: the source has no text in a language.
         """
         unknown = sorted(set(languages) - set(self.languages))
         if unknown:
@@ -117,17 +117,19 @@ def _of_folder(folder: Path) -> list[StreamSource]:
         match = _NAME.fullmatch(path.name)
         if not match:
             if _LOOKS_LIKE_TEXT.fullmatch(path.name):
-                raise DataError(f"the file name {path} cannot be read", expected=_FORM)
+                raise DataError(f"the file name {path} is invalid", expected=_FORM)
             continue
         languages = tuple(sorted((match["pair"] or match["language"]).split("-")))
         side = match["side"] or match["language"]
         if side not in languages or len(set(languages)) < len(languages):
-            raise DataError(f"the file name {path} makes no sense as a side of a pair")
+            raise DataError(
+                f"the file name {path} is invalid: its language is not one of the pair's two"
+            )
         files = sides.setdefault((match["split"], languages), {}).setdefault(side, [])
         files.append(path)
         if len(files) > 1:
             raise DataError(
-                f"{files[0].name} and {path.name} in {folder} are both {side} of one stream",
+                f"{files[0].name} and {path.name} in {folder} are both the {side} of one stream",
                 remedy="remove one, or list both in a TOML file (`xlm prepare --help` shows how)",
             )
     return [_stream(split, codes, files, folder) for (split, codes), files in sides.items()]
@@ -141,7 +143,7 @@ def _stream(
         have = ", ".join(str(path) for paths in files.values() for path in paths)
         raise DataError(
             f"{split}.{'-'.join(languages)} in {origin} has no {missing[0]} side, only {have}",
-            expected="a file for each language of a pair",
+            expected="a file for each language of the pair",
         )
     return StreamSource(split, languages, tuple(tuple(files[code]) for code in languages))
 
@@ -152,7 +154,7 @@ def _of_toml(path: Path) -> list[StreamSource]:
         streams = [_of_entry(entry, kind, path) for kind in tree for entry in tree[kind]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} is not a list of sources: {type(error).__name__}: {error}",
+            f"{path} does not list sources: {type(error).__name__}: {error}",
             expected="[[text]] with split, language and files, or [[parallel]] with split, "
             "files.L1 and files.L2; files are lists of paths",
         ) from error
@@ -160,7 +162,7 @@ def _of_toml(path: Path) -> list[StreamSource]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
-            f"{path} lists {twice[0]} twice", remedy="put all of its files into one entry"
+            f"{path} lists {twice[0]} twice", remedy="list all of its files in one entry"
         )
     return streams
 
@@ -170,13 +172,13 @@ def _of_entry(entry: dict[str, Any], kind: str, path: Path) -> StreamSource:
         raise ValueError(f"[[{kind}]] is neither [[text]] nor [[parallel]]")
     expected = {"split", "files"} | ({"language"} if kind == "text" else set())
     if set(entry) != expected:
-        raise ValueError(f"[[{kind}]] has {', '.join(entry)} in place of {', '.join(expected)}")
+        raise ValueError(f"[[{kind}]] has {', '.join(entry)} instead of {', '.join(expected)}")
     files = {entry["language"]: entry["files"]} if kind == "text" else entry["files"]
     if kind == "parallel" and len(files) != 2:
         raise ValueError(f"[[parallel]] needs the files of two languages, not of {len(files)}")
     for name in (entry["split"], *files):
         if not re.fullmatch(_CODE, name):
-            raise ValueError(f"{name!r} is not a name of letters, digits and _")
+            raise ValueError(f"{name!r} is not made of letters, digits and _")
     resolved = {code: [_listed(path, name) for name in names] for code, names in files.items()}
     return _stream(entry["split"], tuple(sorted(files)), resolved, path)
 
@@ -184,5 +186,5 @@ def _of_entry(entry: dict[str, Any], kind: str, path: Path) -> StreamSource:
 def _listed(toml: Path, name: str) -> Path:
     path = toml.parent / name
     if not path.is_file():
-        raise DataError(f"{toml} lists {name}, and there is no file {path}")
+        raise DataError(f"{toml} lists {name}, but there is no file {path}")
     return path

@@ -1,4 +1,4 @@
-"""The folder in which a data set is made, until it is complete and gets its name."""
+"""The folder in which a data set is made, until it is complete and renamed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _REQUEST = "request.json"
 
 @dataclass(frozen=True)
 class Partial:
-    """Work towards ``out`` that can go on after an interruption.
+    """Work towards ``out`` that can be resumed after an interruption.
 
-    The request, and a record of each finished shard (a manifest of that shard alone), lie in
-    a folder ``unfinished``, which goes when the data set is complete.
+    The request, and a record of each finished shard (a manifest of that shard only), lie in a
+    folder ``unfinished``, which is removed when the data set is complete.
     """
 
     folder: Path
@@ -34,21 +34,21 @@ class Partial:
     @classmethod
     @contextmanager
     def open(cls, out: Path, request: dict[str, Any]) -> Iterator[Partial]:
-        """Go on with the work towards ``out`` if it was for the same request, else start clean.
+        """Resume the work towards ``out`` if it was for the same request, or else start afresh.
 
-        :raises DataError: ``out`` is taken, or another process is at work on it.
+        :raises DataError: ``out`` is taken, or another process is working on it.
         """
         check_free(out)
         partial = cls(out.with_name(out.name + ".partial"), out)
         partial.folder.mkdir(parents=True, exist_ok=True)
         with _locked(partial.folder):
             if partial._request() != request:
-                partial._start_clean(request)
+                partial._start_afresh(request)
             try:
                 yield partial
             except XLMError:
                 if not any(partial.folder.glob(f"{_RECORDS}/*-*.json")):
-                    shutil.rmtree(partial.folder)  # no work in it that would be lost
+                    shutil.rmtree(partial.folder)  # there is no work to lose
                 raise
 
     def finished(self, stream: str) -> list[Manifest]:
@@ -59,13 +59,13 @@ class Partial:
         return records
 
     def add(self, record: Manifest) -> None:
-        """Keep the record of one more finished shard of a stream."""
+        """Record one more finished shard of a stream."""
         stream = record.streams[0].name
         path = self._record(stream, len(self.finished(stream)))
         write_text(path, record.dumps())
 
     def complete(self) -> None:
-        """Give the folder its name."""
+        """Rename the folder to ``out``."""
         self.folder.rename(self.out)
         shutil.rmtree(self.out / _RECORDS)
 
@@ -79,11 +79,11 @@ class Partial:
         except (OSError, ValueError):
             return None
 
-    def _start_clean(self, request: dict[str, Any]) -> None:
+    def _start_afresh(self, request: dict[str, Any]) -> None:
         content = {path.name for path in self.folder.iterdir()}
         if content and _RECORDS not in content:
             raise DataError(
-                f"{self.folder} is needed for the work, and holds something else",
+                f"{self.folder} is needed to prepare the data set, but holds something else",
                 remedy="move it away, or choose another folder for the data set",
             )
         for path in self.folder.iterdir():
@@ -96,16 +96,16 @@ class Partial:
 
 
 def check_free(out: Path) -> None:
-    """Refuse to write where something is.
+    """Refuse to overwrite anything.
 
     :raises DataError: ``out`` exists and is not an empty folder.
     """
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists():
-        what = "a data set already" if (out / MANIFEST_NAME).is_file() else "already there"
+        what = "is already a data set" if (out / MANIFEST_NAME).is_file() else "already exists"
         raise DataError(
-            f"{out} is {what}",
+            f"{out} {what}",
             expected="a folder that does not exist yet",
             remedy=f"choose another name, or remove it: rm -r {out}",
         )
@@ -119,7 +119,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise DataError(
-            f"another process is at work in {folder}", remedy="wait for it, or stop it"
+            f"another process is working in {folder}", remedy="wait for it, or stop it"
         ) from error
     finally:
         os.close(descriptor)

@@ -1,6 +1,6 @@
-"""Encoders of transformers as ours: XLM's, and those of RoBERTa's family.
+"""Reading encoders in transformers' format: XLM's, and those of RoBERTa's family.
 
-transformers itself is not needed: the files say all that there is to know.
+transformers itself is not needed, only its files.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from torch import Tensor
 from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.options import build
-from xlm_plugins.interop.foreign import ForeignEncoder
 from xlm_plugins.interop.huggingface.files import read_config, read_weights
-from xlm_plugins.interop.naming import (
+from xlm_plugins.interop.imported_encoder import ImportedEncoder
+from xlm_plugins.interop.pickles import malformed_as_error
+from xlm_plugins.interop.weight_names import (
     ACTIVATIONS,
     OUTPUT_BIAS,
     POSITIONS,
     TOKENS,
+    import_weights,
     positions_from_pad,
     roberta_names,
-    theirs_as_ours,
 )
 from xlm_plugins.interop.xlm.weights import stack_weights
 
@@ -36,7 +37,7 @@ SUPPORTED = {
 }
 """The architectures that can be imported, by model type."""
 
-# Buffers, and a second name of what is tied.
+# Buffers, and second names of tied weights.
 _NO_WEIGHT = re.compile(
     r"(.*\.)?(embeddings\.)?(position_ids|token_type_ids)|lm_head\.decoder\.bias|"
     r"(.*\.)?embeddings\.token_type_embeddings\.weight"
@@ -44,10 +45,10 @@ _NO_WEIGHT = re.compile(
 _POOLER = re.compile(r"(.*\.)?pooler\..*")
 
 
-def read_encoder(folder: Path) -> ForeignEncoder:
-    """Read an encoder out of a folder in Hugging Face's format.
+def read_encoder(folder: Path) -> ImportedEncoder:
+    """Read the encoder in a folder in Hugging Face's format.
 
-    :raises BundleError: no such folder, a damaged one, or another architecture.
+    :raises BundleError: there is no such folder, or it is damaged or has another architecture.
     """
     config = read_config(folder)
     kind = config["model_type"]
@@ -56,22 +57,20 @@ def read_encoder(folder: Path) -> ForeignEncoder:
     name = named[0] if isinstance(named, Sequence) else named
     if name not in classes:
         raise BundleError(
-            f"{folder} holds a {name}, of the type {kind}: not supported",
+            f"{folder} holds a {name} of type {kind}: not supported",
             expected=", ".join(known for names in SUPPORTED.values() for known in names),
         )
-    read: Callable[[dict[str, Any], dict[str, Tensor]], ForeignEncoder]
+    read: Callable[[dict[str, Any], dict[str, Tensor]], ImportedEncoder]
     read = _read_xlm if kind == "xlm" else _read_roberta
     weights = read_weights(folder)
-    try:
+    with malformed_as_error(
+        f"{folder} is not a {name} as transformers saves it",
+        "a config.json with all entries of the model's class, and all of its weights",
+    ):
         return read(config, weights)
-    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        raise BundleError(
-            f"{folder} is no {name} as transformers saves it: {type(error).__name__}: {error}",
-            expected="every entry of config.json that the model's class has, and all its weights",
-        ) from error
 
 
-def _read_xlm(config: dict[str, Any], theirs: dict[str, Tensor]) -> ForeignEncoder:
+def _read_xlm(config: dict[str, Any], theirs: dict[str, Tensor]) -> ImportedEncoder:
     base = "transformer."
     bare = not any(name.startswith(base) for name in theirs)
     plain = {name.removeprefix(base): tensor for name, tensor in theirs.items()}
@@ -86,7 +85,7 @@ def _read_xlm(config: dict[str, Any], theirs: dict[str, Tensor]) -> ForeignEncod
     special |= _special(config, {"pad": "pad_token_id", "mask": "mask_index"})
     objective = "clm" if config.get("causal") else "mlm"
     notes = _notes(bare, pooler=False)
-    return ForeignEncoder(options, ours, languages, special, None if bare else objective, notes)
+    return ImportedEncoder(options, ours, languages, special, None if bare else objective, notes)
 
 
 def _xlm_options(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
@@ -111,22 +110,22 @@ def _xlm_options(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
 
 
 def _languages(config: Mapping[str, Any]) -> dict[str, int]:
-    """The id of each language, by its name if the configuration knows it."""
+    """The id of each language; languages without names in the configuration are numbered."""
     n_languages = config.get("n_langs", 1)
     named = config.get("lang2id") or {f"lang{number}": number for number in range(n_languages)}
     if sorted(named.values()) != list(range(n_languages)):
         raise BundleError(
-            f"config.json has {n_languages} languages, and lang2id names others: {named}",
+            f"config.json has {n_languages} languages, but lang2id lists others: {named}",
             expected=f"ids 0 to {n_languages - 1}",
         )
     return dict(named)
 
 
-def _read_roberta(config: dict[str, Any], theirs: dict[str, Tensor]) -> ForeignEncoder:
+def _read_roberta(config: dict[str, Any], theirs: dict[str, Tensor]) -> ImportedEncoder:
     base = "roberta." if any(name.startswith("roberta.") for name in theirs) else ""
     bare = "lm_head.dense.weight" not in theirs
     tied = bare or config.get("tie_word_embeddings", True)
-    # The bias has two names; where nothing is tied, the layer's own is the one that is used.
+    # The bias has two names; if nothing is tied, the layer's own is the one in use.
     if "lm_head.decoder.bias" in theirs and (not tied or "lm_head.bias" not in theirs):
         theirs["lm_head.bias"] = theirs["lm_head.decoder.bias"]
     options = build(ModelOptions, _roberta_options(config, tied, bare), "config.json")
@@ -135,14 +134,14 @@ def _read_roberta(config: dict[str, Any], theirs: dict[str, Tensor]) -> ForeignE
     pooler = {name for name in theirs if _POOLER.fullmatch(name)}
     kept = {n: t for n, t in theirs.items() if n not in pooler and not _NO_WEIGHT.fullmatch(n)}
     supported = "an encoder with learned positions and RoBERTa's head"
-    ours = theirs_as_ours(roberta_names(options, base), kept, "the model", supported)
+    ours = import_weights(roberta_names(options, base), kept, "the model", supported)
     types = theirs.get(f"{base}embeddings.token_type_embeddings.weight")
     ours[POSITIONS] = positions_from_pad(ours[POSITIONS], config["pad_token_id"], types)
     if bare:
         ours[OUTPUT_BIAS] = torch.zeros(len(ours[TOKENS]))
     special = _special(config, {"pad": "pad_token_id", "eos": "eos_token_id"})
     notes = _notes(bare, bool(pooler))
-    return ForeignEncoder(options, ours, {}, special, None if bare else "mlm", notes)
+    return ImportedEncoder(options, ours, {}, special, None if bare else "mlm", notes)
 
 
 def _roberta_options(config: Mapping[str, Any], tied: bool, bare: bool) -> dict[str, Any]:
@@ -174,14 +173,14 @@ def _roberta_options(config: Mapping[str, Any], tied: bool, bare: bool) -> dict[
 
 
 def _special(config: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, int]:
-    """The ids that a configuration gives roles, where it does."""
+    """The ids of special tokens that a configuration has, by role."""
     return {role: config[key] for role, key in keys.items() if isinstance(config.get(key), int)}
 
 
 def _notes(bare: bool, pooler: bool) -> tuple[str, ...]:
     notes = []
     if bare:
-        notes.append("the model has no output layer: it embeds, and fills no masks")
+        notes.append("the model has no output layer: it can embed text, but not fill masks")
     if pooler:
-        notes.append("its pooler is left out: a fine-tuned head reads the first position's state")
+        notes.append("its pooler is left out: fine-tuned heads read the first position's state")
     return tuple(notes)

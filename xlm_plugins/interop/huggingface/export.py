@@ -1,19 +1,14 @@
 # ruff: noqa: RUF001 (text in several scripts)
-"""``xlm export hf``: a model for transformers, opened there and compared before it has a name."""
+"""``xlm export hf``: a model for transformers, which is reloaded and compared before it is kept."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,16 +19,21 @@ from xlm_plugins.interop.huggingface.files import CONFIG_NAME, SAFETENSORS_NAME
 from xlm_plugins.interop.huggingface.importing import OWN_TOKENIZER
 from xlm_plugins.interop.huggingface.mapping import class_of, config_of, notes_on, weights_of
 from xlm_plugins.interop.huggingface.model_card import model_card
-from xlm_plugins.interop.huggingface.reload import SAMPLE_NAME, TEXTS_NAME, Differences
+from xlm_plugins.interop.huggingface.reload import (
+    SAMPLE_NAME,
+    TEXTS_NAME,
+    Differences,
+    compare_in_new_process,
+)
 from xlm_plugins.interop.huggingface.tokenizer import has_form, write_tokenizer
-from xlm_plugins.interop.naming import LANGUAGES, POSITIONS
 from xlm_plugins.interop.new_bundle import check_out, new_folder
+from xlm_plugins.interop.weight_names import LANGUAGES, POSITIONS
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.weights import named_weights, save_tensors
 from xlm_plugins.runs.layout import TOKENIZER_NAME
 
 TOLERANCE = 1e-3
-"""A larger difference of hidden states or scores is no rounding, and the export is refused."""
+"""The largest difference in hidden states or scores that can be rounding."""
 
 SAMPLE = (
     "In the beginning was the word, and the word was short.",
@@ -45,15 +45,15 @@ SAMPLE = (
     "  two  spaces, 1,000.50 and MiXeD Case!",
     "",
 )
-"""Texts that both tokenizers and both models read."""
+"""Texts to compare tokenizers and models on."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A model that can be exported and is not written yet.
+    """A model that can be exported, but is not written yet.
 
-    :param bundle: as it is to be exported.
-    :param notes: what its user must know.
+    :param bundle: the model as it will be exported.
+    :param notes: what its users should know.
     """
 
     bundle: Bundle
@@ -66,10 +66,10 @@ class Export:
     def prepare(
         cls, bundle: Bundle, out: Path, *, language: str | None = None, licence: str = "unknown"
     ) -> Export:
-        """Look whether a model can be exported; nothing is written.
+        """Check that a model can be exported; nothing is written.
 
-        :param language: make it a model of this language alone, which needs no langs.
-        :raises XLMError: why it cannot.
+        :param language: export it for this language only, so that it needs no ``langs``.
+        :raises XLMError: the model cannot be exported; says why.
         """
         check_out(out)
         for package in ("transformers", "tokenizers"):
@@ -84,15 +84,15 @@ class Export:
         has_tokenizer = has_form(bundle)
         notes = notes_on(bundle)
         if has_tokenizer:
-            notes.append("text that spells a special token out is that token in transformers")
+            notes.append("text that spells out a special token is that token in transformers")
         else:
-            notes.append("its tokenizer has no form in transformers: only our own is written")
+            notes.append("transformers has no equivalent of its tokenizer: only our own is written")
         return cls(bundle, out, tuple(notes), has_tokenizer, licence)
 
     def write(self) -> Differences:
-        """Write the folder, open it in a process of its own, and compare.
+        """Write the folder, reload it in a process of its own, and compare.
 
-        :raises RunError: what was opened is not the model; nothing stays.
+        :raises RunError: the reloaded model differs; nothing is kept.
         """
         with new_folder(self.out) as folder, tempfile.TemporaryDirectory() as sample:
             self._fill(folder)
@@ -110,15 +110,13 @@ class Export:
 
     def _compare(self, folder: Path, sample: Path) -> Differences:
         self._write_sample(sample)
-        tree = _reloaded(folder, sample)
-        texts = tree.get("texts_differ") if tree["tokenizer"] else None
-        found = Differences(tree["class"], tree["hidden"], tree["scores"], texts)
+        found = compare_in_new_process(folder, sample)
         if not max(found.hidden, found.scores) <= TOLERANCE:
             raise RunError(
                 f"{found.class_name} computes something else: hidden states differ by "
                 f"{found.hidden:.2g}, scores by {found.scores:.2g}; nothing was kept",
                 expected=f"at most {TOLERANCE:g}",
-                remedy="another version of transformers, such as that of the extra hf",
+                remedy="use another version of transformers, such as the extra hf's",
             )
         return found
 
@@ -139,47 +137,28 @@ class Export:
         tensors |= {"scores": scores.view(*grid.shape, -1), "ids": grid, "languages": languages}
         tensors["mask"] = grid != vocabulary.roles["pad"]
         save_tensors(folder / SAMPLE_NAME, {name: t.cpu() for name, t in tensors.items()})
-        said = {"texts": SAMPLE, "ids": ids, "has_tokenizer": self.has_tokenizer}
-        write_json(folder / TEXTS_NAME, said)
-
-
-def _reloaded(folder: Path, sample: Path) -> dict[str, Any]:
-    """What `reload` says in a fresh process, which knows the files alone.
-
-    :raises RunError: transformers cannot open them.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "xlm_plugins.interop.huggingface.reload", str(folder), str(sample)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
-    )
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise RunError(f"transformers cannot open what was written: {said}; nothing was kept")
-    tree: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return tree
+        texts = {"texts": SAMPLE, "ids": ids, "has_tokenizer": self.has_tokenizer}
+        write_json(folder / TEXTS_NAME, texts)
 
 
 def _of_one_language(bundle: Bundle, language: str) -> Bundle:
-    """The same model for one language, whose embedding becomes part of each position.
+    """The same model for one language, whose embedding is added to each position's.
 
-    :raises OptionError: the model does not know it, or has no table of positions to add to.
+    :raises OptionError: the model does not know it, or has no table of positions to add it to.
     """
     description = bundle.description
     known = description.known_languages
     if known is None or language not in known:
         raise OptionError(
             f"--language {language}: the model "
-            + ("tells no languages apart" if known is None else "does not know it"),
+            + ("does not distinguish languages" if known is None else "does not know it"),
             expected=f"one of {', '.join(known)}" if known else "no --language",
         )
     if len(known) == 1:
         return bundle
     if description.options.position_embeddings != "learned":
         raise OptionError(
-            "--language: its sinusoidal positions are no weights that a language could be added to",
+            "--language: its sinusoidal positions are not weights, so nothing can be added to them",
             expected="a model with learned positions",
         )
     alone = dataclasses.replace(description, languages={language: 0}, classifier=None)

@@ -19,18 +19,18 @@ INDEX_SUFFIX = ".index.json"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` says.
+    """Read ``config.json``.
 
     :raises BundleError: it is missing or damaged.
     """
     tree = read_json(folder / CONFIG_NAME)
     if not isinstance(tree.get("model_type"), str):
-        raise BundleError(f"{folder / CONFIG_NAME} names no model_type")
+        raise BundleError(f"{folder / CONFIG_NAME} has no model_type")
     return tree
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All weights of a folder, by their names there; nothing that a file names is run.
+    """All weights in a folder by their names there; nothing in a file is run.
 
     :raises BundleError: there are none, or a file is damaged.
     """
@@ -49,7 +49,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A part's file, which lies in the folder whatever the index says."""
+    """The file of a part; an index must not lead out of its folder."""
     if Path(name).name != name:
         raise BundleError(f"{folder} has an index that names {name}", expected="a file beside it")
     return folder / name
@@ -58,5 +58,5 @@ def _inside(folder: Path, name: str) -> Path:
 def _read(path: Path) -> dict[str, Tensor]:
     weights = load_tensors(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
-        raise BundleError(f"{path} holds something else than weights by name")
+        raise BundleError(f"{path} holds something other than weights by name")
     return weights

@@ -1,8 +1,8 @@
-"""Our encoder as a model of transformers: its class, its configuration, its weights.
+"""Our encoder as a model of transformers: its class, configuration and weights.
 
-RoBERTa's class, and XLM-R's, which differs by its tokenizer alone, has the dense layer before the
-output, and no languages; XLM's has languages and no dense layer.  What none of them has cannot be
-exported, and is told.
+RoBERTa's class, and XLM-R's, which differs in its tokenizer only, has the dense layer before the
+output, but no languages; XLM's has languages, but no dense layer.  A model with anything that none
+of them has cannot be exported, and the error says why.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from xlm_plugins.contracts.batch import Layout, Samples, Step
+from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import BundleError
-from xlm_plugins.inference.features import looks_back
+from xlm_plugins.inference.common import is_causal
 from xlm_plugins.interop.huggingface.tokenizer import is_byte_level
-from xlm_plugins.interop.naming import POSITIONS, ours_as_theirs, roberta_names, xlm_names
+from xlm_plugins.interop.weight_names import POSITIONS, export_weights, roberta_names, xlm_names
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.nn.embeddings import SinusoidalPositions
 from xlm_plugins.model.weights import named_weights
@@ -27,15 +30,15 @@ _MODEL_TYPES = {XLM_CLASS: "xlm", XLM_R_CLASS: "xlm-roberta", ROBERTA_CLASS: "ro
 
 
 def class_of(bundle: Bundle) -> str:
-    """The class of transformers that a model is.
+    """The class in transformers for a model.
 
-    :raises BundleError: there is none; says all that stands in the way.
+    :raises BundleError: there is none; lists all reasons.
     """
     reasons = list(_reasons(bundle))
     if reasons:
         raise BundleError(
             f"transformers has no class for this model: {'; '.join(reasons)}",
-            expected=f"an encoder as {XLM_CLASS}, {XLM_R_CLASS} or {ROBERTA_CLASS} has it",
+            expected=f"an encoder like {XLM_CLASS}, {XLM_R_CLASS} or {ROBERTA_CLASS}",
             remedy="xlm export safetensors RUN OUT writes the weights of any model",
         )
     if not bundle.description.options.output_dense:
@@ -44,31 +47,33 @@ def class_of(bundle: Bundle) -> str:
 
 
 def notes_on(bundle: Bundle) -> list[str]:
-    """What a user of the exported model must know, for it is not in its class."""
+    """What users of the exported model should know, as its class cannot express it."""
     notes = []
     if class_of(bundle) == XLM_CLASS and is_byte_level(bundle):
         notes.append(
-            f"it becomes an {XLM_CLASS} with RoBERTa's tokenizer: {ROBERTA_CLASS} is what a model "
-            "becomes that was trained with --output-dense and without language embeddings"
+            f"it becomes an {XLM_CLASS} with RoBERTa's tokenizer; to become a {ROBERTA_CLASS}, a "
+            "model must be trained with --output-dense and without language embeddings"
         )
-    if "tlm" in bundle.objectives:
+    if restarting := " and ".join(_restarting_positions(bundle)):
         notes.append(
-            "tlm counted positions anew in the second sentence of a pair; transformers counts on, "
-            "unless position_ids say otherwise"
+            f"{restarting} counted positions anew in the second sentence of a pair; transformers "
+            "counts on, unless position_ids say otherwise"
         )
     if bundle.classifier is not None:
-        notes.append(f"the head of {bundle.classifier.name} is left out: the encoder is exported")
+        notes.append(
+            f"the head of {bundle.classifier.name} is left out: only the encoder is exported"
+        )
     if _has_languages(bundle):
         ids = ", ".join(f"{name} = {i}" for name, i in bundle.description.languages.items())
         notes.append(
-            f"the model wants the language of each token, langs ({ids}); pipelines give none: for "
-            "them, export it for one language with --language"
+            f"the model needs the language of each token, langs ({ids}), which pipelines do not "
+            "pass: for those, export it for one language with --language"
         )
     return notes
 
 
 def config_of(bundle: Bundle) -> dict[str, Any]:
-    """``config.json``."""
+    """The content of ``config.json``."""
     name, vocabulary = class_of(bundle), bundle.description.vocabulary
     roles = vocabulary.roles
     common = {
@@ -86,21 +91,21 @@ def config_of(bundle: Bundle) -> dict[str, Any]:
 
 
 def weights_of(bundle: Bundle) -> dict[str, Tensor]:
-    """All weights by the names that the class has for them."""
+    """All weights by their names in the class."""
     description, ours = bundle.description, named_weights(bundle.model)
     options = description.options
     if options.output_dense:
         names = roberta_names(options, "roberta.")
-        theirs = ours_as_theirs(names, ours)
+        theirs = export_weights(names, ours)
         table = names[POSITIONS][0]
         first = description.vocabulary.roles["pad"] + 1
         theirs[table] = torch.nn.functional.pad(theirs[table], (0, 0, first, 0))
         types = table.replace("position_embeddings", "token_type_embeddings")
         theirs[types] = torch.zeros(1, options.dim)
-        if not options.tied_output:  # the bias goes by two names there
+        if not options.tied_output:  # then the bias has two names
             theirs["lm_head.decoder.bias"] = theirs["lm_head.bias"].clone()
         return theirs
-    theirs = ours_as_theirs(xlm_names(options, len(description.languages), "transformer."), ours)
+    theirs = export_weights(xlm_names(options, len(description.languages), "transformer."), ours)
     if options.position_embeddings == "sinusoidal":
         sinusoids = SinusoidalPositions(options.max_positions, options.dim).table
         theirs["transformer.position_embeddings.weight"] = sinusoids
@@ -108,15 +113,15 @@ def weights_of(bundle: Bundle) -> dict[str, Tensor]:
 
 
 def _reasons(bundle: Bundle) -> Iterator[str]:
-    """What no class has."""
+    """Why no class fits."""
     description = bundle.description
     options, frame = description.options, description.vocabulary.frame
     if description.stacks != ("encoder",):
-        yield f"it has {' and '.join(description.stacks)}, and there is no class with a decoder"
+        yield f"it has {' and '.join(description.stacks)}, but no class has a decoder"
     for placed in description.layers:
         yield f"{placed.component.name} at {placed.position}, a layer of a plugin"
     if options.adaptive_cutoffs:
-        yield "adaptive softmax, which its class cannot load again"
+        yield "adaptive softmax, which its class cannot reload"
     if options.output_dense:
         if _has_languages(bundle):
             yield "a dense layer before the output together with languages"
@@ -125,7 +130,23 @@ def _reasons(bundle: Bundle) -> Iterator[str]:
         if frame[0] == frame[1]:
             yield "a dense layer before the output together with sentences that begin with EOS"
     elif (options.ffn_dim or 4 * options.dim) != 4 * options.dim:
-        yield f"feed-forward layers of {options.ffn_dim}, and the class has 4 x dim"
+        yield f"feed-forward layers of width {options.ffn_dim}, but the class has 4 x dim"
+
+
+def _restarting_positions(bundle: Bundle) -> Iterator[str]:
+    """The objectives whose batches count positions anew in the second sentence of a pair."""
+    word = Ragged(bundle.description.vocabulary.ordinary[:1], np.array([0, 1]))
+    pair = Samples(np.zeros(1, np.int64), (word, word))
+    for chosen in bundle.description.objectives:
+        objective = bundle.objectives[chosen.component.name]
+        batches = (
+            batch
+            for step in map(Step.parse, chosen.steps)
+            if objective.layout(step) is Layout.PAIR
+            for batch in objective.evaluation_batches(pair, step, np.random.default_rng(0)).values()
+        )
+        if any((batch.positions == 0).sum() >= len(batch.offsets) for batch in batches):
+            yield objective.name
 
 
 def _has_languages(bundle: Bundle) -> bool:
@@ -161,7 +182,7 @@ def _xlm_config(bundle: Bundle) -> dict[str, Any]:
         "attention_dropout": options.attention_dropout,
         "gelu_activation": options.activation == "gelu",
         "sinusoidal_embeddings": options.position_embeddings == "sinusoidal",
-        "causal": looks_back(bundle),
+        "causal": is_causal(bundle),
         "asm": False,
         "n_langs": max(len(languages), 1),
         "use_lang_emb": options.language_embeddings,

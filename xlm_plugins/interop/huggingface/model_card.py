@@ -1,4 +1,4 @@
-"""The model card: ``README.md`` of an exported model, with the fields that Hugging Face reads."""
+"""The model card: an exported model's ``README.md``, with the fields that Hugging Face reads."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xlm_plugins.inference.features import looks_back
+from xlm_plugins.inference.common import is_causal
+from xlm_plugins.interop.huggingface.reload import Differences
 from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.runs.layout import CONFIG_NAME, METRICS_NAME
+from xlm_plugins.runs.metrics_file import read_metrics
 
-if TYPE_CHECKING:
-    from xlm_plugins.interop.huggingface.reload import Differences
-
-_CONFIG_NAME, _METRICS_NAME = "config.toml", "metrics.jsonl"  # of a run's folder
 _UNKNOWN = "not recorded"
 
 
@@ -23,7 +22,7 @@ def model_card(
 ) -> str:
     """The text of a model card.
 
-    :param found: what the comparison gave.
+    :param found: the result of the comparison.
     """
     run = _run_of(bundle.path)
     metrics = _metrics(run, bundle.path)
@@ -33,12 +32,12 @@ def model_card(
         "Metrics": "\n".join(f"- {key}: {value:.4g}" for key, value in metrics.items()) or _UNKNOWN,
         "Licence": licence,
         "Use": _use(bundle, found, name),
-        "What to know": "\n".join(f"- {note}" for note in notes) or "Nothing else.",
-        "Compared": _compared(found),
+        "Notes": "\n".join(f"- {note}" for note in notes) or "None.",
+        "Comparison": _compared(found),
     }
     head = _front_matter(bundle, licence, metrics, found.class_name)
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    objectives = ", ".join(bundle.objectives) or "nothing that is recorded"
+    objectives = ", ".join(bundle.objectives) or "objectives that are not recorded"
     options = bundle.description.options
     what = (
         f"An encoder of {options.n_layers} layers of {options.dim}, trained on {objectives} with "
@@ -50,12 +49,12 @@ def model_card(
 def _front_matter(
     bundle: Bundle, licence: str, metrics: Mapping[str, float], class_name: str
 ) -> str:
-    """The card's fields, in YAML that is JSON as well, where a value needs quotes."""
+    """The card's fields in YAML, each value written as JSON, so that it is quoted where needed."""
     fields: dict[str, Any] = {
         "language": list(bundle.description.languages) or ["multilingual"],
         "license": licence,
         "library_name": "transformers",
-        "pipeline_tag": "text-generation" if looks_back(bundle) else "fill-mask",
+        "pipeline_tag": "text-generation" if is_causal(bundle) else "fill-mask",
         "tags": ["xlm-plugins", class_name],
         "metrics": ["perplexity"] if any(name.endswith("_ppl") for name in metrics) else [],
     }
@@ -67,7 +66,7 @@ def _languages(bundle: Bundle) -> str:
     described = bundle.description
     if described.known_languages is None or len(described.languages) < 2:
         named = ", ".join(described.languages) or _UNKNOWN
-        return f"{named}. The model is not told the language of a text."
+        return f"{named}. The model takes no language ids."
     rows = [f"| {name} | {number} |" for name, number in described.languages.items()]
     return "\n".join(["| language | `langs` |", "|---|---|", *rows])
 
@@ -76,11 +75,11 @@ def _data(run: Path | None) -> str:
     if run is None:
         return _UNKNOWN
     try:
-        tree = tomllib.loads((run / _CONFIG_NAME).read_text(encoding="utf-8"))
+        tree = tomllib.loads((run / CONFIG_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return _UNKNOWN
     train = tree.get("train", {})
-    # A folder's name says enough; where it lay is nobody's business.
+    # The folder's name only: its path may be private.
     data = f"`{Path(train['data']).name}`" if train.get("data") else _UNKNOWN
     objectives = ", ".join(f"`{objective}`" for objective in train.get("objective", []))
     steps = f", {train['steps']} updates" if train.get("steps") else ""
@@ -88,17 +87,16 @@ def _data(run: Path | None) -> str:
 
 
 def _run_of(path: Path) -> Path | None:
-    """The run that a bundle lies in: ``RUN/best/METRIC`` or ``RUN/checkpoints/step-N``."""
+    """The run that contains a bundle, as ``RUN/best/METRIC`` or ``RUN/checkpoints/step-N``."""
     run = path.resolve().parent.parent
-    return run if (run / _CONFIG_NAME).is_file() else None
+    return run if (run / CONFIG_NAME).is_file() else None
 
 
 def _metrics(run: Path | None, path: Path) -> Mapping[str, float]:
-    """What was measured on this very model: at its step, or when its metric was best."""
-    if run is None or not (run / _METRICS_NAME).is_file():
+    """The metrics of this very model: those at its step, or those when its metric was best."""
+    if run is None or not (run / METRICS_NAME).is_file():
         return {}
-    lines = (run / _METRICS_NAME).read_text(encoding="utf-8").splitlines()
-    records = [record for line in lines if (record := json.loads(line))["kind"] == "evaluation"]
+    records = [line for line in read_metrics(run / METRICS_NAME) if line["kind"] == "evaluation"]
     name = path.resolve().name
     measured = [record for record in records if name in record]
     if measured:
@@ -127,9 +125,9 @@ def _use(bundle: Bundle, found: Differences, name: str) -> str:
 
 def _compared(found: Differences) -> str:
     text = (
-        f"Opened by {found.class_name} in a process of its own, the largest difference from the "
-        f"exported model was {found.hidden:.2g} in hidden states and {found.scores:.2g} in scores"
+        f"Loaded as {found.class_name} in a separate process, it differed from the original "
+        f"model by at most {found.hidden:.2g} in hidden states and {found.scores:.2g} in scores"
     )
     if found.texts is None:
         return f"{text}. No tokenizer was compared."
-    return f"{text}; {len(found.texts)} of the sample texts had other token ids."
+    return f"{text}; {len(found.texts)} of the sample texts got different token ids."

@@ -1,27 +1,45 @@
-"""An exported model, opened by transformers in a process of its own, beside what ours computed.
+"""An exported model as transformers opens it, compared with ours, in a process of its own.
 
-``python -m xlm_plugins.interop.huggingface.reload MODEL SAMPLE`` prints the differences as JSON.
-SAMPLE holds
-``sample.safetensors`` (ids, mask, languages, positions; hidden.N and scores, as ours are) and
-``texts.json`` (the texts and the ids that ours are).
+``python -m xlm_plugins.interop.huggingface.reload MODEL SAMPLE`` opens the folder MODEL and prints
+the `Differences` as JSON.  The folder SAMPLE holds what our model made of some texts:
+``sample.safetensors`` (ids, mask, languages; hidden.N and scores) and ``texts.json`` (texts, ids).
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor, no_grad
 
+from xlm_plugins.core.errors import RunError
+
 SAMPLE_NAME, TEXTS_NAME = "sample.safetensors", "texts.json"
 
 
-def compare(model_folder: Path, sample_folder: Path) -> dict[str, Any]:
-    """The largest differences of hidden states and scores, and the texts whose ids differ."""
+@dataclass(frozen=True)
+class Differences:
+    """How the reloaded model differs from ours.
+
+    :param class_name: the class that opened the folder.
+    :param hidden: the largest difference in a hidden state, over all layers and tokens.
+    :param scores: the largest difference in a score.
+    :param texts: texts that the reloaded tokenizer encodes differently; None without a tokenizer.
+    """
+
+    class_name: str
+    hidden: float
+    scores: float
+    texts: list[str] | None
+
+
+def compare(model_folder: Path, sample_folder: Path) -> Differences:
+    """Open a model with transformers and compare it."""
     from transformers import AutoModelForMaskedLM
 
     sample = load_file(sample_folder / SAMPLE_NAME)
@@ -38,40 +56,42 @@ def compare(model_folder: Path, sample_folder: Path) -> dict[str, Any]:
 
     hidden = [largest(x, sample[f"hidden.{i}"]) for i, x in enumerate(found.hidden_states)]
     n_layers = sum(name.startswith("hidden.") for name in sample)
-    return {
-        "class": type(model).__name__,
-        "hidden": max(hidden) if len(hidden) == n_layers else float("inf"),
-        "scores": largest(found.logits, sample["scores"]),
-        **_compare_texts(model_folder, json.loads((sample_folder / TEXTS_NAME).read_text())),
-    }
+    return Differences(
+        type(model).__name__,
+        max(hidden) if len(hidden) == n_layers else float("inf"),
+        largest(found.logits, sample["scores"]),
+        _texts_that_differ(model_folder, sample_folder),
+    )
 
 
-def _compare_texts(model_folder: Path, sample: dict[str, Any]) -> dict[str, Any]:
+def _texts_that_differ(model_folder: Path, sample_folder: Path) -> list[str] | None:
+    sample = json.loads((sample_folder / TEXTS_NAME).read_text())
     if not sample["has_tokenizer"]:
-        return {"tokenizer": None}
+        return None
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     pairs = zip(sample["texts"], sample["ids"], strict=True)
-    differ = [text for text, ids in pairs if tokenizer(text)["input_ids"] != ids]
-    return {"tokenizer": type(tokenizer).__name__, "texts_differ": differ}
+    return [text for text, ids in pairs if tokenizer(text)["input_ids"] != ids]
+
+
+def compare_in_new_process(model_folder: Path, sample_folder: Path) -> Differences:
+    """`compare` in a process that knows nothing but the files.
+
+    :raises RunError: transformers cannot open the model.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(model_folder), str(sample_folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RunError(f"transformers cannot open the exported model: {reason}; nothing was kept")
+    return Differences(**json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":
-    print(json.dumps(compare(Path(sys.argv[1]), Path(sys.argv[2]))))
-
-
-@dataclass(frozen=True)
-class Differences:
-    """What the reloaded model computes, against ours.
-
-    :param class_name: the class that opened the folder.
-    :param hidden: the largest difference of a hidden state, over all layers and tokens.
-    :param scores: the same of a score.
-    :param texts: texts that the reloaded tokenizer cuts otherwise; None without a tokenizer.
-    """
-
-    class_name: str
-    hidden: float
-    scores: float
-    texts: list[str] | None
+    print(json.dumps(asdict(compare(Path(sys.argv[1]), Path(sys.argv[2])))))

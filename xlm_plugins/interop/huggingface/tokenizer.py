@@ -1,7 +1,7 @@
-"""Our tokenizer in the files that transformers reads.
+"""Our tokenizers in files that transformers reads.
 
-A SentencePiece model and byte-level BPE become a fast tokenizer, ``tokenizer.json``; XLM's own
-becomes an XLMTokenizer.
+SentencePiece models and byte-level BPE become a fast tokenizer, ``tokenizer.json``; XLM's own
+tokenizer becomes an XLMTokenizer.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ CONFIG_NAME = "tokenizer_config.json"
 
 
 def has_form(bundle: Bundle) -> bool:
-    """Whether transformers can have the tokenizer of a bundle.
+    """Whether transformers has an equivalent of a bundle's tokenizer.
 
-    :raises BundleError: it is of a kind that can, and has what theirs has not.
+    :raises BundleError: it is of a kind that has one, but uses a feature that theirs lacks.
     """
     return _fast(bundle) is not None or xlm_tokenizer.has_form(bundle.path / TOKENIZER_NAME)
 
 
 def is_byte_level(bundle: Bundle) -> bool:
-    """Whether the tokenizer is RoBERTa's kind, BPE over bytes."""
+    """Whether the tokenizer is byte-level BPE, as RoBERTa's."""
     fast = bundle.tokenizer.to_hugging_face()
     if fast is None:
         return False
@@ -51,7 +51,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> None:
         **{f"{role}_token": form for role, form in roles.items()},
         **dict.fromkeys(("bos_token", "cls_token"), begin),
         **dict.fromkeys(("eos_token", "sep_token"), end),
-        # Where there are token types, XLM's class adds the embeddings of those ids.
+        # If there were token types, XLM's class would add embeddings for them.
         "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": bundle.description.options.max_positions,
         "clean_up_tokenization_spaces": False,
@@ -60,7 +60,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> None:
 
 
 def _fast(bundle: Bundle) -> Any | None:
-    """The tokenizer as a `tokenizers.Tokenizer` in our frame; None where it has no such form."""
+    """The tokenizer as a `tokenizers.Tokenizer` with our frame; None if it has no such form."""
     fast = bundle.tokenizer.to_hugging_face()
     if fast is None:
         return None
@@ -69,7 +69,7 @@ def _fast(bundle: Bundle) -> Any | None:
     forms, frame = bundle.tokenizer.tokens(), bundle.description.vocabulary.frame
     special = dict.fromkeys(bundle.tokenizer.special(role) for role in bundle.tokenizer.ROLES)
     mask = bundle.tokenizer.special("mask")
-    # As RoBERTa's, a mask takes the space before it: the word that it stands for has that one.
+    # As in RoBERTa, a mask absorbs the space before it, which the word that it replaces would have.
     fast.add_special_tokens(
         [AddedToken(forms[i], normalized=False, lstrip=i == mask) for i in special]
     )

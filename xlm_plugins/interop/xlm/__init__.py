@@ -1,1 +1,1 @@
-"""Checkpoints of the XLM implementation."""
+"""Checkpoints of XLM's original implementation."""

@@ -1,6 +1,6 @@
-"""``xlm import xlm``: a checkpoint of the reference implementation becomes a bundle.
+"""``xlm import xlm``: converts a checkpoint of XLM's original implementation into a bundle.
 
-Such a file holds the weights (``model``, or ``encoder`` and ``decoder``), the options of the run
+The file holds the weights (``model``, or ``encoder`` and ``decoder``), the options of the run
 (``params``) and the vocabulary (``dico_id2word``, ``dico_counts``).
 """
 
@@ -22,7 +22,7 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.selection import StackName
 from xlm_plugins.interop.new_bundle import check_out, write_bundle
-from xlm_plugins.interop.pickles import read_checkpoint
+from xlm_plugins.interop.pickles import malformed_as_error, read_checkpoint
 from xlm_plugins.interop.xlm.memories import placed_memories, shared_copies
 from xlm_plugins.interop.xlm.options import (
     DEFAULTS,
@@ -40,9 +40,9 @@ TOKENIZER = "fastbpe"
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import gave.
+    """The result of an import.
 
-    :param notes: what a user should know: what was assumed, or left out.
+    :param notes: what the user should know: assumptions, and what was left out.
     """
 
     out: Path
@@ -58,12 +58,12 @@ def import_xlm(
     codes: Path | None = None,
     vocabulary: Path | None = None,
 ) -> Imported:
-    """Write the bundle of an XLM checkpoint.
+    """Write an XLM checkpoint as a bundle.
 
-    :param codes: the fastBPE codes that were published with it; without them the bundle takes
-        text that is cut into its tokens already.
+    :param codes: the fastBPE codes that were published with it; without them, the bundle takes
+        text that has already been split into tokens.
     :param vocabulary: the file of ``token count`` lines that was published with them.
-    :raises XLMError: what cannot be imported, and why; nothing is written then.
+    :raises XLMError: the checkpoint cannot be imported; says why, and nothing is written.
     """
     check_out(out)
     if codes and not vocabulary:
@@ -73,14 +73,10 @@ def import_xlm(
             remedy="--vocab VOCAB, the file of `token count` lines",
         )
     content = _checked(read_checkpoint(checkpoint), checkpoint)
-    try:
+    with malformed_as_error(
+        f"{checkpoint} holds something that XLM does not write", "a checkpoint as XLM saves it"
+    ):
         model = _read(content, checkpoint, plugins, codes, vocabulary)
-    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        raise BundleError(
-            f"{checkpoint} holds something that XLM does not write: "
-            f"{type(error).__name__}: {error}",
-            expected="a checkpoint as XLM saved it",
-        ) from error
     write_bundle(
         out, model.description, model.component, model.tokenizer, model.weights, str(checkpoint)
     )
@@ -89,7 +85,7 @@ def import_xlm(
 
 @dataclass(frozen=True)
 class _Model:
-    """What a checkpoint holds, in our terms.
+    """The content of a checkpoint in our terms.
 
     :param component: the tokenizer's.
     :param weights: by our names.
@@ -127,9 +123,9 @@ def _checked(content: Any, checkpoint: Path) -> dict[str, Any]:
         kind = type(content).__name__
         found = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {kind}"
         raise BundleError(
-            f"{checkpoint} is no checkpoint of XLM: it holds {found}",
-            expected="params, and model or encoder and decoder",
-            remedy="XLM-R, RoBERTa and Hugging Face folders: xlm import hf",
+            f"{checkpoint} is not a checkpoint of XLM: it holds {found}",
+            expected="params, and either model or encoder and decoder",
+            remedy="for XLM-R, RoBERTa and Hugging Face folders: xlm import hf",
         )
     params = content["params"]
     if isinstance(params, argparse.Namespace):
@@ -138,7 +134,7 @@ def _checked(content: Any, checkpoint: Path) -> dict[str, Any]:
 
 
 def _stacks(content: Mapping[str, Any]) -> dict[StackName, dict[str, Tensor]]:
-    """The weights of each stack, without what wrappers put before their names."""
+    """The weights of each stack, without the prefixes that wrappers add to their names."""
     names: dict[StackName, str] = {"encoder": "model" if "model" in content else "encoder"}
     if "decoder" in content:
         names["decoder"] = "decoder"
@@ -149,7 +145,7 @@ def _stacks(content: Mapping[str, Any]) -> dict[StackName, dict[str, Tensor]]:
             isinstance(tensor, Tensor) for tensor in given.values()
         ):
             raise BundleError(
-                f"the checkpoint's {key!r} is no table of weights, or missing",
+                f"the checkpoint's {key!r} is missing, or not a table of weights",
                 expected=SUPPORTED,
             )
         parts[stack] = {_unwrapped(name): tensor for name, tensor in given.items()}
@@ -169,7 +165,7 @@ def _check_vocabulary(
         n_rows = len(weights.get("embeddings.weight", ()))
         if n_rows != len(words.words):
             raise BundleError(
-                f"{words.origin} has {len(words.words)} words, and the {stack} of {checkpoint} "
+                f"{words.origin} has {len(words.words)} words, but the {stack} of {checkpoint} "
                 f"has embeddings of {n_rows}",
                 expected="one vocabulary",
             )
@@ -213,13 +209,13 @@ def _weights(
 def _tokenizer(
     words: Words, codes: Path | None, params: Mapping[str, Any], plugins: Plugins
 ) -> tuple[Component, Tokenizer, list[str]]:
-    """The tokenizer of the checkpoint's vocabulary, and what it takes."""
+    """The tokenizer for the checkpoint's vocabulary, with notes on the text that it takes."""
     component = plugins.get("tokenizer", TOKENIZER)
     build = component.load().from_vocabulary
     languages = tuple(languages_of(params))
     if codes is None:
         tokenizer: Tokenizer = build(words.words, words.counts, None, languages=languages)
-        note = "no codes were given: text must be cut into the vocabulary's tokens already"
+        note = "no codes were given: text must already be split into the vocabulary's tokens"
         return component, tokenizer, [note]
     lowercase, unaccented = _is_lowercase(words.words), _is_unaccented(words.words)
     tokenizer = build(
@@ -230,21 +226,23 @@ def _tokenizer(
         lowercase=lowercase,
         remove_accents=unaccented,
     )
-    notes = ["no word of the vocabulary has a capital: text is lower-cased"] if lowercase else []
+    notes = (
+        ["no word of the vocabulary has a capital letter: text is lower-cased"] if lowercase else []
+    )
     notes += ["no word of the vocabulary has an accent: accents are removed"] if unaccented else []
     return component, tokenizer, notes
 
 
 def _is_lowercase(words: Sequence[str]) -> bool:
-    """Whether a vocabulary was made of text in lower case, as XLM's English and 15-language ones.
+    """Whether a vocabulary was made from lower-cased text, as for XLM's English and XNLI-15 models.
 
-    Nothing else in a checkpoint says so.
+    Nothing else in a checkpoint tells.
     """
     return all(word == word.lower() for word in words)
 
 
 def _is_unaccented(words: Sequence[str]) -> bool:
-    """Whether a vocabulary was made of text without accents."""
+    """Whether a vocabulary was made from text without accents."""
     return not any(
         unicodedata.category(character) == "Mn"
         for word in words

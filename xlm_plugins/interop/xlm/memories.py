@@ -1,4 +1,4 @@
-"""XLM's product-key memories: their options, their places, and the names of their weights."""
+"""XLM's product-key memories: their options, positions, and the names of their weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from xlm_plugins.core.errors import BundleError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import Position, StackName, parse_positions
-from xlm_plugins.interop.naming import Names
+from xlm_plugins.interop.weight_names import Names
 from xlm_plugins.interop.xlm.options import SUPPORTED, listed
 from xlm_plugins.model.description import PlacedLayer
 
@@ -27,7 +27,7 @@ _SAME: Mapping[str, Any] = {
     "query_dropout": 0,
     "value_dropout": 0,
 }
-"""Options that we call as XLM does, behind ``mem_``, with the reference's defaults."""
+"""Options that XLM calls the same, prefixed with ``mem_``; with the defaults of XLM's code."""
 
 DEFAULTS: Mapping[str, Any] = {f"mem_{name}": value for name, value in _SAME.items()} | {
     "mem_enc_positions": "",
@@ -45,7 +45,7 @@ DEFAULTS: Mapping[str, Any] = {f"mem_{name}": value for name, value in _SAME.ite
     "mem_score_subtract": "",
     "mem_score_normalize": False,
 }
-"""The reference's own: older checkpoints lack what was not there yet."""
+"""The defaults of XLM's code: older checkpoints lack options that were added later."""
 
 MUST_BE: Mapping[str, tuple[Any, ...]] = {
     "mem_implementation": ("pq_fast", "pq_default", "flat"),
@@ -58,7 +58,7 @@ MUST_BE: Mapping[str, tuple[Any, ...]] = {
     "mem_multi_query_net": (False,),
     "mem_query_bias": (True,),
 }
-"""The values of which we have the variant; the first one is the reference's default."""
+"""The supported values; the first one is the default of XLM's code."""
 
 _PLACES = {"in": "feed_forward", "after": "after"}
 _WEIGHT = re.compile(r"(memories\.(\d+)_(in|after)\.)(.*)")
@@ -68,7 +68,7 @@ _QUERY = re.compile(r"query_proj\.query_mlps\.0\.(?:(\d+)\.)?(.*)")
 def placed_memories(
     params: Mapping[str, Any], stacks: tuple[StackName, ...], plugins: Plugins
 ) -> tuple[PlacedLayer, ...]:
-    """The product-key memories, each where it stands.
+    """The product-key memories at their positions.
 
     :raises BundleError: a variant that is not supported.
     """
@@ -91,7 +91,7 @@ def placed_memories(
 
 
 def shared_copies(layers: Sequence[PlacedLayer]) -> list[str]:
-    """Our names of tables of values that another memory's is: a bundle holds it once."""
+    """Our names of value tables that are shared with an earlier memory; a bundle holds one."""
     if not any(placed.options.share_values for placed in layers):
         return []
     places = [placed.position for placed in layers]
@@ -100,10 +100,10 @@ def shared_copies(layers: Sequence[PlacedLayer]) -> list[str]:
 
 
 def with_memories(names: Names, theirs: Mapping[str, Tensor], stack: StackName) -> Names:
-    """The names of a stack together with those of its memories, some in a feed-forward's place.
+    """The names of a stack and its memories, some of which replace a feed-forward network.
 
-    :param names: those of the stack without any.
-    :param theirs: by XLM's names, which alone say how many layers a query network has.
+    :param names: those of the stack without memories.
+    :param theirs: weights by XLM's names; nothing else tells how many layers a query network has.
     """
     memories: Names = {}
     prefixes = set()
@@ -123,7 +123,7 @@ def _prefix(stack: str, index: int, where: str) -> str:
 
 
 def _queries(memory: str, theirs: Mapping[str, Tensor]) -> int:
-    """The number of the linear layer that gives the queries, the last one of its network."""
+    """The number of the linear layer that outputs the queries: the last one of its network."""
     numbered = [
         int(match[1])
         for name, tensor in theirs.items()
@@ -134,9 +134,9 @@ def _queries(memory: str, theirs: Mapping[str, Tensor]) -> int:
 
 
 def _own_name(name: str, queries: int) -> str:
-    """What a memory calls its weight; a query network is one linear layer, or numbered parts.
+    """Our name of a memory's weight; a query network is one linear layer, or numbered modules.
 
-    :param queries: the number of the part that gives the queries.
+    :param queries: the number of the module that outputs the queries.
     """
     if name == "values.weight":
         return "values"
@@ -150,7 +150,7 @@ def _own_name(name: str, queries: int) -> str:
 
 
 def _positions(written: Any, stack: StackName) -> Iterator[Position]:
-    """Read ``4,7+``, or the pairs that the reference makes of it: ``(4, 'in'), (7, 'after')``."""
+    """Read ``4,7+``, or the pairs that XLM's code makes of it: ``(4, 'in'), (7, 'after')``."""
     if isinstance(written, str):
         found = parse_positions(written) if written else ()
         yield from (Position(stack, place.index, place.after) for place in found)
@@ -159,12 +159,12 @@ def _positions(written: Any, stack: StackName) -> Iterator[Position]:
 
 
 def _options(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What our memories have of a checkpoint's."""
+    """A checkpoint's options as ours."""
     widths = [int(width) for width in listed(params["mem_query_layer_sizes"])]
     if len(widths) < 2:
         raise BundleError(
             "the checkpoint's memories have no query network (mem_query_layer_sizes is empty)",
-            expected="0,0 for one linear layer, or widths between the two",
+            expected="0,0 for one linear layer, or with hidden widths in between",
         )
     weighting = "sum" if params["mem_score_normalize"] else "none"
     return {name: params[f"mem_{name}"] for name in _SAME} | {

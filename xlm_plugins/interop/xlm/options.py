@@ -1,4 +1,4 @@
-"""XLM's ``params``, the options that a checkpoint records, as our options."""
+"""The options that a checkpoint of XLM records, its ``params``, as ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUPPORTED = (
     "XLM's transformer: an encoder, or an encoder and a decoder; learned or sinusoidal positions; "
     "GELU or ReLU; a tied, an untied or an adaptive output layer; product-key memories"
 )
-"""What can be imported, for errors."""
+"""What can be imported, for error messages."""
 
 DEFAULTS: Mapping[str, Any] = {
     "emb_dim": 512,
@@ -45,18 +45,18 @@ DEFAULTS: Mapping[str, Any] = {
     "lgs": "",
     "use_memory": False,
 }
-"""The reference's own: older checkpoints lack what was not there yet."""
+"""The defaults of XLM's code: older checkpoints lack options that were added later."""
 
 OBJECTIVES = ("clm", "mlm", "pc", "ae", "mt", "bt")
-"""Each has its steps in ``clm_steps`` and so on."""
+"""The steps of each are in ``clm_steps`` and so on."""
 
 
 def model_options(params: Mapping[str, Any], n_positions: int, ffn_dim: int | None) -> ModelOptions:
     """The shape of the stacks.
 
     :param params: completed by `DEFAULTS`.
-    :param n_positions: rows of the table of positions.
-    :param ffn_dim: width of the feed-forward layers; None where memories stand in for all.
+    :param n_positions: rows of the position embedding.
+    :param ffn_dim: width of the feed-forward layers; None if memories replace all of them.
     """
     dim = params["emb_dim"]
     values = {
@@ -81,7 +81,7 @@ def model_options(params: Mapping[str, Any], n_positions: int, ffn_dim: int | No
 def languages_of(params: Mapping[str, Any]) -> dict[str, int]:
     """The id of each language.
 
-    :raises BundleError: the checkpoint does not say.
+    :raises BundleError: the checkpoint does not tell.
     """
     ids = params.get("lang2id") or {c: i for i, c in (params.get("id2lang") or {}).items()}
     ids = ids or {code: i for i, code in enumerate(sorted(filter(None, params["lgs"].split("-"))))}
@@ -99,14 +99,16 @@ def chosen_objectives(
     languages: Mapping[str, int],
     plugins: Plugins,
 ) -> tuple[tuple[ChosenObjective, ...], list[str]]:
-    """What the model was trained on; if nothing is recorded, what its stacks are made for.
+    """What the model was trained on; if that is not recorded, what its stacks are usually for.
 
-    :returns: the objectives, and what there is to say about those that were left out.
+    :returns: the objectives, and notes on those that were left out.
     """
     recorded = _recorded_steps(params)
     notes = []
     if recorded.pop("pc", None):
-        notes.append("pc is left out: its classifier is of another kind here, and must be trained")
+        notes.append(
+            "pc is left out: its classifier is built differently here, and must be trained"
+        )
     if not recorded:
         recorded = _usual_steps(stacks, tuple(languages))
     chosen = []
@@ -118,7 +120,7 @@ def chosen_objectives(
 
 
 def _recorded_steps(params: Mapping[str, Any]) -> dict[str, list[Step]]:
-    """By objective.  XLM's MLM on a pair is TLM."""
+    """Recorded steps by objective; XLM's MLM on a pair is TLM."""
     found: dict[str, list[Step]] = {}
     for objective in OBJECTIVES:
         for written in listed(params.get(f"{objective}_steps")):
@@ -129,7 +131,7 @@ def _recorded_steps(params: Mapping[str, Any]) -> dict[str, list[Step]]:
 
 
 def _step(written: Any) -> Step:
-    """Read ``en-fr``, or the tuple that the reference makes of it; ``('en', None)`` is ``en``."""
+    """Read ``en-fr``, or the tuple that XLM's code makes of it; ``('en', None)`` is ``en``."""
     parts = written.split("-") if isinstance(written, str) else written
     return Step(tuple(part for part in parts if part))
 
@@ -154,7 +156,7 @@ def _objective_options(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(value: Any) -> list[Any]:
-    """A list, or one that is written as ``a,b``."""
+    """A list, which may be written as ``a,b``."""
     if isinstance(value, str):
         return [part for part in value.split(",") if part]
     return list(value or ())

@@ -1,6 +1,6 @@
-"""XLM's own tokenizer, the plugin ``fastbpe``, in the files that transformers' XLMTokenizer reads.
+"""XLM's own tokenizer, the plugin ``fastbpe``, in the files of transformers' XLMTokenizer.
 
-``vocab.json`` has ``the</w>`` where XLM's vocabulary has ``the``, and ``th`` for ``th@@``;
+``vocab.json`` has ``the</w>`` for ``the`` in XLM's vocabulary, and ``th`` for ``th@@``;
 ``merges.txt`` is the codes file.
 """
 
@@ -20,25 +20,25 @@ from xlm_plugins.interop.xlm.vocabulary import SPECIALS
 
 COMPONENT = "fastbpe"
 VOCABULARY_NAME, CODES_NAME = "vocab.json", "merges.txt"
-# Of the plugin's own folder.
+# In a folder that the plugin saved.
 _SETTINGS_NAME, _OWN_CODES_NAME = "fastbpe.json", "codes"
-_END, _GOES_ON = "</w>", "@@"
+_END, _CONTINUES = "</w>", "@@"
 
 
 def read_tokenizer(
     folder: Path, languages: tuple[str, ...], config: dict[str, Any], plugins: Plugins
 ) -> tuple[Component, Tokenizer]:
-    """The tokenizer of a folder of transformers.
+    """The tokenizer in a folder that transformers wrote.
 
-    :param languages: those of the model.
-    :param config: ``tokenizer_config.json``.
-    :raises BundleError: it is another one.
+    :param languages: the model's.
+    :param config: the content of ``tokenizer_config.json``.
+    :raises BundleError: it is another kind of tokenizer.
     """
     ids = read_json(folder / VOCABULARY_NAME)
     tokens = sorted(ids, key=lambda token: ids[token])
     if not any(token.endswith(_END) for token in tokens):
         raise BundleError(
-            f"{folder / VOCABULARY_NAME} holds a tokenizer that no installed plugin reads",
+            f"{folder / VOCABULARY_NAME} holds a tokenizer that no installed plugin can read",
             expected="XLM's tokenizer, or RoBERTa's, which the plugin bytebpe reads",
         )
     words = [*tokens[: len(SPECIALS)], *map(_word, tokens[len(SPECIALS) :])]
@@ -52,7 +52,9 @@ def read_tokenizer(
 
 
 def has_form(saved: Path) -> bool:
-    """Whether a saved tokenizer of ours can be XLMTokenizer: with codes, and both foldings or none.
+    """Whether a saved tokenizer of ours has a form as XLMTokenizer.
+
+    It must have codes, and either remove both case and accents or neither.
 
     :param saved: the tokenizer's folder.
     """
@@ -63,10 +65,10 @@ def has_form(saved: Path) -> bool:
 
 
 def write_files(saved: Path, tokens: list[str], folder: Path) -> dict[str, Any]:
-    """Write a saved tokenizer's vocabulary and codes; gives its own part of the configuration.
+    """Write a saved tokenizer's vocabulary and codes, and return its part of the configuration.
 
-    :param saved: our folder of it.
-    :param tokens: in order of id.
+    :param saved: the folder that we saved it in.
+    :param tokens: in order of their ids.
     """
     n_special = len(SPECIALS)
     forms = [*tokens[:n_special], *map(_form, tokens[n_special:])]
@@ -78,8 +80,8 @@ def write_files(saved: Path, tokens: list[str], folder: Path) -> dict[str, Any]:
 
 
 def _word(form: str) -> str:
-    return form.removesuffix(_END) if form.endswith(_END) else form + _GOES_ON
+    return form.removesuffix(_END) if form.endswith(_END) else form + _CONTINUES
 
 
 def _form(word: str) -> str:
-    return word.removesuffix(_GOES_ON) if word.endswith(_GOES_ON) else word + _END
+    return word.removesuffix(_CONTINUES) if word.endswith(_CONTINUES) else word + _END

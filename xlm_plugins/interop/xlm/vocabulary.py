@@ -1,4 +1,4 @@
-"""XLM's vocabulary: in a checkpoint, and in the file of ``token count`` lines beside it."""
+"""XLM's vocabulary, from a checkpoint or from the file of ``token count`` lines beside it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from xlm_plugins.core.errors import BundleError
 
 SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
-"""The words of the ids 0 to 13 (SEMANTICS 1)."""
+"""The words of the ids 0 to 13 (docs/semantics.md, 1)."""
 
 MOST_ODD_LINES = 0.01
-"""Share of lines that may be none; published files have a few whose token is white space."""
+"""Share of malformed lines allowed: in published files, a few tokens are white space."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """A vocabulary in order of id, the special words first.
+    """A vocabulary in order of ids, the special words first.
 
-    :param origin: where it comes from, for errors.
+    :param origin: where it comes from, for error messages.
     """
 
     words: tuple[str, ...]
@@ -31,10 +31,11 @@ class Words:
 def words_of(
     content: Mapping[str, Any], params: Mapping[str, Any], checkpoint: Path, path: Path | None
 ) -> Words:
-    """The vocabulary of a checkpoint, held to a file of it where one is given.
+    """The vocabulary of a checkpoint, which a file, if given, must match.
 
-    :param params: the checkpoint's options, which may cut the file's vocabulary.
-    :raises BundleError: there is none, or the file has another.
+    :param params: the checkpoint's options, which may truncate the file's vocabulary.
+    :param path: the file of ``token count`` lines.
+    :raises BundleError: there is no vocabulary, or the file has another one.
     """
     given = _read_vocabulary(path, params) if path else None
     held = _held(content, checkpoint) or given
@@ -52,13 +53,13 @@ def _check_same(given: Words, held: Words) -> None:
     expected = "the vocabulary that the model was trained with"
     if len(given.words) != len(held.words):
         raise BundleError(
-            f"{given.origin} has {_size(given)}, and {held.origin} has {_size(held)}",
+            f"{given.origin} has {_size(given)}, but {held.origin} has {_size(held)}",
             expected=expected,
         )
     for number, (theirs, own) in enumerate(zip(given.words, held.words, strict=True)):
         if theirs != own:
             raise BundleError(
-                f"{given.origin} has {theirs!r} as id {number}, and {held.origin} has {own!r}",
+                f"{given.origin} has {theirs!r} as id {number}, but {held.origin} has {own!r}",
                 expected=expected,
             )
 
@@ -73,7 +74,7 @@ def _held(content: Mapping[str, Any], checkpoint: Path) -> Words | None:
     if by_id is None:
         return None
     if not isinstance(by_id, Mapping) or sorted(by_id) != list(range(len(by_id))):
-        raise BundleError(f"the vocabulary of {checkpoint} does not number its words from 0 on")
+        raise BundleError(f"the vocabulary of {checkpoint} does not number its words from 0")
     words = tuple(str(by_id[number]) for number in range(len(by_id)))
     if words[: len(SPECIALS)] != SPECIALS:
         raise BundleError(
@@ -85,9 +86,9 @@ def _held(content: Mapping[str, Any], checkpoint: Path) -> Words | None:
 
 
 def _read_vocabulary(path: Path, params: Mapping[str, Any]) -> Words:
-    """Read ``token count`` lines, of which a run may take the first or the frequent ones only.
+    """Read ``token count`` lines; a run may keep only the first or the frequent ones.
 
-    XLM passes over a line that is no token and count, or names a token again.
+    Like XLM, it ignores lines that are malformed or repeat a token.
     """
     counts = dict.fromkeys(SPECIALS, 0)
     lines = [line.split() for line in _text(path).removesuffix("\n").split("\n")]
@@ -96,7 +97,7 @@ def _read_vocabulary(path: Path, params: Mapping[str, Any]) -> Words:
             counts.setdefault(fields[0], int(fields[1]))
     if len(lines) - (len(counts) - len(SPECIALS)) > MOST_ODD_LINES * len(lines):
         raise BundleError(
-            f"{path} is no vocabulary of XLM: {len(lines)} lines have "
+            f"{path} is not a vocabulary of XLM: {len(lines)} lines have "
             f"{len(counts) - len(SPECIALS)} tokens with a count",
             expected="lines such as `the 4711`",
         )
@@ -106,9 +107,9 @@ def _read_vocabulary(path: Path, params: Mapping[str, Any]) -> Words:
 
 
 def read_codes(path: Path) -> str:
-    """The text of a file of fastBPE codes.
+    """The content of a file of fastBPE codes.
 
-    :raises BundleError: there is no such file, or no text in it.
+    :raises BundleError: there is no such file, or it is not text.
     """
     return _text(path)
 

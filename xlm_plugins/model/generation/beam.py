@@ -1,7 +1,7 @@
-"""Beam search for all sentences of a pool at once: no loop over sentences or beams.
+"""Beam search for all sentences of a pool at once, without loops over sentences or beams.
 
-A hypothesis is worth the sum of its log-probabilities / length^penalty, the length counting the
-first EOS (SEMANTICS 7).
+The score of a hypothesis is the sum of its log-probabilities / length^penalty; its length counts
+the first EOS (docs/semantics.md, 7.4).
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ from xlm_plugins.config.model import GenerationOptions
 
 @dataclass
 class Finished:
-    """The best closed hypotheses of each sentence, by falling score.
+    """The best closed hypotheses of each sentence, best first.
 
     :param scores: -inf where there is none yet.  Shape: (n_sentences, beam)
-    :param tokens: from the token that they begin with on, without the closing EOS, filled up with
-        EOS.
-        Shape: (n_sentences, beam, longest)
-    :param lengths: how many of the tokens count.  Shape: (n_sentences, beam)
+    :param tokens: with the token that they begin with and without the closing EOS, padded with
+        EOS.  Shape: (n_sentences, beam, longest)
+    :param lengths: the number of tokens of each hypothesis.  Shape: (n_sentences, beam)
     """
 
     scores: Tensor
     tokens: Tensor
     lengths: Tensor
 
-    def take_in(self, scores: Tensor, tokens: Tensor, length: int) -> None:
-        """Keep the best of those that there are and some new ones.
+    def add(self, scores: Tensor, tokens: Tensor, length: int) -> None:
+        """Add hypotheses, and keep the best of all.
 
-        :param scores: of the new ones, -inf for none.  Shape: (n_sentences, n_new)
+        :param scores: -inf for none.  Shape: (n_sentences, n_new)
         :param tokens: shape (n_sentences, n_new, longest).
-        :param length: tokens of each new one.
+        :param length: the number of tokens of each.
         """
         lengths = torch.full_like(scores, length, dtype=torch.long)
         every = torch.cat([self.scores, scores], 1)
@@ -46,7 +45,10 @@ class Finished:
         return Finished(self.scores.clone(), self.tokens.clone(), self.lengths.clone())
 
     def put(self, sentences: Tensor, others: Finished) -> None:
-        """Set the hypotheses of some sentences, by their numbers."""
+        """Replace the hypotheses of some sentences.
+
+        :param sentences: their indices.  Shape: (n_some,)
+        """
         self.scores[sentences], self.tokens[sentences] = others.scores, others.tokens
         self.lengths[sentences] = others.lengths
 
@@ -55,7 +57,7 @@ class Beam:
     """Open hypotheses of a pool of sentences, ``options.beam`` each.
 
     :param begin: the token that each sentence begins with.  Shape: (n_sentences,)
-    :param limits: greatest length of each sentence, that token and the closing EOS included.
+    :param limits: maximum length of each sentence, that token and the closing EOS included.
         Shape: (n_sentences,)
     :param eos: closes a hypothesis.
     """
@@ -69,7 +71,7 @@ class Beam:
         self.length = 1
         self.tokens = limits.new_full((n_sentences, width, longest), eos)
         self.tokens[:, :, 0] = begin[:, None]
-        # All hypotheses are alike at first: only one of each sentence may go on.
+        # The hypotheses of a sentence are identical at first: only one of them may be extended.
         self._sums = torch.full((n_sentences, width), -torch.inf, device=limits.device)
         self._sums[:, 0] = 0.0
         self.done = torch.zeros_like(limits, dtype=torch.bool)
@@ -78,15 +80,15 @@ class Beam:
 
     @property
     def last(self) -> Tensor:
-        """The token that each row ends with.  Shape: (n_sentences * beam,)"""
+        """The last token of each hypothesis.  Shape: (n_sentences * beam,)"""
         return self.tokens[:, :, self.length - 1].flatten()
 
     def advance(self, log_probabilities: Tensor) -> Tensor:
-        """Lengthen every hypothesis by a token; those that end are closed.
+        """Extend every hypothesis by a token, and close those that end.
 
-        :param log_probabilities: of the next token, -inf where it may not come.
+        :param log_probabilities: of the next token, -inf for tokens that are not allowed.
             Shape: (n_sentences * beam, vocabulary_size)
-        :returns: the row of its sentence that each row now goes on from.
+        :returns: which hypothesis of its sentence each one now extends.
             Shape: (n_sentences, beam)
         """
         n_sentences, width = self._sums.shape
@@ -95,7 +97,7 @@ class Beam:
         parents, words = index // sums.shape[1], index % sums.shape[1]
         is_end = words == self._eos
         self._finish(best, parents, is_end)
-        # The best open ones, in order; there are enough, for at most one of each row ends.
+        # The best open ones, in order.  There are enough: each row has at most one that ends.
         ranks = torch.arange(2 * width, device=words.device) + 2 * width * is_end
         kept = ranks.topk(width, largest=False).indices
         parents, words = parents.gather(1, kept), words.gather(1, kept)
@@ -107,9 +109,10 @@ class Beam:
         return parents
 
     def _finish(self, best: Tensor, parents: Tensor, is_end: Tensor) -> None:
-        """Close what ends here, in sentences that are not done.
+        """Close the hypotheses that end here, in sentences that are not done.
 
-        :param best: the sums of the best continuations, falling.  Shape: (n_sentences, 2 * beam)
+        :param best: the best continuations' summed log-probabilities, in descending order.
+            Shape: (n_sentences, 2 * beam)
         """
         options, width = self._options, self._sums.shape[1]
         worst = self.finished.scores[:, -1]
@@ -122,11 +125,11 @@ class Beam:
         closes &= ~self.done[:, None]
         scores = best / self.length**options.length_penalty
         scores = scores.masked_fill(~closes, -torch.inf)
-        self.finished.take_in(scores, _rows(self.tokens, parents), self.length)
+        self.finished.add(scores, _rows(self.tokens, parents), self.length)
         self.done |= at_limit[:, 0]
 
     def keep_sentences(self, sentences: Tensor) -> None:
-        """Go on with some sentences only; their numbers among those that are left."""
+        """Drop all sentences but some, given by their indices.  Shape: (n_some,)"""
         self._limits = self._limits[sentences]
         self._sums, self.tokens = self._sums[sentences], self.tokens[sentences]
         self.done = self.done[sentences]
@@ -137,5 +140,5 @@ class Beam:
 
 
 def _rows(of: Tensor, which: Tensor) -> Tensor:
-    """Pick hypotheses of each sentence.  Shapes: (n, a, longest), (n, b) -> (n, b, longest)"""
+    """Select hypotheses of each sentence.  Shapes: (n, a, longest), (n, b) -> (n, b, longest)"""
     return of.gather(1, which[:, :, None].expand(-1, -1, of.shape[2]))

@@ -1,6 +1,6 @@
-"""Generation: translate sentences, or go on with texts, greedily, by sampling or by beam search.
+"""Generation: translate sentences or continue texts, by greedy search, sampling or beam search.
 
-Sentences that are finished are dropped from the pool, so that what is left decodes faster.
+Finished sentences are dropped from the pool, so that the others decode faster.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from xlm_plugins.model.model import Model
 from xlm_plugins.model.nn.transformer import Source
 
 COMPACT_BELOW = 0.7
-"""The pool is made smaller once less than this share of it is unfinished."""
+"""The pool is compacted once less than this share of it is unfinished."""
 
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What was generated for each sentence, the best first.
+    """What was generated for each sentence, best first.
 
-    :param tokens: without the framing EOS and without a prompt, filled up with EOS.
+    :param tokens: without the framing EOS and the prompt, padded with EOS.
         Shape: (n_sentences, n_best, longest)
-    :param lengths: how many of the tokens count.  Shape: (n_sentences, n_best)
+    :param lengths: the number of tokens of each hypothesis.  Shape: (n_sentences, n_best)
     :param scores: sum of log-probabilities / length^penalty; -inf where there is no hypothesis.
         Shape: (n_sentences, n_best)
     """
@@ -38,17 +38,17 @@ class Hypotheses:
     scores: Tensor
 
     def rows(self, rank: int = 0) -> list[list[int]]:
-        """The hypotheses of one rank as lists of token ids."""
+        """The token ids of each sentence's hypothesis of one rank."""
         matrix, lengths = self.tokens[:, rank].tolist(), self.lengths[:, rank].tolist()
         return [row[:length] for row, length in zip(matrix, lengths, strict=True)]
 
 
 def length_limits(source: Batch, longest: int) -> Tensor:
-    """How long each hypothesis may get, both framing EOS included: 1.3 times its source and 5.
+    """The maximum length of each translation, both framing EOS included: 1.3 x source + 5.
 
-    Each sentence's own, so that it does not depend on the batch (SEMANTICS 3, BT).
+    It follows from the sentence alone, not from the batch (docs/semantics.md, 7.4).
 
-    :param longest: positions of the model.
+    :param longest: the model's number of positions.
     :returns: shape (n_sentences,).
     """
     lengths = source.offsets.diff()
@@ -68,26 +68,26 @@ def generate(
 
     The model must be in eval mode.  Sampling draws from torch's current random state.
 
-    :param source: sentences as the encoder reads them; none is empty.
-    :param language: id of the language to write.
-    :param vocabulary: tells EOS, and what is never generated: every other special id.
-    :param limits: greatest length of each, both EOS included; `length_limits` if None.
+    :param source: framed sentences, as the encoder reads them.
+    :param language: id of the target language.
+    :param vocabulary: defines EOS, and the ids that are never generated: all other special ones.
+    :param limits: maximum length of each translation, both EOS included; `length_limits` if None.
         Shape: (n_sentences,)
     """
     if limits is None:
         limits = length_limits(source, model.options.max_positions)
     decoding = read_source(model, source, language, options.beam)
     begin = limits.new_full((len(limits),), vocabulary.roles["eos"])
-    search = beam_search if options.beam > 1 else one_by_one
+    search = beam_search if options.beam > 1 else greedy_or_sample
     return search(decoding, begin, vocabulary, options, limits)
 
 
 def read_source(model: Model, source: Batch, language: int, width: int = 1) -> Decoding:
-    """What the decoder knows of sentences before it writes a word.
+    """Encode sentences, and prepare a decoder to translate them.
 
-    :param source: as the encoder reads it.
-    :param language: id of the language to write.
-    :param width: hypotheses a sentence.
+    :param source: framed sentences, as the encoder reads them.
+    :param language: id of the target language.
+    :param width: hypotheses per sentence.
     """
     states = Source(model.stack("encoder")(source), source.offsets)
     n_sentences = len(source.offsets) - 1
@@ -95,7 +95,7 @@ def read_source(model: Model, source: Batch, language: int, width: int = 1) -> D
 
 
 @torch.no_grad()
-def go_on(
+def continue_prompts(
     model: Model,
     prompts: Tensor,
     language: int,
@@ -103,49 +103,50 @@ def go_on(
     options: GenerationOptions,
     max_tokens: int,
 ) -> Hypotheses:
-    """Go on with texts, by the stack that predicts the next token; it reads no source.
+    """Continue texts with the stack that predicts the next token, without a source.
 
     The model must be in eval mode.  Sampling draws from torch's current random state.
 
-    :param prompts: what there is of each text, begun by EOS, all of one length.
+    :param prompts: the beginning of each text, starting with EOS, all of one length.
         Shape: (n_texts, length)
-    :param language: id of the language of the texts.
+    :param language: id of the texts' language.
     :param vocabulary: as for `generate`.
-    :param max_tokens: tokens to write at most; with the prompt fewer than the model's positions.
-    :returns: what comes behind the prompts; its scores are of that alone.
+    :param max_tokens: maximum number of tokens to generate; together with the prompt fewer than
+        the model's positions.
+    :returns: the continuations, without the prompts; scores are theirs alone.
     """
     n_texts = len(prompts)
     decoding = Decoding(model.causal_stack, n_texts, language, width=options.beam)
     for read in prompts[:, :-1].t():
-        decoding.write(read.repeat_interleave(options.beam))
+        decoding.append(read.repeat_interleave(options.beam))
     begin = prompts[:, -1]
     limits = torch.full_like(begin, max_tokens + 2)  # the prompt's last token, the closing EOS
-    search = beam_search if options.beam > 1 else one_by_one
+    search = beam_search if options.beam > 1 else greedy_or_sample
     return search(decoding, begin, vocabulary, options, limits)
 
 
 @torch.no_grad()
-def one_by_one(
+def greedy_or_sample(
     decoding: Decoding,
     begin: Tensor,
     vocabulary: Vocabulary,
     options: GenerationOptions,
     limits: Tensor,
 ) -> Hypotheses:
-    """One hypothesis a sentence, its next token the most probable one or drawn.
+    """One hypothesis per sentence; each next token is the most probable one, or sampled.
 
-    :param decoding: of width 1, with all that comes before ``begin``.
-    :param begin: the token that each sentence begins, or goes on, with.  Shape: (n_sentences,)
+    :param decoding: of width 1; it has read everything before ``begin``.
+    :param begin: the last token that is given of each sentence.  Shape: (n_sentences,)
     :param vocabulary: as for `generate`.
-    :param limits: greatest length of each, ``begin`` and the closing EOS included.
+    :param limits: maximum length of each, ``begin`` and the closing EOS included.
         Shape: (n_sentences,)
     """
     pool = _Pool(begin, limits, vocabulary.roles["eos"])
     forbidden = _forbidden(vocabulary, limits.device)
     for length in range(1, pool.longest):
-        log_shares = decoding.stack.scores(decoding.write(pool.last)).float().log_softmax(1)
-        chosen = _choose(log_shares.index_fill(1, forbidden, -torch.inf), options)
-        pool.append(chosen, log_shares, length)
+        log_probs = decoding.stack.scores(decoding.append(pool.last)).float().log_softmax(1)
+        chosen = _choose(log_probs.index_fill(1, forbidden, -torch.inf), options)
+        pool.append(chosen, log_probs, length)
         still = pool.is_open.nonzero()[:, 0]
         if not len(still):
             break
@@ -156,7 +157,7 @@ def one_by_one(
 
 
 class _Pool:
-    """Sentences that are generated one token at a time, and those of them that are left."""
+    """Sentences that are generated token by token, and which of them are unfinished."""
 
     def __init__(self, begin: Tensor, limits: Tensor, eos: int) -> None:
         n_sentences = len(limits)
@@ -170,27 +171,27 @@ class _Pool:
         self._lengths = torch.zeros_like(limits)
         self._sums = torch.zeros(n_sentences, device=limits.device)
 
-    def append(self, chosen: Tensor, log_shares: Tensor, length: int) -> None:
-        """Add a token to what is left; at its limit a sentence is closed.
+    def append(self, chosen: Tensor, log_probs: Tensor, length: int) -> None:
+        """Add a token to each unfinished sentence; one at its limit is closed.
 
         :param chosen: shape (n_left,).
-        :param log_shares: log-probabilities.  Shape: (n_left, vocabulary_size)
+        :param log_probs: log-probabilities.  Shape: (n_left, vocabulary_size)
         :param length: tokens so far, the first EOS included.
         """
         self.last = chosen.masked_fill(self._limits[self.left] == length + 1, self._eos)
-        gained = log_shares.gather(1, self.last[:, None])[:, 0]
+        gained = log_probs.gather(1, self.last[:, None])[:, 0]
         self._sums[self.left] += gained.masked_fill(~self.is_open, 0.0)
         self.is_open &= self.last != self._eos
         self._tokens[self.left, length] = self.last.masked_fill(~self.is_open, self._eos)
         self._lengths[self.left] += self.is_open
 
     def keep(self, still: Tensor) -> None:
-        """Go on with some of what is left."""
+        """Drop all unfinished sentences but some."""
         self.left, self.last = self.left[still], self.last[still]
         self.is_open = self.is_open[still]
 
     def hypotheses(self, options: GenerationOptions) -> Hypotheses:
-        """The first EOS counts in a length and the closing one does not, as in beam search."""
+        """The results; lengths count the first EOS and not the closing one, as in beam search."""
         scores = self._sums / (self._lengths + 1) ** options.length_penalty
         return Hypotheses(self._tokens[:, None, 1:], self._lengths[:, None], scores[:, None])
 
@@ -203,9 +204,9 @@ def beam_search(
     options: GenerationOptions,
     limits: Tensor,
 ) -> Hypotheses:
-    """The ``options.beam`` best hypotheses that a beam search finds; parameters as `one_by_one`.
+    """The ``options.beam`` best hypotheses of a beam search; parameters as `greedy_or_sample`.
 
-    With a beam of 1 this is not greedy search: it goes on while a longer hypothesis may win.
+    A beam of 1 is not greedy search: it continues as long as a longer hypothesis may score higher.
 
     :param decoding: of width ``options.beam``.
     """
@@ -214,8 +215,8 @@ def beam_search(
     found = beam.finished.copy()
     left = torch.arange(len(limits), device=limits.device)
     for _ in range(1, found.tokens.shape[2]):
-        log_shares = decoding.stack.scores(decoding.write(beam.last)).float().log_softmax(1)
-        decoding.continue_rows(beam.advance(log_shares.index_fill(1, forbidden, -torch.inf)))
+        log_probs = decoding.stack.scores(decoding.append(beam.last)).float().log_softmax(1)
+        decoding.continue_rows(beam.advance(log_probs.index_fill(1, forbidden, -torch.inf)))
         still = (~beam.done).nonzero()[:, 0]
         if len(still) < COMPACT_BELOW * len(left):
             found.put(left, beam.finished)
@@ -244,26 +245,26 @@ def check_beam(options: GenerationOptions, vocabulary: Vocabulary, name: str = "
 
 
 def _forbidden(vocabulary: Vocabulary, device: torch.device) -> Tensor:
-    """Ids that are never generated: special ones but EOS, UNK among them."""
+    """Ids that are never generated: all special ones, including UNK, except EOS."""
     special = {*vocabulary.reserved, *vocabulary.roles.values()} - {vocabulary.roles["eos"]}
     return torch.tensor(sorted(special), dtype=torch.long, device=device)
 
 
-def _choose(log_shares: Tensor, options: GenerationOptions) -> Tensor:
-    """The most probable token of each row, or one drawn (nucleus sampling, arXiv 1904.09751).
+def _choose(log_probs: Tensor, options: GenerationOptions) -> Tensor:
+    """The most probable token of each row, or a sampled one (nucleus sampling, arXiv 1904.09751).
 
-    :param log_shares: shape (n_rows, vocabulary_size).
+    :param log_probs: shape (n_rows, vocabulary_size).
     :returns: shape (n_rows,).
     """
     if not options.sample:
-        return log_shares.argmax(1)
-    scores = log_shares / options.temperature
+        return log_probs.argmax(1)
+    scores = log_probs / options.temperature
     if options.top_k:
         least = scores.topk(min(options.top_k, scores.shape[1])).values[:, -1:]
         scores = scores.masked_fill(scores < least, -torch.inf)
-    shares = scores.softmax(1)
+    probs = scores.softmax(1)
     if options.top_p < 1:
-        ordered, order = shares.sort(descending=True)
+        ordered, order = probs.sort(descending=True)
         before = ordered.cumsum(1) - ordered
-        shares = shares.scatter(1, order, ordered.masked_fill(before >= options.top_p, 0.0))
-    return torch.multinomial(shares, 1)[:, 0]
+        probs = probs.scatter(1, order, ordered.masked_fill(before >= options.top_p, 0.0))
+    return torch.multinomial(probs, 1)[:, 0]

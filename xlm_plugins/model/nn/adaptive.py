@@ -1,7 +1,7 @@
-"""Adaptive softmax: frequent tokens are scored with all of the state, rare ones with a part of it.
+"""Adaptive softmax: rare tokens are scored from a narrower projection of the state.
 
 "Efficient softmax approximation for GPUs" (arXiv 1609.04309); XLM offers it for large vocabularies
-(SEMANTICS 4).  Token ids must come by falling frequency.
+(docs/semantics.md, 4).  Token ids must be sorted by decreasing frequency.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xlm_plugins.core.errors import OptionError
 
 
 class AdaptiveOutput(nn.Module):
-    """An output layer in clusters of tokens; shares no weight with the token embedding.
+    """An output layer by clusters of tokens, not tied to the token embedding.
 
     :raises OptionError: a cutoff beyond the vocabulary.
     """
@@ -47,18 +47,18 @@ class AdaptiveOutput(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             states = states.to(self.adaptive.head.weight.dtype)  # half in DeepSpeed's fp16
             if targets is None:
-                log_shares: Tensor = self.adaptive.log_prob(states).float()
-                return log_shares
+                log_probs: Tensor = self.adaptive.log_prob(states).float()
+                return log_probs
             with torch.no_grad():
                 n_correct = (self.adaptive.predict(states) == targets).sum()
             n_targets = torch.tensor(len(targets), device=states.device)
             return LossOutput(self._loss(states, targets), n_targets, n_correct)
 
     def _loss(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Every cluster is visited, with rows or without.
+        """The summed loss; every cluster takes part, with rows or without.
 
-        torch's own loss leaves out those without targets; gradients would then come in an order
-        that depends on the batch, and ZeRO 2 and 3 sum them over ranks in the order of coming.
+        torch's own loss skips clusters without targets.  Gradients would then arrive in an order
+        that depends on the batch, and ZeRO 2 and 3 sum them over ranks in order of arrival.
         """
         cutoffs = self.adaptive.cutoffs
         cluster = torch.bucketize(targets, targets.new_tensor(cutoffs[:-1]), right=True)

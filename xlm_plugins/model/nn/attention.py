@@ -1,8 +1,8 @@
-"""Attention over packed sequences, their own or those of a source.
+"""Attention over packed sequences, to themselves or to a source.
 
-Everything else in a transformer works row by row and needs no padding.  Attention needs the
-sequences side by side: an `AttentionPlan`, made once a batch and shared by all layers, lays
-sequences of like length out in buckets, and each bucket is one fused kernel call.
+Everything else in a transformer works row by row and needs no padding.  Attention needs sequences
+side by side: an `AttentionPlan`, made once per batch and shared by all layers, arranges sequences
+of similar length in buckets, and each bucket is one fused kernel call.
 """
 
 from __future__ import annotations
@@ -13,37 +13,35 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xlm_plugins.contracts.ragged import IntArray
 from xlm_plugins.model.nn.linear import Linear, linear
 
-IntArray = npt.NDArray[np.int64]
-
 MAX_PADDING = 0.25
-"""How many padding rows a bucket may have for each real one.
+"""The most padding rows per real row that a bucket may have.
 
-On 32 pairs of 10 to 150 tokens (57 on average) this makes 5 buckets, and a step's time is flat
-from 0.05 (13 buckets) to 0.4; one bucket for all takes a fifth longer.
+On 32 pairs of 10 to 150 tokens (57 on average) this makes 5 buckets.  The time of an update is flat
+from 0.05 (13 buckets) to 0.4; a single bucket takes a fifth longer.
 """
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where packed rows lie once their sequences stand side by side, bucket by bucket.
+    """The layout of packed rows once their sequences are padded, bucket by bucket.
 
     :param shapes: (n_sequences, length) of each bucket.
-    :param slots: the slot of each packed row among all buckets' slots, laid end to end; None
-        where slots and rows are the same.  Shape: (n_rows,)
+    :param slots: the slot of each packed row in all buckets, concatenated; None if slots and rows
+        are the same.  Shape: (n_rows,)
     """
 
     shapes: tuple[tuple[int, int], ...]
     slots: Tensor | None
 
     def spread(self, rows: Tensor) -> list[Tensor]:
-        """Packed rows, padded with zeros, a tensor a bucket.
+        """Pad packed rows with zeros: one tensor per bucket.
 
         :param rows: shape (n_rows, width).
         :returns: shapes (n_sequences, length, width).
@@ -57,7 +55,7 @@ class Grid:
         ]
 
     def collect(self, padded: Sequence[Tensor]) -> Tensor:
-        """The inverse of `spread`; what stands in padding is dropped.
+        """The inverse of `spread`; padding is dropped.
 
         :param padded: shapes (n_sequences, length, width).
         :returns: shape (n_rows, width).
@@ -69,16 +67,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """How the sequences of one batch are laid out, and who asks whom.
+    """How the sequences of a batch are arranged, and which queries attend to which keys.
 
-    :param offsets: where sequences begin in the rows that ask, and the end. On the host.
-    :param buckets: the sequences that each bucket holds, in order. On the host.
-    :param keys: the grid of the rows that are attended to: all of them, or the source's.
-    :param queries: the grid of the rows that ask.
-    :param masks: for each bucket, which keys are real, or None where all are or where the causal
-        mask hides the others anyway.  Shape: (n_sequences, 1, 1, length)
-    :param causal: a row sees itself and what comes before it, else its whole sequence.
-    :param rows: the packed rows that are wanted, or None for all.  Shape: (n_wanted,)
+    :param offsets: where sequences begin in the query rows, and the end.  On the host.
+    :param buckets: the indices of the sequences in each bucket, in order.  On the host.
+    :param keys: the grid of the key rows: those of the sequences themselves, or of the source.
+    :param queries: the grid of the query rows.
+    :param masks: for each bucket, which keys are not padding; None if all are not, or if the
+        causal mask hides the padding anyway.  Shape: (n_sequences, 1, 1, length)
+    :param causal: each row attends to itself and to earlier rows, else to its whole sequence.
+    :param rows: the packed rows that are needed as queries, or None for all.  Shape: (n_needed,)
     """
 
     offsets: IntArray
@@ -91,12 +89,12 @@ class AttentionPlan:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence."""
+        """Length of the longest sequence of keys."""
         return max((length for _, length in self.keys.shapes), default=0)
 
     @classmethod
     def of(cls, offsets: Tensor, causal: bool = False) -> AttentionPlan:
-        """Plan a batch.  (On a GPU this waits for the offsets, once a batch.)
+        """Plan a batch.  On a GPU this waits for the offsets, once per batch.
 
         :param offsets: where sequences begin, and the end.  Shape: (n_sequences + 1,)
         """
@@ -114,10 +112,10 @@ class AttentionPlan:
 
     @classmethod
     def across(cls, offsets: Tensor, source: Tensor) -> AttentionPlan:
-        """Plan the attention of each sequence to the source sequence of the same number.
+        """Plan the attention of each sequence to the source sequence of the same index.
 
-        :param offsets: of the rows that ask.  Shape: (n_sequences + 1,)
-        :param source: offsets of the rows that are attended to.  Shape: (n_sequences + 1,)
+        :param offsets: of the query rows.  Shape: (n_sequences + 1,)
+        :param source: offsets of the key rows.  Shape: (n_sequences + 1,)
         """
         device = offsets.device
         host, lengths = offsets.cpu().numpy(), np.diff(source.cpu().numpy())
@@ -128,11 +126,11 @@ class AttentionPlan:
         return cls(host, buckets, keys, queries, masks, causal=False)
 
     def at(self, rows: Tensor) -> AttentionPlan:
-        """The same batch, where only some rows want to know.
+        """The same batch with only some rows as queries.
 
-        :param rows: indices into the packed rows, any order.  Shape: (n_wanted,)
+        :param rows: indices into the packed rows, in any order.  Shape: (n_needed,)
         """
-        if self.causal:  # the causal kernel wants all queries; the wanted ones are taken after it
+        if self.causal:  # the causal kernel takes all queries; `forward` selects afterwards
             return dataclasses.replace(self, rows=rows)
         sequence = np.searchsorted(self.offsets, rows.cpu().numpy(), side="right") - 1
         counts = np.bincount(sequence, minlength=len(self.offsets) - 1)
@@ -142,12 +140,12 @@ class AttentionPlan:
 
 
 def side_by_side(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Packed sequences, padded to the longest.
+    """Pad packed sequences to the longest.
 
     :param rows: shape (n_rows, width).
     :param offsets: where sequences begin, and the end.  Shape: (n_sequences + 1,)
-    :returns: shape (n_sequences, length, width), and which places are real, or None where all
-        are: (n_sequences, 1, 1, length).
+    :returns: shape (n_sequences, length, width), and which positions are not padding, or None if
+        all are not: (n_sequences, 1, 1, length).
     """
     lengths = np.diff(offsets.cpu().numpy())
     every = (np.arange(len(lengths)),)
@@ -160,7 +158,7 @@ def bucket_by_length(lengths: IntArray) -> tuple[IntArray, ...]:
     """Group sequences so that none is padded much; empty ones are left out.
 
     :param lengths: shape (n_sequences,).
-    :returns: the sequences of each bucket.
+    :returns: the indices of the sequences in each bucket.
     """
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
@@ -176,7 +174,7 @@ def bucket_by_length(lengths: IntArray) -> tuple[IntArray, ...]:
 def _lay_out(
     counts: IntArray, buckets: Sequence[IntArray], order: IntArray, device: torch.device
 ) -> Grid:
-    """The grid of rows that come ``counts[s]`` from sequence s, their indices being ``order``."""
+    """The grid of ``counts[s]`` rows from each sequence s; ``order`` has the rows' indices."""
     shapes, starts, n_slots = [], np.zeros(len(counts), np.int64), 0
     for bucket in buckets:
         length = int(counts[bucket].max(initial=0))
@@ -190,7 +188,7 @@ def _lay_out(
 
 
 def _real_keys(lengths: IntArray, device: torch.device) -> Tensor | None:
-    """Which keys of a bucket are no padding.  Shape: (n_sequences, 1, 1, length)"""
+    """Which keys of a bucket are not padding.  Shape: (n_sequences, 1, 1, length)"""
     if len(lengths) == 0 or (lengths == lengths[0]).all():
         return None
     real = np.arange(lengths.max()) < lengths[:, None]
@@ -201,16 +199,16 @@ _PARTS = {"all": (0, 3), "query": (0, 1), "key_value": (1, 3)}
 
 
 class QueryKeyValue(nn.Linear):
-    """The projections to queries, keys and values as one; a caller may want a part of them."""
+    """The projections to queries, keys and values in one; callers may ask for a part of them."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 3 * dim)
 
     def reset_parameters(self) -> None:
-        """Start each of the three in Xavier's range, as torch's own attention does.
+        """Initialize each of the three in Xavier's range, as torch's own attention does.
 
-        A plain linear layer starts 1.7 times smaller, and attention then so diffuse that short
-        runs sit longer at the unigram plateau (docs/architecture.md, "How a model starts").
+        A plain linear layer starts 1.7 times smaller; attention is then so diffuse that short runs
+        stay longer at the unigram plateau (docs/architecture.md, "How a model starts").
         """
         super().reset_parameters()
         bound = (3 / self.in_features) ** 0.5
@@ -223,11 +221,11 @@ class QueryKeyValue(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head attention ("Attention Is All You Need", 3.2), biases everywhere.
+    """Multi-head attention ("Attention Is All You Need", 3.2), with biases everywhere.
 
     :param dim: width of the model.
     :param n_heads: divides ``dim``; scores are scaled by (dim / n_heads)^-1/2.
-    :param dropout: share of attention weights that training drops.
+    :param dropout: share of attention weights dropped in training.
     """
 
     def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
@@ -238,10 +236,10 @@ class Attention(nn.Module):
         self.output = Linear(dim, dim)
 
     def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
-        """Let the rows that the plan wants attend to their sequences.
+        """Let the plan's query rows attend to their sequences.
 
         :param x: packed states.  Shape: (n_rows, dim)
-        :returns: shape (n_rows, dim), or (n_wanted, dim).
+        :returns: shape (n_rows, dim), or (n_needed, dim).
         """
         if plan.rows is None or plan.causal:
             parts = [self._by_head(part, 3) for part in plan.keys.spread(self.qkv(x))]
@@ -249,34 +247,34 @@ class Attention(nn.Module):
             if plan.rows is not None:
                 mixed = mixed.index_select(0, plan.rows)
         else:
-            asking = plan.queries.spread(self.qkv(x.index_select(0, plan.rows), "query"))
-            mixed = plan.queries.collect(self._attend(self._parts(asking, x, plan), plan))
+            queries = plan.queries.spread(self.qkv(x.index_select(0, plan.rows), "query"))
+            mixed = plan.queries.collect(self._attend(self._parts(queries, x, plan), plan))
         projected: Tensor = self.output(mixed)
         return projected
 
     def across(self, x: Tensor, source: Tensor, plan: AttentionPlan) -> Tensor:
         """Let rows attend to the source of their sequence.
 
-        :param x: the rows that ask, those that the plan wants.  Shape: (n_rows, dim)
+        :param x: the plan's query rows.  Shape: (n_rows, dim)
         :param source: packed states of the source.  Shape: (n_source_rows, dim)
         :returns: shape (n_rows, dim).
         """
-        asking = plan.queries.spread(self.qkv(x, "query"))
-        mixed = plan.queries.collect(self._attend(self._parts(asking, source, plan), plan))
+        queries = plan.queries.spread(self.qkv(x, "query"))
+        mixed = plan.queries.collect(self._attend(self._parts(queries, source, plan), plan))
         projected: Tensor = self.output(mixed)
         return projected
 
-    def write(
+    def append(
         self, x: Tensor, keys: Tensor, values: Tensor, at: int, mask: Tensor | None = None
     ) -> Tensor:
-        """Let more rows of each sequence attend to rows before them and to themselves.
+        """Let new rows of each sequence attend to earlier rows and to each other.
 
-        :param x: the new rows, as many of each sequence, side by side.  Shape: (n_rows, dim)
-        :param keys: of earlier rows; the new ones are written in from ``at`` on.
+        :param x: the new rows, equally many per sequence, adjacent.  Shape: (n_rows, dim)
+        :param keys: the cache of earlier rows; the new ones are written into it from ``at`` on.
             Shape: (n_sequences, n_heads, capacity, dim / n_heads)
         :param values: like ``keys``.
-        :param mask: added to the scores of all keys up to the last new one; None where each row
-            sees them all.  Shape: (n_sequences, 1, n_rows / n_sequences, n_keys)
+        :param mask: added to the scores of all keys up to the last new one; None if each row
+            attends to all of them.  Shape: (n_sequences, 1, n_rows / n_sequences, n_keys)
         :returns: shape (n_rows, dim).
         """
         query, key, value = self._by_head(self.qkv(x).unflatten(0, (len(keys), -1)), 3)
@@ -285,14 +283,14 @@ class Attention(nn.Module):
         return self.read(query, keys[:, :, :end], values[:, :, :end], mask)
 
     def queries(self, x: Tensor, n_together: int) -> Tensor:
-        """Queries of rows that attend to the same keys, ``n_together`` at a time.
+        """Queries of rows of which ``n_together`` adjacent ones attend to the same keys.
 
         :returns: shape (n_rows / n_together, n_heads, n_together, dim / n_heads).
         """
         return self._by_head(self.qkv(x, "query").unflatten(0, (-1, n_together)), 1)[0]
 
     def keys_and_values(self, padded: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of sequences side by side, laid out for many readings.
+        """Keys and values of padded sequences, contiguous since they are read many times.
 
         :param padded: shape (n_sequences, length, dim).
         :returns: shape of each: (n_sequences, n_heads, length, dim / n_heads).
@@ -303,10 +301,10 @@ class Attention(nn.Module):
     def read(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Mix values by what queries find, and project; without dropout.
+        """Attend with given queries, keys and values, and project; without dropout.
 
-        In plain products: torch's own attention, made for many queries, takes a quarter longer
-        over a beam's few (benchmarks/translate.py).
+        In plain products: torch's fused attention, made for many queries, takes a quarter longer
+        for the few of a beam (benchmarks/translate.py).
 
         :param queries: shape (n, n_heads, n_together, dim / n_heads).
         :param mask: added to the scores.  Shape: (n, 1, 1 or n_together, length)
@@ -320,20 +318,20 @@ class Attention(nn.Module):
         return projected
 
     def _parts(
-        self, asking: Sequence[Tensor], source: Tensor, plan: AttentionPlan
+        self, queries: Sequence[Tensor], source: Tensor, plan: AttentionPlan
     ) -> list[tuple[Tensor, ...]]:
         """Queries, keys and values of each bucket, by head.
 
-        :param asking: projected queries.  Shapes: (n_sequences, length, dim)
+        :param queries: projected queries.  Shapes: (n_sequences, length, dim)
         """
-        asked = plan.keys.spread(self.qkv(source, "key_value"))
+        keys_and_values = plan.keys.spread(self.qkv(source, "key_value"))
         return [
             self._by_head(query, 1) + self._by_head(key_value, 2)
-            for query, key_value in zip(asking, asked, strict=True)
+            for query, key_value in zip(queries, keys_and_values, strict=True)
         ]
 
     def _by_head(self, rows: Tensor, n_parts: int) -> tuple[Tensor, ...]:
-        """Take the parts of a projection apart, and each in heads.
+        """Split a projection into its parts, and each part into heads.
 
         :param rows: shape (n_sequences, length, n_parts * dim).
         :returns: n_parts tensors of shape (n_sequences, n_heads, length, dim / n_heads).
@@ -344,7 +342,7 @@ class Attention(nn.Module):
         return torch.unbind(heads.permute(2, 0, 3, 1, 4))
 
     def _attend(self, parts: Sequence[tuple[Tensor, ...]], plan: AttentionPlan) -> list[Tensor]:
-        """Each bucket's mixed values.  Shapes: (n_sequences, length, dim)"""
+        """The attention output of each bucket.  Shapes: (n_sequences, length, dim)"""
         dropout = self.dropout if self.training else 0.0
         return [
             functional.scaled_dot_product_attention(

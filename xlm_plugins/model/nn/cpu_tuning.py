@@ -1,4 +1,4 @@
-"""Settings of the process that a CPU's speed hangs on."""
+"""Process settings that training speed on a CPU depends on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _M_MMAP_THRESHOLD = -3
 def tune_host(threads: int | None = None) -> None:
     """Set threads, memory allocation and denormals for training on a CPU; call it at start-up.
 
-    glibc gives a freed block of 128 KiB or more back to the system, and the next one of its kind
-    costs a page fault every 4 KiB: a training step spends a quarter of its time there.  Raised
-    thresholds keep the memory in the process.  Denormals, which a saturated softmax makes many
-    of, are computed up to a hundred times more slowly than zeros.
+    glibc returns freed blocks of 128 KiB or more to the system, and the next allocation costs a
+    page fault per 4 KiB: an update spends a quarter of its time there.  Raised thresholds keep the
+    memory in the process.  Denormals, which a saturated softmax produces in large numbers, are up
+    to a hundred times slower than zeros.
 
-    :param threads: CPU threads of a matrix product; torch's own choice if None.
+    :param threads: CPU threads per matrix product; torch's own choice if None.
     """
     if threads is not None:
         torch.set_num_threads(threads)

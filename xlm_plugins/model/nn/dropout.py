@@ -1,4 +1,4 @@
-"""Dropout that costs little on a CPU."""
+"""Dropout that is cheap on a CPU."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _LEVELS = 1 << 16
 
 
 class Dropout(nn.Module):
-    """Inverted dropout; on a CPU it draws 16 bits an element where torch draws a double.
+    """Inverted dropout; on a CPU it draws 16 bits per element where torch draws a double.
 
     Measured on (4096, 256) with two threads: 1.0 ms against 5.8 ms.
 
-    :param probability: of an element to be dropped, kept to within 2^-17 on a CPU.
+    :param probability: that an element is dropped; exact to 2^-17 on a CPU.
     """
 
     def __init__(self, probability: float) -> None:
@@ -23,7 +23,7 @@ class Dropout(nn.Module):
         self.threshold = round(probability * _LEVELS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop elements while training.  Shape: any, kept."""
+        """Drop elements in training mode.  Shape: any, unchanged"""
         if not self.training or self.threshold == 0:
             return x
         if x.device.type != "cpu":

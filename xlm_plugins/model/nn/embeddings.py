@@ -1,4 +1,4 @@
-"""Embeddings: what a token, its place and its language say, before any layer."""
+"""Embeddings of tokens, positions and languages: the input of the first layer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from xlm_plugins.model.nn.dropout import Dropout
 class Embeddings(nn.Module):
     """Sum of token, position and language embeddings, LayerNorm, dropout (XLM, section 3).
 
-    :param n_languages: with one language there is nothing to tell apart, and no embedding of it.
-    :param pad: the id whose row starts at zero.
+    :param n_languages: with a single language there are no language embeddings.
+    :param pad: the id whose embedding starts at zero.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Embeddings(nn.Module):
         return self._sum(batch.tokens, batch.positions, batch.languages)
 
     def at_position(self, tokens: Tensor, position: int, language: int) -> Tensor:
-        """Embed tokens that stand at one position of sentences in one language.
+        """Embed tokens that share a position and a language.
 
         :param tokens: shape (n,).
         :returns: shape (n, dim).
@@ -60,17 +60,17 @@ class Embeddings(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed positions ("Attention Is All You Need", 3.5): sines at even, cosines at odd places."""
+    """Fixed positions ("Attention Is All You Need", 3.5): sines at even, cosines at odd indices."""
 
     table: Tensor
 
     def __init__(self, n_positions: int, dim: int) -> None:
         super().__init__()
-        place = torch.arange(dim)
-        # In fp64: of a far position, fp32 has the angle to some 1e-5 only.
-        rate = torch.exp((place - place % 2).double() * (-math.log(10000.0) / dim))
+        index = torch.arange(dim)
+        # In fp64, since in fp32 the angle of a late position is exact to some 1e-5 only.
+        rate = torch.exp((index - index % 2).double() * (-math.log(10000.0) / dim))
         angle = torch.arange(n_positions)[:, None] * rate
-        table = torch.where(place % 2 == 0, angle.sin(), angle.cos()).float()
+        table = torch.where(index % 2 == 0, angle.sin(), angle.cos()).float()
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -79,9 +79,9 @@ class SinusoidalPositions(nn.Module):
 
 
 def _learned_positions(n_positions: int, dim: int) -> nn.Embedding:
-    """Learned from sinusoids on, of the size of the token embeddings.
+    """Learned positions, initialized from sinusoids scaled to the size of token embeddings.
 
-    Neighbours are then alike from the start, and what is learned of one position serves the
+    Neighbouring positions are then similar from the start, and what is learned for one serves the
     others (docs/architecture.md, "How a model starts").
     """
     positions = _embedding(n_positions, dim)
@@ -91,7 +91,7 @@ def _learned_positions(n_positions: int, dim: int) -> nn.Embedding:
 
 
 def _embedding(n_rows: int, dim: int) -> nn.Embedding:
-    """Rows from N(0, dim^-1/2): tied to the output, they give scores of a sane size."""
+    """Rows with standard deviation dim^-1/2: scores of a tied output are then of order 1."""
     embedding = nn.Embedding(n_rows, dim)
     nn.init.normal_(embedding.weight, std=dim**-0.5)
     return embedding

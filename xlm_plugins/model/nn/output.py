@@ -1,7 +1,7 @@
 """The output layer: states to scores over the vocabulary, and their cross-entropy.
 
-Scores are large (rows x vocabulary) and wanted only for the loss, so the loss is computed a chunk
-of rows at a time, together with its gradient: a chunk's scores are made, used and forgotten.
+Scores are large (rows x vocabulary) and needed only for the loss.  So the loss is computed in
+chunks of rows, together with its gradient, and no chunk's scores outlive it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from xlm_plugins.contracts.batch import LossOutput
 from xlm_plugins.model.nn.linear import Linear, add_product, linear
 
 CHUNK_SCORES = {"cpu": 1 << 21, "cuda": 1 << 27}
-"""Scores that a chunk may have: on a CPU 8 MiB in fp32, where time is flat up to 64 MiB; a GPU
-wants larger products, and has the memory."""
+"""Scores per chunk: on a CPU 8 MiB in fp32, where time is flat up to 64 MiB; a GPU needs larger
+products and has the memory for them."""
 
 CHUNK_ROWS = 128
-"""A chunk has a multiple of so many rows: odd numbers cost a CPU a quarter of its rate."""
+"""Chunks have a multiple of this many rows: odd counts cost a CPU a quarter of its speed."""
 
 
 class Output(nn.Module):
-    """A linear layer from states to the vocabulary, with bias (SEMANTICS 4).
+    """A linear layer from states to the vocabulary, with bias (docs/semantics.md, 4).
 
-    RoBERTa has a dense layer, GELU and LayerNorm before it.
+    With ``output_dense``, a dense layer, GELU and LayerNorm come before it, as in RoBERTa.
 
-    :param vocabulary_size: number of scores.
-    :param tied: the token embedding to share the weight with, or None for one of its own.
+    :param vocabulary_size: number of scores per state.
+    :param tied: the token embedding to share the weight with, or None for a separate weight.
         Shape: (vocabulary_size, dim)
     """
 
@@ -46,7 +46,7 @@ class Output(nn.Module):
         self.bias = own.bias
 
     def forward(self, states: Tensor, targets: Tensor | None = None) -> Tensor | LossOutput:
-        """Scores, or the loss against targets; both go this way, where ZeRO 3 gathers weights.
+        """Scores, or the loss against targets; both in `forward`, where ZeRO 3 gathers weights.
 
         :param states: shape (n, dim).
         :param targets: token ids.  Shape: (n,)
@@ -64,22 +64,22 @@ class Output(nn.Module):
 
 
 def _compute_type(states: Tensor) -> torch.dtype:
-    """The type of matrix products: autocast's where it is on, else the states' own."""
+    """The type of matrix products: autocast's if it is on, else the states' own."""
     device = states.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 
 
 def rows_per_chunk(vocabulary_size: int, device: str) -> int:
-    """How many rows to score at a time: a multiple of CHUNK_ROWS, about CHUNK_SCORES scores."""
+    """Rows per chunk: a multiple of `CHUNK_ROWS`, for about `CHUNK_SCORES` scores."""
     rows = CHUNK_SCORES.get(device, CHUNK_SCORES["cpu"]) // vocabulary_size
     return max(1, rows // CHUNK_ROWS) * CHUNK_ROWS
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Linear layer and summed cross-entropy in one, by chunks of rows.
+    """Linear layer and summed cross-entropy in one, in chunks of rows.
 
-    The gradient of a sum needs nothing from above but one factor, so `forward` computes it while
-    a chunk's scores are at hand and `backward` scales it.  Matrix products run in ``compute``,
+    The gradient of a sum depends on later operations by one factor only.  So `forward` computes
+    it while a chunk's scores exist, and `backward` scales it.  Matrix products run in ``compute``,
     the softmax and the sums over chunks in fp32.
     """
 
@@ -102,11 +102,11 @@ class _CrossEntropy(torch.autograd.Function):
         with torch.autocast(states.device.type, enabled=False):
             for begin in range(0, len(states), step):
                 rows, wanted = states[begin : begin + step].to(compute), targets[begin:][:step]
-                log_shares = linear(rows, matrix, offset).to(exact).log_softmax(1)
-                loss -= log_shares.gather(1, wanted[:, None]).sum()
-                n_correct += (log_shares.max(1).indices == wanted).sum()
+                log_probs = linear(rows, matrix, offset).to(exact).log_softmax(1)
+                loss -= log_probs.gather(1, wanted[:, None]).sum()
+                n_correct += (log_probs.max(1).indices == wanted).sum()
                 if gradient is not None:
-                    excess = log_shares.exp_()
+                    excess = log_probs.exp_()
                     excess[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
                     gradient.add(slice(begin, begin + step), rows, matrix, excess)
         if gradient is not None:
@@ -126,7 +126,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 class _Gradient:
-    """The gradient of a summed loss, filled chunk by chunk; shapes as the parameters'."""
+    """The gradient of a summed loss, accumulated chunk by chunk; shapes as the parameters'."""
 
     def __init__(self, states: Tensor, weight: Tensor, bias: Tensor, exact: torch.dtype) -> None:
         self.states = torch.empty_like(states, dtype=exact)
@@ -134,10 +134,11 @@ class _Gradient:
         self.bias = torch.zeros_like(bias, dtype=exact)
 
     def add(self, where: slice, rows: Tensor, matrix: Tensor, excess: Tensor) -> None:
-        """Add what the rows ``where`` bring, given their scores' gradient: share minus target.
+        """Add the contribution of the rows ``where``.
 
-        :param rows: shape (n, dim).
-        :param excess: shape (n, vocabulary_size).
+        :param rows: their states.  Shape: (n, dim)
+        :param excess: the gradient of their scores: probability minus one-hot target.
+            Shape: (n, vocabulary_size)
         """
         self.bias += excess.sum(0)
         excess = excess.to(rows.dtype)

@@ -1,7 +1,7 @@
-"""Stacks of transformer layers as XLM has them: post-LayerNorm, on packed tokens.
+"""Stacks of transformer layers as in XLM: post-LayerNorm, on packed tokens.
 
-Position-wise work (embeddings, projections, LayerNorm, FFN, memory layers) runs on packed tokens
-without padding; `attention` alone knows where sequences begin.
+Position-wise work (embeddings, projections, LayerNorm, FFN, layers of plugins) runs on packed
+tokens without padding; only `attention` knows where sequences begin.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FeedForward(nn.Module):
 
 @dataclass(frozen=True)
 class Source:
-    """What a decoder reads: the encoder's states of the sequences to be translated.
+    """What a decoder attends to: the encoder's states of the source sequences.
 
     :param states: packed.  Shape: (n_tokens, dim)
     :param offsets: where its sequences begin, and the end.  Shape: (n_sequences + 1,)
@@ -55,12 +55,12 @@ class Source:
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, attention to a source in a decoder, and FFN, each with a residual, then
-    LayerNorm (SEMANTICS 4).
+    """Self-attention, in a decoder attention to the source, and FFN, each with a residual and then
+    LayerNorm (docs/semantics.md, 4).
 
     :param inside: a plugin's layer in place of the FFN.
-    :param after: a plugin's layer added to the result.
-    :param reads_source: the layer is a decoder's.
+    :param after: a plugin's layer, added to the result.
+    :param reads_source: whether the layer is a decoder's.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class TransformerLayer(nn.Module):
         self.after = after
 
     def forward(self, x: Tensor, plan: Plan) -> Tensor:
-        """Run the layer on the rows that the plan wants.
+        """Run the layer on the plan's query rows.
 
         :param x: packed states.  Shape: (n_tokens, dim)
-        :returns: shape (n_tokens, dim), or (n_wanted, dim).
+        :returns: shape (n_tokens, dim), or (n_needed, dim).
         """
         attended = self.attention(x, plan.own)
         if plan.own.rows is not None:
@@ -101,17 +101,17 @@ class TransformerLayer(nn.Module):
         return self.transform(x)
 
     def transform(self, x: Tensor) -> Tensor:
-        """What comes after attention, row by row.  Shape: (n, dim), kept"""
+        """What comes after attention, row by row.  Shape: (n, dim) -> (n, dim)"""
         x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
         return x if self.after is None else x + self.after(x)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Who attends to whom, in all layers of a stack alike.
+    """Which rows attend to which, in all layers of a stack.
 
-    :param own: the stack's own sequences.
-    :param source: the states that a decoder reads, and how; None without a source.
+    :param own: attention within the stack's own sequences.
+    :param source: the source's states and the attention to them; None without a source.
         Shape of the states: (n_source_tokens, dim)
     """
 
@@ -119,7 +119,7 @@ class Plan:
     source: tuple[Tensor, AttentionPlan] | None = None
 
     def at(self, rows: Tensor) -> Plan:
-        """The same batch, where only some rows want to know.  Shape of the rows: (n_wanted,)"""
+        """The same batch with only some rows as queries.  Shape of the rows: (n_needed,)"""
         source = None if self.source is None else (self.source[0], self.source[1].at(rows))
         return Plan(self.own.at(rows), source)
 
@@ -131,7 +131,7 @@ class Stack(nn.Module):
     :param n_languages: number of language ids.
     :param pad: id of the padding token.
     :param layers: the plugins' layers of this stack, by position.
-    :param reads_source: a decoder, which attends to a source where it is given one.
+    :param reads_source: whether it is a decoder, which attends to a source if it is given one.
     """
 
     def __init__(
@@ -172,14 +172,12 @@ class Stack(nn.Module):
     ) -> Tensor:
         """The last layer's states.
 
-        :param causal: a token sees itself and what comes before it, else its whole sequence.
-        :param at: indices of the packed tokens whose states are wanted, none twice; the last
-            layer then asks, projects and feeds forward on these only.  Shape: (n_wanted,)
-        :param source: what a decoder reads, sequence by sequence; without it a decoder is a
-            language model.
-        :param n_layers: stop behind so many layers, as if the others were not there; 0 gives the
-            embeddings.
-        :returns: packed states, shape (n_tokens, dim), or those at ``at``, (n_wanted, dim).
+        :param causal: each token attends to itself and to earlier ones, else to its whole sequence.
+        :param at: indices of the packed tokens whose states are needed, without duplicates; the
+            last layer's queries, projections and FFN then run on these only.  Shape: (n_needed,)
+        :param source: the source of each sequence; without it a decoder is a language model.
+        :param n_layers: run only so many layers; 0 returns the embeddings.
+        :returns: packed states, shape (n_tokens, dim), or those at ``at``, (n_needed, dim).
         :raises DataError: a position beyond ``max_positions``.
         """
         x, plan = self._begin(batch, causal, source)
@@ -213,7 +211,7 @@ class Stack(nn.Module):
 
     @property
     def transformer_layers(self) -> list[TransformerLayer]:
-        """The layers, from the embeddings on."""
+        """The layers in order, the first after the embeddings first."""
         return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
 
     def scores(self, states: Tensor) -> Tensor:
@@ -222,7 +220,7 @@ class Stack(nn.Module):
         return scores
 
     def loss(self, states: Tensor, targets: Tensor) -> LossOutput:
-        """Cross-entropy of the scores, summed over rows; no rows give 0, with a graph.
+        """Cross-entropy of the scores, summed over rows; without rows it is 0, with a graph.
 
         :param states: shape (n, dim).
         :param targets: token ids.  Shape: (n,)
@@ -232,7 +230,7 @@ class Stack(nn.Module):
 
     def _begin(self, batch: Batch, causal: bool, source: Source | None) -> tuple[Tensor, Plan]:
         own = AttentionPlan.of(batch.offsets, causal)
-        # Positions may start anew inside a sequence, so only a long one needs a look at them.
+        # Positions may restart inside a sequence, so only those of a long one need checking.
         limit = self.embeddings.max_positions
         if own.longest > limit and (longest := int(batch.positions.max()) + 1) > limit:
             raise DataError(

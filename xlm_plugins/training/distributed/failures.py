@@ -1,4 +1,4 @@
-"""What torch raises when memory or another rank is gone, as an error that says what to do."""
+"""What torch raises when memory runs out or a rank is lost, as errors that say what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from xlm_plugins.core.errors import RESUMABLE_STATUS, RunError
-from xlm_plugins.training.distributed import process_group as launch
+from xlm_plugins.training.distributed import process_group
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.watchdog import Watchdog
 
@@ -18,11 +18,11 @@ _LOST = ("gloo", "Connection closed by peer", "Connection reset", "Application t
 
 
 class OutOfMemory(RunError):  # noqa: N818  # named as torch's
-    """A batch does not fit into the memory."""
+    """A batch does not fit into memory."""
 
 
 class LostRank(RunError):  # noqa: N818
-    """Another process of the run is gone, or stands still; this one can go on another time."""
+    """Another process of the run is gone or hangs; the run can be resumed."""
 
     exit_status = RESUMABLE_STATUS
 
@@ -36,13 +36,13 @@ class RankFailed(RunError):  # noqa: N818
 
 
 @contextmanager
-def explained(watch: Watchdog, world: World, need: list[str]) -> Iterator[None]:
-    """Turn what torch raises into errors that users can mend.
+def explained(watchdog: Watchdog, world: World, needs: str = "") -> Iterator[None]:
+    """Turn what torch raises into errors that users can act on.
 
-    :param watch: knows what the run is at.
-    :param need: what is known of the memory that the run needs; filled as it becomes known.
-    :raises OutOfMemory: there was no memory; says what was tried and what takes less.
-    :raises LostRank: another process is gone without a word.
+    :param watchdog: knows the current activity.
+    :param needs: the memory that the run needs, where it is known.
+    :raises OutOfMemory: memory ran out; says during what, and how to use less.
+    :raises LostRank: another process is gone without saying why.
     :raises RankFailed: another process failed, and said why.
     """
     try:
@@ -50,9 +50,9 @@ def explained(watch: Watchdog, world: World, need: list[str]) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         text = str(error)
         if _is_out_of_memory(error, text):
-            raise _out_of_memory(watch, world, need, text) from error
+            raise _out_of_memory(watchdog, world, needs, text) from error
         if world.world_size > 1 and _is_lost(error, text):
-            raise _lost(watch, world, text) from error
+            raise _lost(watchdog, world, text) from error
         raise
 
 
@@ -61,17 +61,17 @@ def _is_out_of_memory(error: Exception, text: str) -> bool:
     return isinstance(error, kinds) or any(part in text for part in _NO_MEMORY)
 
 
-def _out_of_memory(watch: Watchdog, world: World, need: list[str], text: str) -> OutOfMemory:
+def _out_of_memory(watchdog: Watchdog, world: World, needs: str, text: str) -> OutOfMemory:
     has = ""
     if world.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(world.device)
-        has = f" ({total / 1e9:.1f} GB, {free / 1e9:.1f} GB of them free)"
+        has = f" ({total / 1e9:.1f} GB, {free / 1e9:.1f} GB free)"
     return OutOfMemory(
-        f"rank {world.rank} ran out of memory on {world.device}{has} at: {watch.doing}"
+        f"rank {world.rank} ran out of memory on {world.device}{has} during: {watchdog.activity}"
         + (f": {_first_line(text)}" if text else ""),
-        expected="; ".join(need),
-        remedy="take smaller batches (--batch-tokens, or --batch-sentences of a task), or the same "
-        "in more parts (--accumulation 2, 4, ...), more processes, or --zero-stage 2 or 3",
+        expected=needs,
+        remedy="use smaller batches (--batch-tokens, or --batch-sentences for a task), gradient "
+        "accumulation (--accumulation 2, 4, ...), more processes, or --zero-stage 2 or 3",
     )
 
 
@@ -79,20 +79,20 @@ def _is_lost(error: Exception, text: str) -> bool:
     return isinstance(error, dist.DistError) or any(part in text for part in _LOST)
 
 
-def _lost(watch: Watchdog, world: World, text: str) -> RunError:
-    doing = watch.doing
-    watch.at("leaving")
-    if told := launch.why_others_failed():
-        status, why = told
+def _lost(watchdog: Watchdog, world: World, text: str) -> RunError:
+    activity = watchdog.activity
+    watchdog.report("leaving")
+    if failure := process_group.failure_of_others():
+        status, why = failure
         return RankFailed(why, status)
     return LostRank(
-        f"rank {world.rank} of {world.world_size} lost another rank at: {doing}: "
+        f"rank {world.rank} of {world.world_size} lost another rank during: {activity}: "
         f"{_first_line(text)}",
-        remedy="look at what the other ranks say; a run goes on from its last checkpoint: --resume",
+        remedy="see what the other ranks report; --resume continues from the last checkpoint",
     )
 
 
 def _first_line(text: str) -> str:
-    """What torch says, without where in its sources, and without its advice."""
+    """torch's message without its source location and its advice."""
     line = text.partition("\n")[0].partition(". This is typically")[0]
     return line.partition("] ")[2] if line.startswith("[/") else line

@@ -1,7 +1,7 @@
-"""Which process of how many this is, and joining the others.
+"""This process's rank among the processes of a run, and joining and leaving the process group.
 
-torchrun and the deepspeed launcher set RANK and its companions; srun sets variables of its own,
-from which the same five are derived.  A bare process is a world of one.
+torchrun and the deepspeed launcher set RANK and related variables; srun sets variables of its own,
+from which the same five values are derived.  A process without a launcher is a world of one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
+from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
 from xlm_plugins.core.errors import RESUMABLE_STATUS, RunError, XLMError
 from xlm_plugins.training.distributed import slurm
@@ -32,8 +32,8 @@ class World:
     """This process among the run's processes.
 
     :param rank: its number among all, from 0; rank 0 writes files and reports.
-    :param local_rank: its number on this machine, which is also its GPU's.
-    :param world_size: how many there are.
+    :param local_rank: its number on this machine, which is also that of its GPU.
+    :param world_size: number of processes.
     :param address: host of rank 0.
     :param port: where rank 0 listens.
     """
@@ -48,7 +48,7 @@ class World:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> World:
         """Read what the launcher set.
 
-        :raises RunError: a variable is not a number, or the ranks cannot be.
+        :raises RunError: a variable is not a number, or the values are impossible.
         """
         named = {"rank": "RANK", "local_rank": "LOCAL_RANK", "world_size": "WORLD_SIZE"}
         address, port = cls.address, _DEFAULT_PORT
@@ -71,20 +71,20 @@ class World:
         )
         if not (0 <= world.rank < world.world_size and world.local_rank >= 0):
             raise RunError(
-                f"rank {world.rank} (local {world.local_rank}) of {world.world_size} cannot be",
+                f"rank {world.rank} (local {world.local_rank}) of {world.world_size} is impossible",
                 expected="0 <= RANK < WORLD_SIZE",
                 remedy="start with torchrun or deepspeed, which set RANK, LOCAL_RANK, WORLD_SIZE",
             )
         if world.port not in _PORTS:
             raise RunError(
-                f"MASTER_PORT={world.port} is no port",
+                f"MASTER_PORT={world.port} is not a valid port",
                 expected=f"a number from {_PORTS.start} to {_PORTS.stop - 1}",
             )
         return world
 
     @property
     def device(self) -> torch.device:
-        """This process's GPU, or the CPU where there is none.
+        """This process's GPU, or the CPU if there is none.
 
         :raises RunError: more processes on this machine than it has GPUs.
         """
@@ -92,7 +92,7 @@ class World:
             return torch.device("cpu")
         if self.local_rank >= torch.cuda.device_count():
             raise RunError(
-                f"local rank {self.local_rank} has no GPU of its own",
+                f"local rank {self.local_rank} has no GPU",
                 expected=f"at most {torch.cuda.device_count()} processes on this machine",
                 remedy="lower --nproc_per_node, or hide the GPUs: CUDA_VISIBLE_DEVICES=",
             )
@@ -100,14 +100,14 @@ class World:
 
 
 def choose_engine(wanted: str, world: World) -> str:
-    """Resolve ``--engine``: auto is deepspeed for many processes and torch for one.
+    """Resolve ``--engine``: auto is deepspeed for several processes and torch for one.
 
-    :raises RunError: the plain torch engine is asked to serve many processes.
+    :raises RunError: the torch engine is requested for several processes.
     """
     if wanted == "torch" and world.world_size > 1:
         raise RunError(
-            f"the torch engine serves one process, and there are {world.world_size}",
-            remedy="leave --engine at auto, or take --engine deepspeed",
+            f"the torch engine supports one process, and there are {world.world_size}",
+            remedy="leave --engine at auto, or use --engine deepspeed",
         )
     if wanted == "auto":
         return "deepspeed" if world.world_size > 1 else "torch"
@@ -115,12 +115,12 @@ def choose_engine(wanted: str, world: World) -> str:
 
 
 def start(world: World, engine: str, minutes: float = 10.0) -> None:
-    """Join the other processes.  DeepSpeed wants a process group even for a world of one.
+    """Join the other processes.  DeepSpeed needs a process group even for a world of one.
 
-    :param engine: what `choose_engine` said.
-    :param minutes: the watchdog's limit.  Joining has less, as it says itself who is missing, and
-        every collective more, as the watchdog says where this rank stands.
-    :raises RunError: they cannot be joined; says whom this process waited for, and where.
+    :param engine: what `choose_engine` returned.
+    :param minutes: the watchdog's limit.  Joining gets less time, because its error says which
+        ranks are missing; collectives get more, because the watchdog says where this rank is.
+    :raises RunError: not all processes joined; says which are missing, and where they should join.
     """
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
@@ -133,7 +133,7 @@ def start(world: World, engine: str, minutes: float = 10.0) -> None:
         "MASTER_ADDR": world.address,
         "MASTER_PORT": world.port,
     }
-    for variable, value in named.items():  # DeepSpeed reads them, and asks for MPI if absent
+    for variable, value in named.items():  # DeepSpeed reads them, and requires MPI if absent
         os.environ.setdefault(variable, str(value))
     limit = timedelta(minutes=minutes)
     # A world of one needs no port, so two such runs on one machine cannot collide.
@@ -148,14 +148,14 @@ def start(world: World, engine: str, minutes: float = 10.0) -> None:
 
 
 def _meet(world: World, limit: timedelta) -> Store:
-    """Find the other ranks through rank 0, and see that they are of this run.
+    """Find the other ranks through rank 0, and check that they belong to this run.
 
-    :raises RunError: somebody is missing, or of another run.
+    :raises RunError: a rank is missing, or belongs to another run.
     """
     where = f"{world.address}:{world.port}"
-    # torchrun's agent listens there itself; else rank 0 does.
+    # torchrun's agent listens there itself; otherwise rank 0 does.
     listens = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    # It starts failed ranks again, beside what those before them left there.
+    # It restarts failed ranks, while the store still holds what the earlier ones left.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         meeting = TCPStore(
@@ -168,24 +168,24 @@ def _meet(world: World, limit: timedelta) -> Store:
         raise _not_met(world, where, str(error)) from error
     if size != str(world.world_size):
         raise RunError(
-            f"rank {world.rank} is one of {world.world_size} processes, and others that meet at "
+            f"rank {world.rank} is one of {world.world_size} processes, but others that meet at "
             f"{where} are of {size}",
             remedy="start all of them with the same WORLD_SIZE; two runs need two MASTER_PORTs",
         )
     if n_before:
         raise RunError(
-            f"another process has joined at {where} as rank {world.rank} already",
-            expected="one process a rank, and one run a port",
-            remedy="give every process a RANK of its own, and each run a MASTER_PORT of its own",
+            f"another process has already joined at {where} as rank {world.rank}",
+            expected="one process per rank, and one run per port",
+            remedy="give every process its own RANK, and each run its own MASTER_PORT",
         )
     _wait_for_all(world, where, store, limit)
     return store
 
 
 def _wait_for_all(world: World, where: str, store: Store, limit: timedelta) -> None:
-    """Wait second by second, so that Ctrl-C is heard.
+    """Wait second by second, so that Ctrl-C works.
 
-    :raises RunError: somebody did not come.
+    :raises RunError: a rank did not join.
     """
     keys = [_joined(rank) for rank in range(world.world_size)]
     end = time.monotonic() + limit.total_seconds()
@@ -205,34 +205,34 @@ def _joined(rank: int) -> str:
 def _not_met(world: World, where: str, why: str) -> RunError:
     if "EADDRINUSE" in why:
         return RunError(
-            f"port {world.port} is in use on this machine, and rank 0 is to listen there",
-            expected="a port that no other run has",
+            f"port {world.port}, on which rank 0 must listen, is in use on this machine",
+            expected="a port that no other run uses",
             remedy=f"set another one for all ranks: MASTER_PORT={world.port + 1}, or "
             "--master_port of torchrun and deepspeed",
         )
     return RunError(
         f"rank {world.rank} of {world.world_size} did not reach rank 0 at {where}: "
         + why.partition("\n")[0].partition(" Exception raised")[0],
-        remedy="look at what rank 0 says; check MASTER_ADDR, MASTER_PORT and the firewall",
+        remedy="see what rank 0 reports; check MASTER_ADDR, MASTER_PORT and the firewall",
     )
 
 
 def _missing(world: World, where: str, store: Store, limit: timedelta) -> RunError:
     missing = [rank for rank in range(world.world_size) if not store.check([_joined(rank)])]
-    told = ", ".join(map(str, missing[:10])) + ", ..." * (len(missing) > 10)
+    shown = ", ".join(map(str, missing[:10])) + ", ..." * (len(missing) > 10)
     return RunError(
         f"rank {world.rank} waited at {where} for {limit.total_seconds() / 60:g} minutes, and of "
-        f"{world.world_size} ranks these did not come: {told}",
-        remedy="look at what they say; check that WORLD_SIZE processes are started",
+        f"{world.world_size} ranks these did not join: {shown}",
+        remedy="see what they report; check that WORLD_SIZE processes were started",
     )
 
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """Work that every process must come through: if it fails in one, it fails in all.
+    """While entered, this process does work that must succeed in all processes, or it fails in all.
 
-    The others would else wait for the one that failed until the timeout.  Within the block
-    nothing may be collective.
+    Otherwise the others would wait for the failed one until the timeout.  The block must not
+    contain collectives.
 
     :raises RunError: another process failed.
     """
@@ -242,7 +242,7 @@ def all_or_none() -> Iterator[None]:
         _any_failed(True)
         raise
     if _any_failed(False):
-        raise RunError("another process of the run could not start; it says why")
+        raise RunError("another process of the run could not start; its own error says why")
 
 
 def _any_failed(failed: bool) -> bool:
@@ -255,45 +255,45 @@ def _any_failed(failed: bool) -> bool:
 
 
 def finish(failed: BaseException | None = None) -> None:
-    """Leave the group, so that nothing is left to hang at exit.
+    """Leave the process group, so that nothing can hang at exit.
 
-    :param failed: this process gives up alone; it tells the others why, and does not wait for them.
+    :param failed: why this process fails; the others are told, and not waited for.
     """
     if not dist.is_initialized():
         return
-    if failed is None:  # rank 0 holds the store that the others still talk to
+    if failed is None:  # rank 0 serves the store that the others still use
         dist.barrier()
         dist.destroy_process_group()
         return
     store, is_alone = _store(), dist.get_world_size() == 1
     if not is_alone:
-        signal.alarm(_SECONDS_TO_LEAVE)  # ends the process even where a library hangs at exit
-        _tell_why(store, dist.get_rank(), failed)
+        signal.alarm(_SECONDS_TO_LEAVE)  # ends the process even if a library hangs at exit
+        _leave_reason(store, dist.get_rank(), failed)
     dist.destroy_process_group()
     if not is_alone:
-        time.sleep(1)  # the others find this one gone, and ask the store, which rank 0 holds
+        time.sleep(1)  # the others notice, and read the reason from the store, which rank 0 serves
 
 
-def why_others_failed() -> tuple[int, str] | None:
-    """The exit status and the words that the first rank to fail left; None if it was killed."""
+def failure_of_others() -> tuple[int, str] | None:
+    """The exit status and the message that the first rank to fail left; None if it was killed."""
     try:
         store = _store()
         if not store.check([_FAILED]):
             return None
         status, _, why = store.get(_FAILED).decode().partition(" ")
-    except (RuntimeError, ValueError):  # the store went with rank 0
+    except (RuntimeError, ValueError):  # the store is gone with rank 0
         return None
     return int(status), why
 
 
-def _tell_why(store: Store, rank: int, error: BaseException) -> None:
+def _leave_reason(store: Store, rank: int, error: BaseException) -> None:
     if isinstance(error, XLMError):
         status, why = error.exit_status, error.problem
     else:
         status, why = 1, f"{type(error).__name__}: {error}".partition("\n")[0]
     if status == RESUMABLE_STATUS:
-        return  # not at fault itself
-    with suppress(RuntimeError):  # the first one to fail counts; the others failed for it
+        return  # another rank is at fault
+    with suppress(RuntimeError):  # only the first failure counts; others follow from it
         store.compare_set(_FAILED, "", f"{status} rank {rank} failed: {why}")
 
 

@@ -1,4 +1,4 @@
-"""A thread that ends a run in which nothing moves any more, and says where every rank was."""
+"""A thread that ends a run that hangs, and says where each rank was."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from xlm_plugins.core.errors import RESUMABLE_STATUS
 from xlm_plugins.training.distributed.process_group import World
 
 _POLLS = 20
-"""Looks that the thread takes within the limit."""
+"""How often the thread checks for progress within the time limit."""
 
 
 class Watchdog:
-    """While entered, ends the process after so many minutes without progress.
+    """While entered, ends the process after some minutes without progress.
 
-    It lives in every rank.  Progress is every call of `at`, and every forward pass of a module
-    that it follows.  The limit is counted in looks, not by a clock, so a process that was stopped
-    (Ctrl-Z, `scontrol suspend`) has not hung.
+    Every rank has one.  Progress is every call of `report`, and every forward pass of a model that
+    it follows.  The limit is counted in polls, not by a clock, so a process that was suspended
+    (Ctrl-Z, `scontrol suspend`) does not count as hung.
 
     :param world: this process among the others.
-    :param minutes: how long nothing may move.
-    :param end: ends the process, even where its main thread is deep in a library.
+    :param minutes: the longest time without progress.
+    :param end: ends the process, even while its main thread is inside a library.
     """
 
     def __init__(self, world: World, minutes: float, end: Callable[[int], Any] = os._exit) -> None:
@@ -35,7 +35,7 @@ class Watchdog:
         self._minutes = minutes
         self._end = end
         self._main = threading.get_ident()
-        self._doing = "starting"
+        self._activity = "starting"
         self._n_beats = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -49,22 +49,22 @@ class Watchdog:
         self._thread.join()
 
     @property
-    def doing(self) -> str:
-        """What the run is at: ``update 12 (mlm:en)``."""
-        return self._doing
+    def activity(self) -> str:
+        """What was last reported, such as ``update 12 (mlm:en)``."""
+        return self._activity
 
-    def at(self, doing: str) -> None:
-        """Something begins.
+    def report(self, activity: str) -> None:
+        """Record the current activity.
 
-        :param doing: what a person shall read if it does not end.
+        :param activity: as users will read it if it never ends.
         """
-        self._doing = doing
+        self._activity = activity
         self._n_beats += 1
 
     def follow(self, model: nn.Module) -> None:
-        """Take the forward passes of a model for progress, those of a generation too."""
+        """Count the forward passes of a model as progress, including those of generation."""
         for module in model.modules():
-            if isinstance(module, nn.LayerNorm):  # whatever goes through a stack comes by one
+            if isinstance(module, nn.LayerNorm):  # every pass through a stack meets one
                 module.register_forward_hook(self._beat)
 
     def _beat(self, *_: object) -> None:
@@ -77,19 +77,19 @@ class Watchdog:
             n_idle = n_idle + 1 if n_seen == self._n_beats else 0
             n_seen = self._n_beats
             if n_idle >= _POLLS:
-                # One write, so that what several ranks say does not mix.
-                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, self._told().encode())
-                # The others look within this time, and tell too, if this one is still there.
+                # One write, so that messages of several ranks do not mix.
+                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, self._message().encode())
+                # The others poll within this time, and report too, as long as this one is there.
                 if not self._over.wait(seconds):
                     self._end(RESUMABLE_STATUS)
                 return
 
-    def _told(self) -> str:
+    def _message(self) -> str:
         frame = sys._current_frames().get(self._main)
         stack = traceback.format_stack(frame) if frame else ["  (no main thread)\n"]
         world = self._world
         return (
-            f"\nrank {world.rank} of {world.world_size}: nothing moved for {self._minutes:g} "
-            f"minutes (--hang-minutes), so it ends with status {RESUMABLE_STATUS}; it was at: "
-            f"{self._doing}\n" + "".join(stack)
+            f"\nrank {world.rank} of {world.world_size}: no progress for {self._minutes:g} minutes "
+            f"(--hang-minutes), so it exits with status {RESUMABLE_STATUS}; current activity: "
+            f"{self._activity}\n" + "".join(stack)
         )

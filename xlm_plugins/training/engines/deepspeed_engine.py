@@ -27,6 +27,7 @@ from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.distributed.signals import StopRequest
 from xlm_plugins.training.engines.engine import (
     Engine,
     StepReport,
@@ -59,14 +60,16 @@ class DeepSpeedEngine(Engine):
         train: RunOptions,
         world: World,
         state: TrainingState | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
-        super().__init__(model, world, choose_precision(train.precision, world.device))
+        super().__init__(model, world, choose_precision(train.precision, world.device), stop)
         self.options = options
         self.stage = train.zero_stage
         self.can_generate = self.stage < 3
         self.groups = optim.parameter_groups(model, options, train.train_only)
         self._refuse_what_cannot_be()
         self._trained = optim.trained_parameters(self.groups)
+        optim.freeze_others(model, self._trained)
         self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
         if state is not None:
             load_weights(model, state.weights, "the checkpoint")

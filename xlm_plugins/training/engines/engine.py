@@ -7,7 +7,7 @@ another, at any world size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from torch import Tensor
 from xlm_plugins.contracts.batch import Batch, LossOutput, Step
 from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.training.distributed.process_group import World
-from xlm_plugins.training.distributed.signals import StopAsked
+from xlm_plugins.training.distributed.signals import StopAsked, StopRequest
 from xlm_plugins.training.engines.training_state import TrainingState
 
 if TYPE_CHECKING:
@@ -51,15 +51,16 @@ class Engine(ABC):
 
     n_trained: int
     can_generate = True
-    asked_to_stop: Callable[[], bool] | None = None
-    """Whether a signal came to this process; set while a run can be stopped."""
 
-    def __init__(self, model: Model, world: World, precision: str) -> None:
+    def __init__(
+        self, model: Model, world: World, precision: str, stop: StopRequest | None = None
+    ) -> None:
         self.model = model
         self.device = world.device
         self.rank = world.rank
         self.world_size = world.world_size
         self.precision = precision
+        self._stop = stop
 
     @abstractmethod
     def _forward(self, trainable: Trainable, batch: Batch) -> LossOutput:
@@ -115,11 +116,11 @@ class Engine(ABC):
             yield
 
     def stop_if_asked(self) -> None:
-        """Leave an evaluation in whose middle a signal came.  Collective.
+        """Interrupt an evaluation if a signal has come.  Collective.
 
-        :raises StopAsked: on all ranks, if any was asked.
+        :raises StopAsked: on all ranks, if any of them got a signal.
         """
-        if self.asked_to_stop is not None and self.agree(float(self.asked_to_stop())):
+        if self._stop is not None and self.max_over_ranks(float(self._stop.asked())):
             raise StopAsked
 
     @contextmanager
@@ -139,8 +140,8 @@ class Engine(ABC):
         """Sum over ranks, on the device that the values came from; they are left as they are."""
         return self._reduced(values, dist.ReduceOp.SUM)
 
-    def agree(self, value: float) -> float:
-        """One value for all: the greatest over ranks, of a clock or a stop signal."""
+    def max_over_ranks(self, value: float) -> float:
+        """The maximum over ranks, so that all of them act alike.  Collective."""
         return float(self._reduced(torch.tensor(value, dtype=torch.float64), dist.ReduceOp.MAX))
 
     def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:

@@ -14,6 +14,7 @@ from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training.distributed.process_group import World
+from xlm_plugins.training.distributed.signals import StopRequest
 from xlm_plugins.training.engines.engine import Engine, StepReport, choose_precision, on_cpu
 from xlm_plugins.training.engines.training_state import TrainingState, moments_for
 from xlm_plugins.training.optim import parameter_groups as optim
@@ -38,6 +39,7 @@ class TorchEngine(Engine):
         train: RunOptions,
         world: World,
         state: TrainingState | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         precision = choose_precision(train.precision, world.device)
         if precision == "fp16":
@@ -46,13 +48,14 @@ class TorchEngine(Engine):
                 expected="--precision bf16 or fp32",
                 remedy="take --engine deepspeed, which scales the loss as fp16 needs",
             )
-        super().__init__(model, world, precision)
+        super().__init__(model, world, precision, stop)
         self.options = options
         self.groups = optim.parameter_groups(model, options, train.train_only)
+        self._trained = optim.trained_parameters(self.groups)
+        optim.freeze_others(model, self._trained)
         if state is not None:
             load_weights(model, state.weights, "the checkpoint")
         model.to(self.device)
-        self._trained = optim.trained_parameters(self.groups)
         self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
         self._optimizer = optim.adamw(self.groups)
         self._n_updates = state.n_updates if state else 0

@@ -1,6 +1,6 @@
-"""Why a classifier may have learnt nothing: the report that users of such models most often write.
+"""Why a classifier may have learnt nothing: the most frequent complaint about fine-tuning.
 
-A head that never leaves the commonest class reaches 33.3 % on XNLI, whatever it is started from.
+A head that always names the most frequent class reaches 33.3 % on XNLI, whatever the encoder.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from xlm_plugins.config.finetune_settings import FinetuneSettings
 from xlm_plugins.contracts.task import Values
 
 ONE_CLASS = 0.99
-"""Share of one class among the predictions from which on nothing else counts as predicted."""
+"""From this share of the predictions on, a class counts as the only one predicted."""
 
 
 @dataclass(frozen=True)
 class Majority:
-    """What always naming one class gives, beside what a classifier does.
+    """A classifier compared with always predicting the most frequent class.
 
-    :param share: of the commonest class, in percent.
+    :param label: the most frequent class.
+    :param share: of that class among the targets, in percent.
     :param accuracy: of the classifier, in percent.
-    :param named: share of the class that the classifier names most, in percent.
-    :param error: standard error of the accuracy, in percentage points.
+    :param named: share of the class that the classifier predicts most, in percent.
+    :param error: standard error of the accuracy at chance level, in percentage points.
     """
 
     label: str
@@ -35,7 +36,7 @@ class Majority:
 
     @classmethod
     def of(cls, targets: Values, predicted: Values, classes: Sequence[str]) -> Majority:
-        """Compare predictions with naming the commonest class of the truth always."""
+        """Compare predictions with always predicting the targets' most frequent class."""
         counts = np.bincount(targets, minlength=len(classes))
         share = counts.max() / len(targets)
         return cls(
@@ -48,64 +49,65 @@ class Majority:
 
     @property
     def collapsed(self) -> bool:
-        """Whether one class is named throughout, and should not be."""
+        """Whether one class is predicted throughout, and should not be."""
         return self.named >= 100 * ONE_CLASS > self.share
 
     @property
     def at_chance(self) -> bool:
-        """Whether the accuracy is within two standard errors of the commonest class's share."""
+        """Whether the accuracy is within two standard errors of the majority class's share."""
         return self.accuracy <= self.share + 2 * self.error < 100
 
 
-class Remarks:
-    """What is no better than one class, each set of likely causes once."""
+@dataclass(frozen=True)
+class Finding:
+    """How a part of the data went.
 
-    def __init__(self, settings: FinetuneSettings) -> None:
-        self._settings = settings
-        self._learnt = False
-        self._bad: list[tuple[str, Majority, bool]] = []
+    :param title: of the part.
+    :param trained: whether its language is one of the training data.
+    """
 
-    def note(self, title: str, majority: Majority, *, trained: bool) -> None:
-        """Take in how a part of the data went.
+    title: str
+    majority: Majority
+    trained: bool
 
-        :param title: of the part.
-        :param trained: whether its language is one that is trained on.
-        """
-        if majority.collapsed or majority.at_chance:
-            self._bad.append((title, majority, trained))
-        elif trained:
-            self._learnt = True
-
-    def lines(self) -> list[str]:
-        """The remarks as text; none if all is well."""
-        told: dict[tuple[str, ...], list[str]] = {}
-        for title, majority, trained in self._bad:
-            # Where nothing was learnt there is nothing to transfer.
-            transfer = self._learnt and not trained and not majority.collapsed
-            causes = _NO_TRANSFER if transfer else _no_learning(self._settings)
-            told.setdefault(causes, []).append(_headline(title, majority))
-        return [
-            line
-            for causes, headlines in told.items()
-            for line in (*headlines, *(f"  perhaps {cause}" for cause in causes))
-        ]
+    @property
+    def is_bad(self) -> bool:
+        """Whether the classifier is no better than always predicting one class."""
+        return self.majority.collapsed or self.majority.at_chance
 
 
-def _headline(title: str, majority: Majority) -> str:
-    told = (
-        f"{title}: {majority.accuracy:.1f} % right, and always saying {majority.label!r} gives "
-        f"{majority.share:.1f} %"
+def remarks(findings: Sequence[Finding], settings: FinetuneSettings) -> list[str]:
+    """The bad findings as text, each set of likely causes once; none if all is well."""
+    has_learnt = any(finding.trained and not finding.is_bad for finding in findings)
+    headlines: dict[tuple[str, ...], list[str]] = {}
+    for finding in findings:
+        if finding.is_bad:
+            # If nothing was learnt, there is nothing to transfer.
+            transfers = has_learnt and not finding.trained and not finding.majority.collapsed
+            causes = _NO_TRANSFER if transfers else _no_learning(settings)
+            headlines.setdefault(causes, []).append(_headline(finding))
+    return [
+        line
+        for causes, titles in headlines.items()
+        for line in (*titles, *(f"  perhaps {cause}" for cause in causes))
+    ]
+
+
+def _headline(finding: Finding) -> str:
+    majority = finding.majority
+    text = (
+        f"{finding.title}: {majority.accuracy:.1f} % correct, where always predicting "
+        f"{majority.label!r} gives {majority.share:.1f} %"
     )
     if majority.collapsed:
-        told += f"; one class is {majority.named:.0f} % of what is predicted"
-    return told
+        text += f"; {majority.named:.0f} % of the predictions are one class"
+    return text
 
 
 _NO_TRANSFER = (
-    "the model does not relate this language to those of the training rows: pretrain it on both, "
-    "with parallel text (tlm) where there is any",
-    "the rows are not in the language that they are said to be in, so that they are read with "
-    "another language's embedding",
+    "the model does not relate this language to the training languages: pretrain it on both, "
+    "with parallel text (tlm) if there is any",
+    "the rows are not in the language given for them, so that another language's embedding is used",
 )
 
 
@@ -117,8 +119,8 @@ def _no_learning(settings: FinetuneSettings) -> tuple[str, ...]:
     is_frozen = options.train_only or options.layers != "0:_1"
     return (
         *([f"too much of the encoder is frozen: {frozen}"] if is_frozen else []),
-        f"the rate is too high: --lr {optimizer.lr:g} and --head-lr {optimizer.head_lr:g}; try a "
-        "fifth, or more --warmup",
-        "the rows are not in the language that they are said to be in",
-        f"it was too short: {length} of {options.batch_sentences} rows a batch",
+        f"the learning rate is too high: --lr {optimizer.lr:g} and --head-lr "
+        f"{optimizer.head_lr:g}; try a fifth, or more --warmup",
+        "the rows are not in the language given for them",
+        f"training was too short: {length} with {options.batch_sentences} rows per batch",
     )

@@ -1,4 +1,9 @@
-"""``xlm finetune``, start to finish: the runs of all seeds, and what they come to."""
+"""``xlm finetune`` from start to finish: the runs of all seeds, and their results.
+
+The runs of several seeds are ordinary runs in one folder::
+
+    OUT/config.toml, OUT/results.json, OUT/seed-1/, OUT/seed-2/ ...
+"""
 
 from __future__ import annotations
 
@@ -20,27 +25,28 @@ from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.runs.find import find_bundle
 from xlm_plugins.runs.layout import CONFIG_NAME, METRICS_NAME
-from xlm_plugins.training.distributed import process_group as launch
+from xlm_plugins.training.distributed import process_group
 from xlm_plugins.training.engines.torch_engine import TorchEngine
-from xlm_plugins.training.finetuning.diagnosis import Majority, Remarks
+from xlm_plugins.training.finetuning.diagnosis import Finding, Majority, remarks
 from xlm_plugins.training.finetuning.evaluation import TaskEvaluation
-from xlm_plugins.training.finetuning.job import Downstream
+from xlm_plugins.training.finetuning.job import Finetuning
+from xlm_plugins.training.finetuning.plan import FinetuningPlan, make_plan
 from xlm_plugins.training.job import Outcome
 from xlm_plugins.training.run_job import joined, run_job
 
 RESULTS_NAME = "results.json"
 PREDICTIONS_NAME = "predictions"
-MEASURED = ("valid", "test")
+EVALUATED = ("valid", "test")
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a call came to.
+    """The results of one command.
 
     :param path: the run folder, or that of all seeds' runs.
     :param reason: why the last run ended.
-    :param by_seed: metrics of each seed's best model, equal in their names.
-    :param remarks: what a person should know about them.
+    :param by_seed: metrics of each seed's best model, under the same names.
+    :param remarks: what users should know about them.
     """
 
     path: Path
@@ -63,40 +69,42 @@ class Results:
 
 
 def finetune(settings: FinetuneSettings, plugins: Plugins) -> Results:
-    """Fine-tune with every seed, and measure the best model of each.
+    """Fine-tune with every seed, and evaluate the best model of each.
 
     :raises XLMError: something does not fit; nothing has been written then.
     """
     options = settings.finetune
-    opened = functools.cache(lambda: Downstream.open(settings, plugins))
+    plan = functools.cache(lambda: make_plan(settings, plugins))
 
-    def run(one: FinetuneSettings, whole: Path | None = None) -> Outcome:
-        return run_job(one.finetune, lambda report: opened().job(one, whole), plugins)
+    def run(one: FinetuneSettings, sweep: Path | None = None) -> Outcome:
+        return run_job(
+            one.finetune, lambda report: Finetuning(one, plan(), plugins, sweep), plugins
+        )
 
     if options.seeds == 1:
         outcome = run(settings)
-        return _results(outcome.path, [outcome], opened())
+        return _results(outcome.path, [outcome], plan(), plugins)
     outcomes: list[Outcome] = []
     with joined(options):
-        with launch.all_or_none():  # all look before one writes
-            whole = _folder(options)
+        with process_group.all_or_none():  # all ranks check before one writes
+            sweep = _sweep_folder(options)
         for seed in range(options.seed, options.seed + options.seeds):
-            outcomes.append(run(_of_seed(settings, whole, seed), whole))
+            outcomes.append(run(_of_seed(settings, sweep, seed), sweep))
             if _was_stopped(outcomes[-1]):
                 break
-    return _results(whole, outcomes, opened())
+    return _results(sweep, outcomes, plan(), plugins)
 
 
-def _folder(options: FinetuneOptions) -> Path:
-    """Where the runs of several seeds go.
+def _sweep_folder(options: FinetuneOptions) -> Path:
+    """The folder for the runs of several seeds.
 
-    :raises OptionError: it is not said, or holds something else.
-    :raises RunError: there is nothing to go on with.
+    :raises OptionError: the user named none.
+    :raises RunError: it holds something else, or nothing to resume.
     """
     resumed = options.resume if options.resume != AUTO else None
     if not (folder := resumed or options.out):
         raise OptionError(
-            f"--seeds {options.seeds} makes so many runs", expected="--out, a folder for them"
+            f"--seeds {options.seeds} makes several runs", expected="--out, a folder for them"
         )
     path = Path(folder)
     if resumed and not (path / CONFIG_NAME).is_file():
@@ -109,14 +117,14 @@ def _folder(options: FinetuneOptions) -> Path:
     if options.resume is None and path.exists() and any(path.iterdir()):
         raise RunError(
             f"{path} is not empty",
-            remedy=f"go on with it: xlm finetune --resume {path}; or choose another --out",
+            remedy=f"resume it: xlm finetune --resume {path}; or choose another --out",
         )
     return path
 
 
-def _of_seed(settings: FinetuneSettings, whole: Path, seed: int) -> FinetuneSettings:
-    """The settings of one of several runs, which a resume may find begun or not."""
-    out = str(whole / f"seed-{seed}")
+def _of_seed(settings: FinetuneSettings, sweep: Path, seed: int) -> FinetuneSettings:
+    """The settings of one seed's run; when the sweep is resumed, it may have started or not."""
+    out = str(sweep / f"seed-{seed}")
     resume = None if settings.finetune.resume is None else AUTO
     options = replace(settings.finetune, seed=seed, seeds=1, out=out, resume=resume)
     return replace(settings, finetune=options)
@@ -126,74 +134,78 @@ def _was_stopped(outcome: Outcome) -> bool:
     return outcome.reason.startswith("SIG")
 
 
-def _results(path: Path, outcomes: Sequence[Outcome], downstream: Downstream) -> Results:
-    """Measure the best model of each run, unless a signal says that there is no time to."""
+def _results(
+    path: Path, outcomes: Sequence[Outcome], plan: FinetuningPlan, plugins: Plugins
+) -> Results:
+    """Evaluate the best model of each run, unless a signal has ended the last one."""
     reason = outcomes[-1].reason
-    if _was_stopped(outcomes[-1]) or launch.World.from_environment().rank > 0:
+    if _was_stopped(outcomes[-1]) or process_group.World.from_environment().rank > 0:
         return Results(path, reason, [], [])
-    remarks = Remarks(downstream.settings)
-    by_seed = [_measure(outcome.path, downstream, remarks) for outcome in outcomes]
-    results = Results(path, reason, by_seed, remarks.lines())
+    by_seed, findings = [], []
+    for outcome in outcomes:
+        metrics, found = _evaluate(outcome.path, plan, plugins)
+        by_seed.append(metrics)
+        findings += found
+    results = Results(path, reason, by_seed, remarks(findings, plan.settings))
     if path != outcomes[-1].path:
         tree = {"mean": results.means, "deviation": results.deviations, "n_seeds": len(by_seed)}
         write_json(path / RESULTS_NAME, tree)
     return results
 
 
-def _measure(run: Path, downstream: Downstream, remarks: Remarks) -> dict[str, float]:
-    """The metrics of a run's best model, which are kept with its predictions.
+def _evaluate(
+    run: Path, plan: FinetuningPlan, plugins: Plugins
+) -> tuple[dict[str, float], list[Finding]]:
+    """The metrics of a run's best model, and how they compare with naming always one class.
 
-    :param remarks: gets what there is to say.
+    Metrics and predictions are written into the run folder.
     """
-    bundle = Bundle.load(find_bundle(str(run)), downstream.plugins)
+    bundle = Bundle.load(find_bundle(str(run)), plugins)
     assert bundle.classifier is not None, "a fine-tuned model has one"
-    evaluation = TaskEvaluation(
-        downstream.task, downstream.data, downstream.examples, bundle.classifier
-    )
-    # In fp32, as `xlm predict` reads texts.
+    evaluation = TaskEvaluation(plan.task, plan.data, plan.examples, bundle.classifier)
+    # In fp32, as `xlm predict`.
     options = RunOptions(precision="fp32")
-    engine = TorchEngine(bundle.model, OptimizerOptions(), options, launch.World())
+    engine = TorchEngine(bundle.model, OptimizerOptions(), options, process_group.World())
     metrics: dict[str, float] = {}
-    for split in MEASURED:
+    findings = []
+    for split in EVALUATED:
         predicted = evaluation.predict(engine, split)
         metrics |= evaluation.metrics(split, predicted)
-        _diagnose(downstream, evaluation, split, predicted, remarks)
+        findings += _findings(plan, evaluation, split, predicted)
         if split == "test" and predicted:
-            _write_predictions(run / PREDICTIONS_NAME, downstream, evaluation, predicted)
+            _write_predictions(run / PREDICTIONS_NAME, plan, evaluation, predicted)
     write_json(run / RESULTS_NAME, metrics)
-    return metrics
+    return metrics, findings
 
 
-def _diagnose(
-    downstream: Downstream,
-    evaluation: TaskEvaluation,
-    split: str,
-    predicted: Sequence[Values],
-    remarks: Remarks,
-) -> None:
-    """Note what is no better than one class."""
-    classes = downstream.data.classes
-    trained = {part.language for part in downstream.data.of("train")}
-    for (part, targets), values in zip(evaluation.parts(split), predicted, strict=True):
-        if classes and targets is not None:
-            remarks.note(
-                f"{split} {part.title}",
-                Majority.of(targets, values, classes),
-                trained=part.language in trained,
-            )
+def _findings(
+    plan: FinetuningPlan, evaluation: TaskEvaluation, split: str, predicted: Sequence[Values]
+) -> list[Finding]:
+    """How the predictions for each labelled part of a split compare with its majority class."""
+    classes = plan.data.classes
+    trained = {part.language for part in plan.data.of("train")}
+    return [
+        Finding(
+            f"{split} {part.title}",
+            Majority.of(targets, values, classes),
+            trained=part.language in trained,
+        )
+        for (part, targets), values in zip(evaluation.parts(split), predicted, strict=True)
+        if classes and targets is not None
+    ]
 
 
 def _write_predictions(
-    folder: Path, downstream: Downstream, evaluation: TaskEvaluation, predicted: Sequence[Values]
+    folder: Path, plan: FinetuningPlan, evaluation: TaskEvaluation, predicted: Sequence[Values]
 ) -> None:
     """Every test part's predictions, a line a row, and what the task hands in.
 
     The folder is there as a whole, or not at all.
     """
-    classes = downstream.data.classes
+    classes = plan.data.classes
     with whole_folder(folder) as new:
         for (part, _), predictions in zip(evaluation.parts("test"), predicted, strict=True):
             rows = [classes[value] if classes else f"{value:.4f}" for value in predictions]
             write_text(new / f"test.{part.title}.txt", "".join(f"{row}\n" for row in rows))
-            downstream.task.write(part, rows, new)
+            plan.task.write(part, rows, new)
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,8 @@
 """AdamW over named parameter groups, with the same meaning under both engines.
 
 Two conventions hold everywhere: a parameter that got no gradient counts as having gradient zero
-(as in ZeRO), and eps is added to Adam's denominator before bias correction (SEMANTICS 6).  What
-``touched_rows`` means is written down in `xlm_plugins.training.optim.adamw`.
+(as in ZeRO), and eps is added to Adam's denominator before bias correction
+(docs/semantics.md, 6.2).  `xlm_plugins.training.optim.adamw` defines ``touched_rows``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,31 +46,51 @@ class Group:
         return self.lr if self.constant else run_rate * (self.lr / run_peak)
 
 
+def selected_parameters(
+    model: nn.Module, train_only: Sequence[str] = ()
+) -> dict[str, nn.Parameter]:
+    """The parameters to train, by name; the model is left unchanged.
+
+    :param train_only: shell patterns over parameter names.  If empty, layers may select
+        (`Layer.train_only`); otherwise everything that requires a gradient is trained.
+    :raises OptionError: a pattern matches no parameter.
+    """
+    named = dict(model.named_parameters())
+    if train_only:
+        _check_patterns(named, train_only)
+        return _matching(named, train_only)
+    selecting = [m for m in model.modules() if isinstance(m, Layer) and m.train_only()]
+    if not selecting:
+        return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+    own = {parameter for layer in selecting for parameter in layer.parameters()}
+    matching = _matching(named, [p for layer in selecting for p in layer.train_only()])
+    return {n: parameter for n, parameter in named.items() if n in matching or parameter in own}
+
+
+def freeze_others(model: nn.Module, trained: Collection[str]) -> None:
+    """Require gradients for the parameters with these names, and for no others."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
 def parameter_groups(
     model: nn.Module, options: OptimizerOptions, train_only: Sequence[str] = ()
 ) -> list[Group]:
-    """Divide the trainable parameters; what `train_only` leaves out is frozen on the spot.
+    """Divide the `selected_parameters` into groups; the model is left unchanged.
 
-    :param train_only: shell patterns over parameter names; empty trains everything, but where
-        a layer wants the others frozen.
     :returns: the run's own group first, then those that layers ask for; none is empty.
     :raises OptionError: a pattern matches no parameter.
     """
+    trained = selected_parameters(model, train_only)
     names = {parameter: name for name, parameter in model.named_parameters()}
-    if train_only:
-        _check_patterns(names.values(), train_only)
-        _freeze(names, train_only)
-    else:
-        _freeze_for_layers(model, names)
     taken: set[nn.Parameter] = set()
-    own = []
-    for wanted in _asked_for(model):
-        if not taken.isdisjoint(wanted.parameters):
+    requested = _requested_groups(model)
+    for group in requested:
+        if not taken.isdisjoint(group.parameters):
             raise TypeError("two parameter groups that differ hold the same parameter")
-        taken.update(wanted.parameters)
-        own.append(_group(wanted, names, options))
-    rest = tuple(parameter for parameter in names if parameter not in taken)
-    groups = [_group(ParameterGroup(rest), names, options), *own]
+        taken.update(group.parameters)
+    rest = ParameterGroup(tuple(parameter for parameter in names if parameter not in taken))
+    groups = [_group(group, names, trained, options) for group in (rest, *requested)]
     return [group for group in groups if group.parameters]
 
 
@@ -139,14 +159,14 @@ def update(optimizer: AdamW, clip: float) -> float:
     return norm
 
 
-def _asked_for(model: nn.Module) -> list[ParameterGroup]:
-    """What layers and heads ask for; those that share parameters may all ask for the same."""
-    asked: list[ParameterGroup] = []
+def _requested_groups(model: nn.Module) -> list[ParameterGroup]:
+    """The groups that layers and heads ask for; layers that share parameters may ask twice."""
+    requested: list[ParameterGroup] = []
     for module in (m for m in model.modules() if isinstance(m, Layer | Head)):
-        for wanted in module.parameter_groups():
-            if not any(_same(wanted, other) for other in asked):
-                asked.append(wanted)
-    return asked
+        for group in module.parameter_groups():
+            if not any(_same(group, other) for other in requested):
+                requested.append(group)
+    return requested
 
 
 def _same(one: ParameterGroup, other: ParameterGroup) -> bool:
@@ -155,26 +175,22 @@ def _same(one: ParameterGroup, other: ParameterGroup) -> bool:
 
 
 def _group(
-    wanted: ParameterGroup, names: dict[nn.Parameter, str], options: OptimizerOptions
+    requested: ParameterGroup,
+    names: Mapping[nn.Parameter, str],
+    trained: Collection[str],
+    options: OptimizerOptions,
 ) -> Group:
-    trained = tuple(parameter for parameter in wanted.parameters if parameter.requires_grad)
+    decay = requested.weight_decay
+    parameters = tuple(p for p in requested.parameters if names[p] in trained)
     return Group(
-        names=tuple(names[parameter] for parameter in trained),
-        parameters=trained,
-        lr=options.lr if wanted.lr is None else wanted.lr,
-        betas=wanted.betas or (options.beta1, options.beta2),
-        weight_decay=options.weight_decay if wanted.weight_decay is None else wanted.weight_decay,
-        constant=wanted.schedule == "constant",
-        touched_rows=wanted.touched_rows,
+        names=tuple(names[parameter] for parameter in parameters),
+        parameters=parameters,
+        lr=options.lr if requested.lr is None else requested.lr,
+        betas=requested.betas or (options.beta1, options.beta2),
+        weight_decay=options.weight_decay if decay is None else decay,
+        constant=requested.schedule == "constant",
+        touched_rows=requested.touched_rows,
     )
-
-
-def _freeze_for_layers(model: nn.Module, names: dict[nn.Parameter, str]) -> None:
-    """Freeze what layers want frozen; their own parameters stay trained."""
-    asking = [m for m in model.modules() if isinstance(m, Layer) and m.train_only()]
-    if asking:
-        kept = [names[parameter] for layer in asking for parameter in layer.parameters()]
-        _freeze(names, [*(p for layer in asking for p in layer.train_only()), *kept])
 
 
 def _check_patterns(names: Collection[str], patterns: Sequence[str]) -> None:
@@ -188,8 +204,11 @@ def _check_patterns(names: Collection[str], patterns: Sequence[str]) -> None:
             )
 
 
-def _freeze(names: dict[nn.Parameter, str], patterns: Sequence[str]) -> None:
-    """Train what a pattern matches, and nothing else."""
-    for parameter, name in names.items():
-        matched = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-        parameter.requires_grad_(matched)
+def _matching(
+    named: Mapping[str, nn.Parameter], patterns: Sequence[str]
+) -> dict[str, nn.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in named.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }

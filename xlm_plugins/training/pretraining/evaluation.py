@@ -1,7 +1,7 @@
 """Evaluation: perplexity and accuracy per objective and step, and the layers' own metrics.
 
-Names are those of the field (SEMANTICS 7): ``valid_en_mlm_ppl``, ``valid_en-fr_tlm_acc``, the mean
-over an objective's steps ``valid_mlm_ppl``, and ``valid_enc.2_pkm_usage`` for a layer.
+Names (docs/semantics.md, 7.1): ``valid_en_mlm_ppl``, ``valid_en-fr_tlm_acc``, the mean over an
+objective's languages ``valid_mlm_ppl``, and ``valid_enc.2_pkm_usage`` for a layer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import Position
 from xlm_plugins.data.batches.evaluation_batches import evaluation_batches
-from xlm_plugins.data.batches.keyed_rng import generator
+from xlm_plugins.data.batches.keyed_rng import keyed_rng
 from xlm_plugins.data.batches.planning import BatchSizes
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.data.dataset.shards import check_shards
@@ -38,14 +38,14 @@ from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.torch_engine import TorchEngine
 from xlm_plugins.training.pretraining.plan import check_tokenizer, open_data
-from xlm_plugins.training.pretraining.translations import TranslationPlan
+from xlm_plugins.training.pretraining.translations import TranslationEvaluation
 
 MEASURES = ("ppl", "acc")
 """What is measured of each batch: perplexity, and accuracy in percent."""
 
 
 @dataclass(frozen=True)
-class EvaluationPlan:
+class PretrainingEvaluation:
     """What to measure: each objective with its steps, on one data set.
 
     :param steps: by objective name; steps without text in a split are left out there.
@@ -57,7 +57,7 @@ class EvaluationPlan:
     objectives: Mapping[str, Objective]
     steps: Mapping[str, Sequence[Step]]
     sizes: BatchSizes
-    translations: TranslationPlan | None = None
+    translations: TranslationEvaluation | None = None
 
     def names(self, model: Model, split: str) -> list[str]:
         """What `evaluate` will measure, known before anything is measured.
@@ -115,7 +115,7 @@ class EvaluationPlan:
         for index, (batches, counts) in enumerate(mine):
             # What an objective draws to complete a batch is the same at every evaluation.
             number = index * engine.world_size + engine.rank
-            torch.manual_seed(int(generator("prepare", split, str(step), number).integers(2**63)))
+            torch.manual_seed(int(keyed_rng("prepare", split, str(step), number).integers(2**63)))
             for key, batch in batches.items():
                 complete = engine.prepare(objective, batch, step)
                 output = torch.stack([p.double() for p in engine.evaluate(objective, complete)])
@@ -212,21 +212,23 @@ def evaluate_run(
     options = _train_options(split_reference(reference)[0])
     folder, manifest = open_data(str(data) if data else options.data, plugins)
     check_tokenizer(manifest, folder, bundle.tokenizer.fingerprint, str(bundle.path))
-    check_shards(folder, manifest, training_too=False)
+    check_shards(folder, manifest, include_training=False)
     steps = _steps(bundle, manifest, split)
     longest = bundle.description.options.max_positions
     max_length, window = min(options.max_length, longest - 2), min(options.window, longest)
     most = sys.maxsize if n_sentences is None else n_sentences
-    plan = EvaluationPlan(
+    evaluation = PretrainingEvaluation(
         folder,
         manifest,
         bundle.objectives,
         steps,
         BatchSizes(options.batch_tokens, options.lanes, max_length, window),
-        TranslationPlan(bundle, folder, manifest, steps, generation or GenerationOptions(), most),
+        TranslationEvaluation(
+            bundle, folder, manifest, steps, generation or GenerationOptions(), most
+        ),
     )
     engine = TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World())
-    metrics = plan.evaluate(engine, split, keep)
+    metrics = evaluation.evaluate(engine, split, keep)
     if not metrics:
         raise _nothing_to_measure(folder, manifest, split, steps)
     return metrics

@@ -24,7 +24,7 @@ from xlm_plugins.core.selection import (
 )
 from xlm_plugins.data.batches.planning import BatchSizes
 from xlm_plugins.data.batches.pools import stream_languages
-from xlm_plugins.data.batches.schedule import Schedule, StepPlan
+from xlm_plugins.data.batches.schedule import Schedule, ScheduledObjective
 from xlm_plugins.data.dataset.manifest import COUNTS_NAME, TOKENIZER_NAME, Manifest
 from xlm_plugins.data.dataset.remote_copy import open_data_set
 from xlm_plugins.data.dataset.shards import check_shards
@@ -38,8 +38,8 @@ from xlm_plugins.model.description import (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run trains: data, model, objectives with their steps, and their order."""
+class PretrainingPlan:
+    """What a run trains on: data, model, and objectives with their steps and schedule."""
 
     folder: Path
     manifest: Manifest
@@ -51,7 +51,7 @@ class Plan:
     sizes: BatchSizes
 
 
-def make_plan(settings: Settings, plugins: Plugins) -> Plan:
+def make_plan(settings: Settings, plugins: Plugins) -> PretrainingPlan:
     """Open the data and decide everything that can be decided before a model is built.
 
     :raises XLMError: whatever does not fit, by name, before anything is written.
@@ -61,7 +61,7 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     layers = _placed_layers(settings, plugins, stacks)
     options = settings.train
     folder, manifest = open_data(options.data, plugins, options.data_cache, options.data_cache_gb)
-    check_shards(folder, manifest, training_too=not options.skip_bad_shards)
+    check_shards(folder, manifest, include_training=not options.skip_bad_shards)
     tokenizer = _own_tokenizer(folder, manifest, plugins)
     vocabulary = manifest.vocabulary(_token_counts(folder))
     languages = {code: index for index, code in enumerate(manifest.languages)}
@@ -71,7 +71,7 @@ def make_plan(settings: Settings, plugins: Plugins) -> Plan:
     }
     objectives = {name: choice.objective for name, choice in choices.items()}
     _check_lengths(settings, choices.values())
-    return Plan(
+    return PretrainingPlan(
         folder,
         manifest,
         tokenizer,
@@ -127,7 +127,7 @@ class _Choice:
 
     objective: Objective
     recorded: ChosenObjective
-    plan: StepPlan
+    plan: ScheduledObjective
 
 
 def _choose(
@@ -149,7 +149,9 @@ def _choose(
     return _Choice(
         objective,
         ChosenObjective(component, options, tuple(map(str, steps))),
-        StepPlan(component.name, steps, sizes, selection.weight, settings.train.sampling_alpha),
+        ScheduledObjective(
+            component.name, steps, sizes, selection.weight, settings.train.sampling_alpha
+        ),
     )
 
 

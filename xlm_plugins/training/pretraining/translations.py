@@ -18,7 +18,7 @@ from xlm_plugins.core.files import write_json, write_text
 from xlm_plugins.data.dataset.held_out import held_out_text
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.inference.translate import Translator
-from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.model.bundle import TextModel
 from xlm_plugins.model.generation.search import check_beam
 from xlm_plugins.runs.whole_folders import storing
 from xlm_plugins.training.engines.engine import Engine
@@ -48,17 +48,17 @@ class Translated:
 
 
 @dataclass(frozen=True)
-class TranslationPlan:
+class TranslationEvaluation:
     """What of held-out text a model translates in an evaluation, and how.
 
-    :param bundle: the model that is evaluated, with all that it needs.
+    :param model: the model to evaluate.
     :param folder: of the data set.
     :param steps: what each objective was trained on, by its name.
     :param n_sentences: of each translation, at most, evenly spread over the text; 0 for none.
     :raises OptionError: a beam that the vocabulary cannot fill, which is told before any training.
     """
 
-    bundle: Bundle
+    model: TextModel
     folder: Path
     manifest: Manifest
     steps: Mapping[str, Sequence[Step]]
@@ -67,7 +67,7 @@ class TranslationPlan:
 
     def __post_init__(self) -> None:
         if self.n_sentences:
-            check_beam(self.options, self.bundle.description.vocabulary)
+            check_beam(self.options, self.model.description.vocabulary)
 
     def names(self, split: str) -> list[str]:
         """What `evaluate` will measure."""
@@ -97,7 +97,7 @@ class TranslationPlan:
         """
         labels: dict[str, Step] = {}
         for name, steps in self.steps.items():
-            objective = self.bundle.objectives[name]
+            objective = self.model.objectives[name]
             for step in [found for each in steps for found in objective.translations(each)]:
                 if step not in labels.values() and self._texts(split, step):
                     labels[f"{split}_{step}_{name}"] = step
@@ -110,7 +110,7 @@ class TranslationPlan:
         outputs = []
         for pair in itertools.pairwise(step.languages):
             engine.stop_if_asked()
-            translator = Translator(self.bundle, *pair, self.options, untrained=True)
+            translator = Translator(self.model, *pair, self.options)
             with engine.inference():
                 found = translator.translate(translator.encode(texts))
             texts = [translations[0].text for translations in found]

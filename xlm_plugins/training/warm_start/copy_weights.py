@@ -1,10 +1,11 @@
-"""``--init``: start from another model's weights, as far as they fit, and report how far.
+"""``--init``: start from another model's weights, as far as they fit, and report what was copied.
 
-Rows of token tables go by the token's written form, rows of language tables by the language's
-code, so that vocabularies and languages may differ.  All else goes by name and shape; a decoder
-takes what it has in common with an encoder where the other model has no decoder (SEMANTICS 4).
+Rows of token tables are matched by the tokens' written form, rows of language tables by language
+code, so vocabularies and languages may differ.  Everything else is matched by name and shape; if
+the other model has no decoder, a decoder takes what it has in common with an encoder
+(docs/semantics.md, 4).
 
-``--init-embeddings`` then puts word vectors of a file in the place of token embeddings.
+``--init-embeddings`` then replaces token embeddings by word vectors from a file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xlm_plugins.config.inherited import Origin, with_width
+from xlm_plugins.config.inherited import RecordedModel, with_ffn_dim
 from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError, OptionError
@@ -30,29 +31,39 @@ from xlm_plugins.runs.layout import TOKENIZER_NAME, WEIGHTS_NAME
 from xlm_plugins.training.warm_start.word_vectors import open_word_vectors
 
 
-@dataclass
+@dataclass(frozen=True)
 class InitReport:
-    """What became of each parameter."""
+    """What was copied from another model, and what was not.
+
+    :param copied: parameters that were copied as a whole.
+    :param partly: rows copied and rows in total, of parameters that were copied in part.
+    :param new: parameters that keep their fresh values.
+    :param left_out: parameters of the other model that were not used.
+    :param at_zero: new layers, which add nothing at first.
+    :param differing: options that the other model was trained with and that now differ.
+    :param is_other_vocabulary: the tokenizers differ.
+    :param unknown_languages: languages of the other model that the new one does not know.
+    """
 
     origin: str
-    copied: list[str] = field(default_factory=list)
-    partly: dict[str, tuple[int, int]] = field(default_factory=dict)
-    new: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    at_zero: list[str] = field(default_factory=list)
-    differing: list[str] = field(default_factory=list)
+    copied: Sequence[str] = ()
+    partly: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    new: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+    at_zero: Sequence[str] = ()
+    differing: Sequence[str] = ()
     is_other_vocabulary: bool = False
-    unknown_languages: list[str] = field(default_factory=list)
+    unknown_languages: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """The report as text, a few lines."""
         found = [f"started from {self.origin}: {len(self.copied)} tensors copied"]
         if self.differing:
-            found.append(f"  not as it was trained there: {', '.join(self.differing)}")
+            found.append(f"  differing from its training: {', '.join(self.differing)}")
         if self.is_other_vocabulary:
             found.append(
-                "  the data has another tokenizer, so rows go by the tokens' spelling; with "
-                f"`xlm prepare --tokenizer-from {self.origin}` none is lost"
+                "  the data has another tokenizer, so rows are matched by spelling; with "
+                f"`xlm prepare --tokenizer-from {self.origin}` none are lost"
             )
         found += [f"  {name}: {n} of {of} rows found" for name, (n, of) in self.partly.items()]
         if self.new:
@@ -61,7 +72,7 @@ class InitReport:
             found.append(f"  new layers, adding nothing at first: {_some(self.at_zero)}")
         if self.unknown_languages:
             found.append(
-                f"  languages left out, as the data has none: {_some(self.unknown_languages)}"
+                f"  languages left out, which the data lacks: {_some(self.unknown_languages)}"
             )
         if self.left_out:
             found.append(f"  left out: {_some(self.left_out)}")
@@ -76,20 +87,20 @@ def initialise(
     plugins: Plugins,
     stack: str = "",
 ) -> InitReport:
-    """Copy into ``model`` what fits of the bundle at ``path``.
+    """Copy what fits of the bundle at ``path`` into ``model``.
 
-    :param description: of the model that is to be trained.
-    :param tokenizer: of the model that is to be trained.
-    :param stack: the one stack that is to be filled; empty for the whole model.
+    :param description: of ``model``.
+    :param tokenizer: of ``model``.
+    :param stack: the one stack to copy into; empty for the whole model.
     :raises BundleError: the widths differ, so that nothing fits.
-    :raises OptionError: the model has no such stack.
+    :raises OptionError: ``model`` has no such stack.
     """
     if stack and stack not in description.stacks:
         raise OptionError(
-            f"--init {stack}={path}: what is trained has no {stack}",
+            f"--init {stack}={path}: the model to train has no {stack}",
             expected=f"one of {', '.join(description.stacks)}, or the run alone",
         )
-    theirs = Origin.read(path)
+    theirs = RecordedModel.read(path)
     if theirs.options.dim != description.options.dim:
         raise BundleError(
             f"--init {path}: its width is {theirs.options.dim}, the new model's is "
@@ -102,19 +113,28 @@ def initialise(
         "tokens": _row_map(tokenizer.tokens(), their_tokenizer.tokens()),
         "languages": _row_map(_by_id(description.languages), _by_id(theirs.languages)),
     }
-    report = _begun_report(str(path), description, theirs)
-    report.is_other_vocabulary = tokenizer.fingerprint != their_tokenizer.fingerprint
-    used = set()
-    with torch.no_grad():
-        for name, tensor in named_weights(model).items():
-            if name.startswith(f"{stack}." if stack else ""):
-                their_name = _their_name(name, theirs.stacks)
-                used.add(their_name)
-                given = weights.get(their_name)
-                _copy(name, tensor, given, _table_of(name), tables, report)
-    report.left_out = sorted(weights.keys() - used)
-    begin_at_zero(model, report)
-    return report
+    own = {
+        name: tensor
+        for name, tensor in named_weights(model).items()
+        if name.startswith(f"{stack}." if stack else "")
+    }
+    names = {name: _their_name(name, theirs.stacks) for name in own}
+    rows = {
+        name: _copy(tensor, weights.get(names[name]), _table_of(name), tables)
+        for name, tensor in own.items()
+    }
+    new = [name for name, found in rows.items() if found is None]
+    return InitReport(
+        str(path),
+        copied=[name for name, found in rows.items() if found and found[0] == found[1]],
+        partly={name: found for name, found in rows.items() if found and found[0] != found[1]},
+        new=new,
+        left_out=sorted(weights.keys() - names.values()),
+        at_zero=begin_at_zero(model, new),
+        differing=_differing_options(description, theirs),
+        is_other_vocabulary=tokenizer.fingerprint != their_tokenizer.fingerprint,
+        unknown_languages=_unknown_languages(description, theirs),
+    )
 
 
 def initialise_embeddings(
@@ -122,21 +142,21 @@ def initialise_embeddings(
 ) -> str:
     """Copy word vectors into the token embeddings of every stack.
 
-    One factor gives them all together the size of the rows that they replace: as they are they
-    may be several times as large, and would drown the positions, the tokens that were not found
-    and, in a tied output, the scores of these.  An output layer of its own gets them too, as with
-    ``--init``.
+    All vectors are scaled by one factor, so that together they have the norm of the rows that they
+    replace.  Unscaled they may be several times larger, and would drown the positions, the tokens
+    that were not found and, with a tied output, the scores of those tokens.  An untied output layer
+    gets them too, as with ``--init``.
 
-    :returns: what was found, a line for people.
+    :returns: how many were found, as a line for the user.
     :raises DataError: the file holds no word vectors, or none of the tokens.
-    :raises OptionError: they are not as wide as the model.
+    :raises OptionError: their width is not the model's.
     """
     vectors = open_word_vectors(path)
     if vectors.dim != options.dim:
         n_heads = max(n for n in range(1, options.n_heads + 1) if vectors.dim % n == 0)
         heads = f" --n-heads {n_heads}" if n_heads < options.n_heads else ""
         raise OptionError(
-            f"--init-embeddings {path}: its vectors have {vectors.dim} numbers, and the model's "
+            f"--init-embeddings {path}: its vectors have {vectors.dim} dimensions, and the model's "
             f"width is {options.dim}",
             remedy=f"train with --dim {vectors.dim}{heads}",
         )
@@ -152,70 +172,75 @@ def initialise_embeddings(
     return f"word vectors of {path}: {n_found:,} of {n_tokens:,} rows found ({share})"
 
 
-def _begun_report(origin: str, own: ModelDescription, theirs: Origin) -> InitReport:
-    """What no weight shows: other options, and languages that are no longer known."""
-    ours, there = to_mapping(with_width(own.options)), to_mapping(with_width(theirs.options))
-    differing = [f"{key} {ours[key]} ({there[key]})" for key in ours if ours[key] != there[key]]
-    both_tell = own.options.language_embeddings and theirs.options.language_embeddings
-    lost = [code for code in theirs.languages if both_tell and code not in own.languages]
-    return InitReport(origin, differing=differing, unknown_languages=lost)
+def _differing_options(own: ModelDescription, theirs: RecordedModel) -> list[str]:
+    """Options of both models that differ, such as ``dropout 0.2 (0.1)``."""
+    ours, there = to_mapping(with_ffn_dim(own.options)), to_mapping(with_ffn_dim(theirs.options))
+    return [f"{key} {ours[key]} ({there[key]})" for key in ours if ours[key] != there[key]]
+
+
+def _unknown_languages(own: ModelDescription, theirs: RecordedModel) -> list[str]:
+    """Languages whose embeddings are lost."""
+    both_embed = own.options.language_embeddings and theirs.options.language_embeddings
+    return [code for code in theirs.languages if both_embed and code not in own.languages]
 
 
 def _their_name(name: str, stacks: Collection[str]) -> str:
-    """What the other model, with these stacks, calls a parameter."""
+    """The name of a parameter in the other model, which has these stacks."""
     stack, _, rest = name.partition(".")
     return f"encoder.{rest}" if stack == "decoder" and stack not in stacks else name
 
 
-def begin_at_zero(model: Model, report: InitReport) -> None:
-    """Let the layers of which nothing was found add nothing to the model that they join."""
+def begin_at_zero(model: Model, new: Collection[str]) -> list[str]:
+    """Let layers that are entirely new add nothing to the model at first.
+
+    :param new: names of the parameters that were not copied.
+    :returns: those layers, such as ``pkm at enc.2``.
+    """
+    at_zero = []
     for position, layer in model.layers_by_position.items():
         names = _own_names(model, layer)
-        if names and names <= set(report.new):
+        if names and names <= set(new):
             layer.begin_at_zero()
-            report.at_zero.append(f"{layer.name} at {position}")
+            at_zero.append(f"{layer.name} at {position}")
+    return at_zero
 
 
 def _own_names(model: nn.Module, part: nn.Module) -> set[str]:
-    """The names in a model of the parameters that a part of it holds."""
+    """The names in a model of the parameters of one of its parts."""
     held = {id(parameter) for parameter in part.parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in held}
 
 
+@torch.no_grad()
 def _copy(
-    name: str,
     tensor: Tensor,
     given: Tensor | None,
     table: str | None,
     tables: Mapping[str, tuple[Tensor, Tensor]],
-    report: InitReport,
-) -> None:
+) -> tuple[int, int] | None:
+    """Copy what fits of a tensor.
+
+    :returns: rows copied and rows in total (1 and 1 unless rows are matched); None if it does
+        not fit.
+    """
     if given is None or given.shape[1:] != tensor.shape[1:]:
-        report.new.append(name)
-    elif table is not None and table in tables:
+        return None
+    if table is not None and table in tables:
         own_rows, their_rows = tables[table]
         tensor[own_rows] = given[their_rows]
-        _count(report, name, len(own_rows), len(tensor))
-    elif table == "positions":
+        return len(own_rows), len(tensor)
+    if table == "positions":
         n_rows = min(len(tensor), len(given))
         tensor[:n_rows] = given[:n_rows]
-        _count(report, name, n_rows, len(tensor))
-    elif given.shape == tensor.shape:
-        tensor.copy_(given)
-        report.copied.append(name)
-    else:
-        report.new.append(name)
-
-
-def _count(report: InitReport, name: str, n_found: int, n_rows: int) -> None:
-    if n_found == n_rows:
-        report.copied.append(name)
-    else:
-        report.partly[name] = (n_found, n_rows)
+        return n_rows, len(tensor)
+    if given.shape != tensor.shape:
+        return None
+    tensor.copy_(given)
+    return 1, 1
 
 
 def _table_of(name: str) -> str | None:
-    """Which table a parameter is, so by what its rows are mapped."""
+    """The table that a parameter is, if any: it decides how rows are matched."""
     for stack in ("encoder", "decoder"):
         if name in (f"{stack}.output.bias", f"{stack}.output.weight"):
             return "tokens"
@@ -226,7 +251,7 @@ def _table_of(name: str) -> str | None:
 
 
 def _row_map(own: Sequence[str], theirs: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Row numbers (ours, theirs) of what both have."""
+    """The indices (ours, theirs) of the rows that both have."""
     row_of = {text: row for row, text in enumerate(theirs)}
     pairs = [(row, row_of[text]) for row, text in enumerate(own) if text in row_of]
     found = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
@@ -237,6 +262,6 @@ def _by_id(languages: Mapping[str, int]) -> list[str]:
     return sorted(languages, key=lambda code: languages[code])
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

@@ -1,4 +1,4 @@
-"""The TensorBoard writer: what it writes, read back from the event files."""
+"""The TensorBoard writer: event files read back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xlm_tensorboard.writer import tag
 
 
 def events(path: Path) -> Iterator[Event]:
-    """What a file holds: records of length, checksum, event, checksum."""
+    """The events of a file, whose records are length, checksum, event, checksum."""
     data, start = path.read_bytes(), 0
     while start < len(data):
         (length,) = struct.unpack_from("<Q", data, start)
@@ -29,7 +29,7 @@ def events(path: Path) -> Iterator[Event]:
 
 
 def shown(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves as TensorBoard shows them: a new start hides what it replaces."""
+    """The curves as TensorBoard shows them: a new start hides the values that it supersedes."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for path in sorted((run / "tensorboard").iterdir()):
         for event in events(path):
@@ -51,11 +51,11 @@ def shown(run: Path) -> dict[str, list[tuple[int, float]]]:
         ("tokens", "run/tokens"),
     ],
 )
-def test_names_go_into_sections(name: str, expected: str) -> None:
+def test_tags_have_sections(name: str, expected: str) -> None:
     assert tag(name) == expected
 
 
-def test_what_was_measured_can_be_read_back(tmp_path: Path) -> None:
+def test_metrics_can_be_read_back(tmp_path: Path) -> None:
     xlm_step_end(tmp_path, 0, {"valid_en_mlm_ppl": 1000.0})
     xlm_step_end(tmp_path, 1, {})
     xlm_step_end(tmp_path, 2, {"train_en_mlm_loss": 6.5, "tokens": 4096})
@@ -70,22 +70,22 @@ def test_what_was_measured_can_be_read_back(tmp_path: Path) -> None:
     assert all(0 <= event.wall_time - first.wall_time < 60 for event in others)
 
 
-def test_a_loss_that_is_not_finite_is_written_too(tmp_path: Path) -> None:
+def test_a_non_finite_loss_is_written(tmp_path: Path) -> None:
     xlm_step_end(tmp_path, 1, {"train_en_mlm_loss": float("inf")})
     assert shown(tmp_path) == {"train/en_mlm_loss": [(1, float("inf"))]}
 
 
-def test_a_run_that_goes_on_replaces_what_it_trains_again(tmp_path: Path) -> None:
+def test_a_resumed_run_supersedes_the_steps_that_it_repeats(tmp_path: Path) -> None:
     for step in range(1, 7):
         xlm_step_end(tmp_path, step, {"learning_rate": float(step)})
-    xlm_step_end(tmp_path, 4, {})  # going on after a checkpoint at 3; nothing measured yet
+    xlm_step_end(tmp_path, 4, {})  # resumed after a checkpoint at 3; nothing measured yet
     xlm_step_end(tmp_path, 5, {"learning_rate": 50.0})
     points = [(1, 1.0), (2, 2.0), (3, 3.0), (5, 50.0)]
     assert shown(tmp_path) == {"run/learning_rate": points}
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
 
 
-def test_runs_of_one_process_have_files_of_their_own(tmp_path: Path) -> None:
+def test_each_run_of_a_process_has_its_own_files(tmp_path: Path) -> None:
     runs = [tmp_path / "first", tmp_path / "second"]
     for number, run in enumerate(runs):
         run.mkdir()
@@ -97,10 +97,10 @@ def test_runs_of_one_process_have_files_of_their_own(tmp_path: Path) -> None:
     ]
 
 
-def test_the_library_is_imported_by_the_first_call_only(tmp_path: Path) -> None:
+def test_the_library_is_imported_on_the_first_call(tmp_path: Path) -> None:
     program = (
         "import json, sys, pathlib, xlm_tensorboard as plugin\n"
-        "sys.modules['torch'] = None\n"  # the library would import it, which takes seconds
+        "sys.modules['torch'] = None\n"  # which the library would import, in seconds
         "before = 'tensorboardX' in sys.modules\n"
         "plugin.xlm_step_end(pathlib.Path(sys.argv[1]), 1, {'tokens': 2.0})\n"
         "print(json.dumps([before, 'tensorboardX' in sys.modules]))"
@@ -108,5 +108,5 @@ def test_the_library_is_imported_by_the_first_call_only(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", program, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout) == [False, True]
-    assert done.stderr == ""  # a file that is left open would be told of at exit
+    assert done.stderr == ""  # an unclosed file would be reported at exit
     assert shown(tmp_path) == {"run/tokens": [(1, 2.0)]}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -47,8 +46,8 @@ def renamed(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path) -> dict[str, Any]:
-    return torch.load(shared / "golden" / "pkm.pt", weights_only=True)
+def golden(golden_values: Callable[[str], Any]) -> dict[str, Any]:
+    return golden_values("pkm")
 
 
 def test_every_variant_is_tried(golden: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ def test_one_language_has_nowhere_to_go(have: list[str], said: str) -> None:
     [
         ("en-fr", "2 language", "a loop en-fr-en"),
         ("en-fr-de", "does not go .* and back", "en-fr-en"),
-        ("fr-fr-fr", "does not go .* and back", "another between"),
+        ("fr-fr-fr", "does not go .* and back", "another in between"),
         ("en-xx-en", "by way of xx", "fr"),
     ],
 )

@@ -9,7 +9,9 @@ from xlm_pc.objective import ParallelClassification
 
 from xlm_plugins import Batch, Layout, Model, OptionError, Ragged, Samples, Step, Vocabulary
 from xlm_plugins.config.model import ModelOptions
+from xlm_plugins.contracts.framing import encode_texts
 from xlm_plugins.testing import check_objective
+from xlm_plugins.testing.words import WordTokenizer
 
 EOS = 1
 ROLES = {"bos": 0, "eos": EOS, "pad": 2, "unk": 3, "mask": 5, "sep": 4}
@@ -65,6 +67,24 @@ def test_a_pair_shares_the_eos_in_its_middle_and_counts_on() -> None:
     assert batch.predicted.tolist() == [0]
     assert batch.targets.tolist() == [1]
     assert batch.sample_ids.tolist() == [3]
+
+
+@pytest.mark.parametrize("begin_role", ["eos", "bos"])
+def test_a_pair_is_framed_as_downstream_tasks_frame_two_texts(begin_role: str) -> None:
+    """With BOS before sentences, as RoBERTa has it, a second EOS begins the second side."""
+    tokenizer = WordTokenizer("abcde")
+    tokenizer.begin_role = begin_role
+    first, second = (tokenizer.encode_batch([text]) for text in ("a b", "c"))
+    objective = ParallelClassification(None, tokenizer.vocabulary(), {"en": 0, "fr": 1})
+    samples = Samples(np.arange(1), (first, second))
+    batch = objective.make_batch(samples, STEP, np.random.default_rng(0))
+    expected, _ = encode_texts(tokenizer, [["a b"], ["c"]], 100)
+    assert batch.tokens.tolist() == expected.values.tolist()
+    assert batch.tokens[0] == tokenizer.special(begin_role)
+    assert batch.positions.tolist() == list(range(len(expected.values)))
+    n_second = len(expected.values) - 4
+    assert batch.languages.tolist() == [1] * 4 + [0] * n_second
+    assert n_second == {"eos": 2, "bos": 3}[begin_role]
 
 
 def test_a_false_pair_takes_the_whole_of_another_second_side() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from xlm_classify import ClassifyOptions, xlm_tasks
 from xlm_classify.task import Classify
 
 from xlm_plugins import DataError, OptionError, TaskData, XLMError
+from xlm_plugins.data.prepare.embedded import embedded_sentences
 from xlm_plugins.testing import check_task
 
 ROWS = [("good", "this is fine"), ("bad", "this is not"), ("good", "I like it")]
@@ -75,7 +77,7 @@ def test_the_language_is_in_the_name_or_before_the_file(write: Write) -> None:
 def test_a_file_of_no_language_is_refused(write: Write) -> None:
     file = write("reviews.tsv")
     assert refusal(train=file) == (
-        f"{file} does not say its language\n"
+        f"the language of {file} is not given\n"
         "expected: LANGUAGE=FILE, or a name such as train.en.tsv\n"
         f"hint: en={file}, if it is English"
     )
@@ -203,15 +205,23 @@ def test_predictions_are_written_beside_labels_and_texts(write: Write, tmp_path:
         ]
 
 
-def test_the_real_tasks_are_read(shared: Path) -> None:
-    folder = shared / "data" / "tasks"
-    for name, columns, n_classes in (("genre", "label,text", 7), ("order", "label,a,b", 3)):
-        given = [f"{folder}/bible_{name}.valid.{language}.tsv" for language in ("en", "fr", "de")]
-        data = read(train=given[0], test=given, columns=columns)
-        assert len({part.n_rows for part in data.parts}) == 1
-        assert [part.title for part in data.of("test")] == ["en", "fr", "de"]
-        assert len(data.classes) <= n_classes
-        assert data.parts[0].labels == data.parts[-1].labels
+@pytest.mark.parametrize(("columns", "classes"), [("label,text", "abcdefg"), ("label,a,b", "abc")])
+def test_real_texts_are_read_as_they_are(columns: str, classes: str, tmp_path: Path) -> None:
+    """Files without a header, whose texts have quotation marks, some at the start or unpaired."""
+    n_texts, given, texts = columns.count(","), [], {}
+    for language in ("en", "fr", "de"):
+        verses = embedded_sentences("valid", language)
+        texts[language] = (verses[1:], verses[:-1])[:n_texts]
+        rows = zip(itertools.cycle(classes), *texts[language], strict=False)
+        path = tmp_path / f"real.valid.{language}.tsv"
+        path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        given.append(str(path))
+    data = read(train=given[0], test=given, columns=columns)
+    assert [part.title for part in data.of("test")] == ["en", "fr", "de"]
+    assert data.classes == tuple(classes)
+    assert len({tuple(part.labels or ()) for part in data.parts}) == 1
+    for part in data.parts:
+        assert [list(column) for column in part.texts] == [*texts[part.language]]
 
 
 def test_missing_files_are_data_errors(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_bad_files_are_refused(
         ),
         ("--to=de", "--to de: the model does not know this language"),
         ("--layers=3", "--layers 3: there is no layer '3'"),
-        ("--plot=picture.txt", "picture.txt names no kind of picture"),
+        ("--plot=picture.txt", "picture.txt has no known image format"),
     ],
 )
 def test_bad_arguments_are_refused(argument: str, problem: str, retrieval: Retrieval) -> None:

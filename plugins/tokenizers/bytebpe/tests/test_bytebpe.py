@@ -19,6 +19,7 @@ from xlm_bytebpe.letters import BYTE_OF, LETTERS, SPACE, spelt
 from xlm_bytebpe.tokenizer import N_FIXED, TOKENIZER_NAME, ByteBPE
 
 from xlm_plugins import BundleError, DataError
+from xlm_plugins.data.prepare.embedded import embedded_sentences
 from xlm_plugins.testing import check_tokenizer
 
 SENTENCES = [
@@ -232,11 +233,8 @@ def test_a_damaged_file_is_refused(tokenizer: ByteBPE, tmp_path: Path, damage: s
         ByteBPE.load(tmp_path)
 
 
-def test_real_text_survives(shared: Path, tmp_path: Path) -> None:
-    texts: list[str] = []
-    for language in ("en", "fr", "de"):
-        path = shared / "data" / "sample" / f"valid.{language}"
-        texts += path.read_text(encoding="utf-8").splitlines()
+def test_real_text_survives(tmp_path: Path) -> None:
+    texts = [t for language in ("en", "fr", "de") for t in embedded_sentences("valid", language)]
     tokenizer = ByteBPE.train(texts, 1500, ByteBPEOptions(), tmp_path, 1)
     rows = tokenizer.encode_batch(texts)
     assert tokenizer.decode_batch(rows.rows) == texts

@@ -12,6 +12,9 @@ import sacremoses
 from xlm_fastbpe.pretokenization import Pretokenizer, Rules, likely_language
 
 from xlm_plugins import PluginError
+from xlm_plugins.data.prepare.embedded import embedded_sentences
+
+SPANISH = Path(__file__).with_name("verses.es.txt")  # of the Reina-Valera of 1909, public domain
 
 
 def words(text: str, language: str = "en", **how: bool) -> str:
@@ -47,12 +50,13 @@ def test_case_and_accents_go_where_that_is_asked_for() -> None:
     assert words("हिन्दी", "hi", remove_accents=True) == "हिनदी"  # all that Unicode calls Mn
 
 
-def test_quicker_rules_are_the_rules_of_sacremoses(shared: Path) -> None:
+def test_quicker_rules_are_the_rules_of_sacremoses() -> None:
     """The normaliser and the tokenizer are theirs, but for the speed of two steps."""
-    for language in ("en", "fr", "de", "es"):
-        path = shared / "data" / "sample" / f"valid.{language}"
-        lines = path.read_text(encoding="utf-8").splitlines()[:100]
-        lines += [
+    texts = {code: embedded_sentences("valid", code)[:100] for code in ("en", "fr", "de")}
+    texts["es"] = SPANISH.read_text(encoding="utf-8").splitlines()
+    for language, verses in texts.items():
+        lines = [
+            *verses,
             "U.S. No. 5 vs. A.B.C. e.g. this",
             "„a“ – b—c ‘d’ … ``e'' ％ ．x",
             "x. y. 中. 가.",

@@ -14,6 +14,7 @@ class ExampleObjective(Objective):
     One instance lives in the trainer and one in every loader worker: keep no tensors in it.
     """
 
+    predicts = "masked tokens"  # so models trained on it `score` and `fill-mask`
     options: ExampleObjectiveOptions
 
     def layout(self, step: Step) -> Layout:
@@ -22,14 +23,13 @@ class ExampleObjective(Objective):
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
         """Runs in loader workers.  Whatever is drawn is drawn from ``rng``; here nothing is."""
         (sentences,) = samples.sides  # a pair would have two
-        # Ask the vocabulary for ids: a number written here would be wrong for another tokenizer.
-        mask = self.vocabulary.roles["mask"]
+        # Ids come from the vocabulary: a number written here would be wrong for another tokenizer.
         clean = sentences.framed(*self.vocabulary.frame)
         n_hidden = np.ceil(sentences.lengths * self.options.share)
         n_behind = np.repeat(clean.offsets[1:] - 1, clean.lengths) - np.arange(len(clean.values))
         is_hidden = (n_behind > 0) & (n_behind <= np.repeat(n_hidden, clean.lengths))
         return pack(
-            Ragged(np.where(is_hidden, mask, clean.values), clean.offsets),
+            Ragged(np.where(is_hidden, self.vocabulary.roles["mask"], clean.values), clean.offsets),
             clean.positions(),
             clean.filled(self.languages[step.languages[0]]),
             predicted=np.flatnonzero(is_hidden),

@@ -1,4 +1,4 @@
-"""A TensorBoard writer as a plugin: its hook.  The library is imported on the first call."""
+"""TensorBoard plugin: its hook, which imports the library on its first call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xlm_tensorboard.writer import Writer
 
 _writer: Writer | None = None
-"""Of the run that is being trained; a process trains one at a time."""
+"""The writer of the current run; a process trains one run at a time."""
 
 
 @hookimpl

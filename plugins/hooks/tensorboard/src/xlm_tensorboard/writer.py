@@ -1,4 +1,4 @@
-"""Scalars into TensorBoard's event files, a new file each time that a run is started."""
+"""Writes scalars to TensorBoard event files, a new file each time a run is started or resumed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SPLITS = ("train", "valid", "test")
 class Writer:
     """Writes the curves of a run to ``RUN/tensorboard/``.
 
-    A run that goes on after a kill trains some updates again, those after its last checkpoint;
-    so what an earlier start wrote from ``step`` on is marked as replaced, and not shown.
+    A resumed run repeats the steps after its last checkpoint, so values that were written before
+    for ``step`` and later are marked as superseded, and TensorBoard does not show them.
 
     :param run: the run folder.
-    :param step: the first step that this start of the run tells of.
+    :param step: the first step that is reported since the run was started or resumed.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -31,36 +31,36 @@ class Writer:
         folder = run / FOLDER_NAME
         folder.mkdir(exist_ok=True)
         n_before = sum(1 for _ in folder.iterdir())
-        # The library names files by the second, and TensorBoard reads them in order of name.
+        # File names start with the time in seconds; the suffix keeps them in order within a second.
         self._file = EventsWriter(str(folder / "events"), f".{n_before:04}")
         weakref.finalize(self, self._file.close)
         if n_before:
             self._append(step, session_log=SessionLog(status=SessionLog.START))
 
     def is_followed_by(self, run: Path, step: int) -> bool:
-        """Whether a call is of the same start of the same run."""
+        """Whether a call belongs to the same run, not started or resumed again since."""
         return run == self._run and step >= self._step
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write what was measured after ``step`` updates; it is on disk when this returns.
+        """Write the metrics of a step, and flush them to disk.
 
-        :param metrics: by the names of metrics.jsonl; none writes nothing.
+        :param metrics: by their names in metrics.jsonl; nothing is written if empty.
         """
         self._step = step
         if metrics:
             values = [Summary.Value(tag=tag(name), simple_value=v) for name, v in metrics.items()]
             self._append(step, summary=Summary(value=values))
 
-    def _append(self, step: int, **what: SessionLog | Summary) -> None:
-        self._file.write_event(Event(wall_time=time.time(), step=step, **what))
+    def _append(self, step: int, **content: SessionLog | Summary) -> None:
+        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
         self._file.flush()
 
 
 def tag(name: str) -> str:
-    """A metric's name as TensorBoard's, which shows a section for what stands before a slash.
+    """A metric's TensorBoard tag, whose part before the slash is a section.
 
-    ``train_en_mlm_loss`` is ``train/en_mlm_loss``, ``valid_enc.2_pkm_usage`` is
-    ``valid/enc.2_pkm_usage``; what is of no split, such as ``learning_rate``, is in ``run/``.
+    ``train_en_mlm_loss`` becomes ``train/en_mlm_loss``, ``valid_enc.2_pkm_usage`` becomes
+    ``valid/enc.2_pkm_usage``; metrics of no split, such as ``learning_rate``, are in ``run/``.
     """
     split, _, rest = name.partition("_")
     return f"{split}/{rest}" if split in SPLITS else f"run/{name}"

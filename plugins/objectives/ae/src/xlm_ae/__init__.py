@@ -1,4 +1,4 @@
-"""Denoising auto-encoding as a plugin: its options and its hook, without its weight."""
+"""Denoising auto-encoding as a plugin: its options and its hook, without torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from xlm_plugins import Component, hookimpl, option
 
 @dataclass(frozen=True)
 class NoiseOptions:
-    """What is done to a sentence before the encoder reads it (arXiv 1711.00043, section 2.3)."""
+    """The noise in what the encoder reads (arXiv 1711.00043, section 2.3)."""
 
     word_shuffle: float = option(
-        3.0, "tokens move by less than so many places; 0 keeps their order", minimum=0.0
+        3.0, "tokens move by less than this many places; 0 keeps their order", minimum=0.0
     )
     word_dropout: float = option(
-        0.1, "share of tokens left out; one of a sentence stays", minimum=0.0, maximum=1.0
+        0.1, "share of tokens left out; one per sentence stays", minimum=0.0, maximum=1.0
     )
     word_blank: float = option(0.1, "share of tokens shown as MASK", minimum=0.0, maximum=1.0)
 

@@ -1,6 +1,6 @@
-"""Noise: shuffle tokens a little, leave some out, blank some; on all sentences at once.
+"""Noise: shuffle tokens a little, drop some, blank some; on all sentences at once.
 
-All three work on unframed rows, so that the EOS on both ends stay where they are.
+All three work on unframed rows, so the frame stays intact.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from xlm_plugins import Ragged
 def shuffle(rows: Ragged, distance: float, rng: np.random.Generator) -> Ragged:
     """Sort each row by the key ``index + uniform(0, distance)`` (arXiv 1711.00043, section 2.3).
 
-    A token is passed only by tokens less than ``distance`` away, so it moves by less than that:
-    by 2 places at most for a distance of 3, and not at all for one of 1.
+    Only tokens less than ``distance`` apart can change places, so a token moves by less than that:
+    by at most 2 positions for a distance of 3, and not at all for a distance of 1.
     """
     keys = np.arange(len(rows.values)) + distance * rng.random(len(rows.values))
     row = np.repeat(np.arange(rows.n_rows), rows.lengths)
@@ -22,7 +22,7 @@ def shuffle(rows: Ragged, distance: float, rng: np.random.Generator) -> Ragged:
 
 
 def drop(rows: Ragged, share: float, rng: np.random.Generator) -> Ragged:
-    """Leave out each token with probability ``share``, but one of each row.
+    """Drop each token with probability ``share``, but never all of a row.
 
     :param rows: none of them empty.
     """
@@ -34,6 +34,6 @@ def drop(rows: Ragged, share: float, rng: np.random.Generator) -> Ragged:
 
 
 def blank(rows: Ragged, share: float, mask: int, rng: np.random.Generator) -> Ragged:
-    """Put ``mask`` in the place of each token with probability ``share``."""
+    """Replace each token by ``mask`` with probability ``share``."""
     hidden = rng.random(len(rows.values)) < share
     return Ragged(np.where(hidden, mask, rows.values), rows.offsets)

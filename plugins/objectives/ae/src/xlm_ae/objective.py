@@ -19,13 +19,14 @@ from xlm_plugins import (
 
 
 class DenoisingAutoEncoding(Objective):
-    """AE (arXiv 1711.00043, section 2.3; in XLM, arXiv 1901.07291, section 5.2).
+    """AE (arXiv 1711.00043, section 2.3; in XLM, arXiv 1901.07291, section 4.2).
 
-    The encoder reads a sentence shuffled, thinned out and blanked, in this order; the decoder
-    writes it as it was.  With back-translation this is what teaches a model to translate from
+    The encoder reads a sentence after shuffling, dropping and blanking, in this order; the decoder
+    writes the original.  Together with back-translation this teaches a model to translate from
     monolingual text: the decoder learns what sentences of a language look like.
 
-    The noise of a batch is a function of its generator, so evaluation always hears the same.
+    The noise of a batch is a function of its random generator, so it is the same in each
+    evaluation.
     """
 
     name = "ae"

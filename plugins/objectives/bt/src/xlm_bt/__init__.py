@@ -1,4 +1,4 @@
-"""Back-translation as a plugin: its hook, without its weight."""
+"""Back-translation as a plugin: its hook, without torch."""
 
 from __future__ import annotations
 

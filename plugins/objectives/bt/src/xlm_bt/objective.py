@@ -1,4 +1,4 @@
-"""Back-translation: learn to translate into a language from the model's own translations of it."""
+"""Back-translation: learn to translate into a language from translations of its own sentences."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ from xlm_plugins import (
 class BackTranslation(Objective):
     """Online back-translation (Sennrich et al., arXiv 1511.06709; Lample et al., 1804.07755).
 
-    The loop ``en-fr-en`` takes English sentences, translates them to French with the model as it
-    is, and trains it to write the English that it came from.  So what it learns is ``fr-en``, from
-    a source that a machine wrote and a target that is true.  No gradient goes through the
-    translating.
+    The loop ``en-fr-en`` translates English sentences into French with the current model, and
+    trains it to translate that back into the original.  So it learns ``fr-en``, from a synthetic
+    source to a true target.  No gradient flows through the generation.
 
-    The options are those of generation: greedy by default.
+    The options are those of generation; greedy by default.
     """
 
     name = "bt"
@@ -55,11 +54,11 @@ class BackTranslation(Objective):
     def steps(self, languages: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Step]:
         """Both loops of every two languages that have monolingual text.
 
-        :raises DataError: there are no two.
+        :raises DataError: there are fewer than two.
         """
         if len(languages) < 2:
             raise DataError(
-                f"{self.name} goes from one language to another and back, and the data has "
+                f"{self.name} translates from one language to another and back, and the data has "
                 f"monolingual text in {' and '.join(languages) or 'no language'}"
                 f"{' alone' if languages else ''}",
                 expected="monolingual training text in two languages or more",
@@ -74,7 +73,7 @@ class BackTranslation(Objective):
         if first != last or first == between:
             raise OptionError(
                 f"{self.name}:{text} does not go from one language to another and back",
-                expected="the same language first and last and another between, as in en-fr-en",
+                expected="the same language first and last and another in between, as in en-fr-en",
             )
         if between not in self.languages:
             others = ", ".join(sorted({*self.languages} - {first}))
@@ -86,7 +85,7 @@ class BackTranslation(Objective):
         return step
 
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
-        """The true sentences on both sides; `prepare` puts the machine's in as the source."""
+        """The true sentences on both sides; `prepare` replaces the source by translations."""
         (true,) = samples.sides
         language = self.languages[step.languages[0]]
         return pack_translation(true, true, (language, language), self.vocabulary, samples.ids)
@@ -103,17 +102,17 @@ class BackTranslation(Objective):
         return model.predict_from_source(batch)
 
     def translations(self, step: Step) -> tuple[Step, ...]:
-        """What the loop trains, ``fr-en``, and there and back again."""
+        """The direction that the loop trains, ``fr-en``, and the round trip."""
         return Step(step.languages[1:]), step
 
 
 def _as_source(
     found: Hypotheses, translated: Batch, language: int, frame: tuple[int, int]
 ) -> Batch:
-    """The best hypotheses as the encoder reads them: ``</s> x </s>``, of nothing ``</s> </s>``.
+    """The best hypotheses, framed for the encoder: ``</s> x </s>``; an empty one is ``</s> </s>``.
 
-    :param translated: the batch that they are translations of.
-    :param language: id of the language that they are in.
+    :param translated: the batch of which they are translations.
+    :param language: id of their language.
     """
     best, n_words = found.tokens[:, 0], found.lengths[:, 0]
     column = torch.arange(best.shape[1] + 2, device=best.device)

@@ -1,4 +1,4 @@
-"""Causal language modelling as a plugin: its options and its hook, without its weight."""
+"""Causal language modelling as a plugin: its options and its hook, without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class CLMOptions:
     """Next-token prediction (arXiv 1901.07291, section 3.2)."""
 
     context_size: int = option(
-        0, "tokens at the beginning of a window that only give context", minimum=0
+        0, "tokens at the beginning of a window that are context only", minimum=0
     )
 
 

@@ -10,19 +10,20 @@ from xlm_plugins import Batch, Layout, LossOutput, Model, Objective, Samples, St
 class CausalLanguageModelling(Objective):
     """CLM (XLM, arXiv 1901.07291, section 3.2): the sum over i of -log p(w_i | w_1 .. w_i-1).
 
-    A language gives windows of running text; a pair is read as one text, the second sentence
-    behind the first, with the layout of TLM.  The decoder is trained where there is one, else
-    the encoder with causal attention.
+    On one language it reads windows of running text; a pair is read as one text, the second
+    sentence after the first, in TLM's layout.  It trains the decoder if there is one, else the
+    encoder with causal attention.
     """
 
     name = "clm"
     n_languages = (1, 2)
+    predicts = "next token"
 
     def layout(self, step: Step) -> Layout:
         return Layout.STREAM if len(step.languages) == 1 else Layout.PAIR
 
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
-        """Every token with one behind it predicts that one, but the first ``context_size``."""
+        """Each token predicts the one after it, except the first ``context_size`` of a window."""
         languages = tuple(self.languages[code] for code in step.languages)
         if self.layout(step) is Layout.STREAM:
             (rows,) = samples.sides

@@ -1,4 +1,4 @@
-"""Masked language modelling as a plugin: its options and its hook, without its weight."""
+"""Masked language modelling as a plugin: its options and its hook, without torch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from xlm_plugins import Component, MaskingOptions, hookimpl, option
 
 @dataclass(frozen=True)
 class MLMOptions(MaskingOptions):
-    """The masking, and what it is applied to."""
+    """The masking, and the text that it is applied to."""
 
     layout: str = option(
         "stream",
-        "stream: windows of running text; sentence: single sentences, each framed by EOS",
+        "stream: windows of running text; sentence: single sentences, each in its frame",
         choices=("stream", "sentence"),
     )
 

@@ -20,17 +20,18 @@ from xlm_plugins import (
 
 
 class MaskedLanguageModelling(Objective):
-    """MLM as XLM has it (arXiv 1901.07291, section 3.2): on windows of running text.
+    """MLM as in XLM (arXiv 1901.07291, section 3.3): on windows of running text.
 
-    The option ``layout`` takes single sentences instead, framed as TLM frames its sides: for text
-    that was shuffled, or where little text must serve both objectives.
+    With the option ``layout`` it reads single sentences, framed like the sides of TLM: for shuffled
+    text, or if little text must serve both objectives.
 
-    Training draws the positions anew at every update, and shows some of them unchanged or as a
-    random token; evaluation shows MASK at every position that it predicts.
+    Training draws new positions for every update, and shows some of them unchanged or as a random
+    token; evaluation shows MASK at every position that it predicts.
     """
 
     name = "mlm"
     n_languages = (1,)
+    predicts = "masked tokens"
 
     def layout(self, step: Step) -> Layout:
         return Layout(self.options.layout)
@@ -51,7 +52,7 @@ class MaskedLanguageModelling(Objective):
         return model.stack("encoder").predict(batch)
 
     def _rows(self, samples: Samples, step: Step) -> Ragged:
-        """Windows as they are; sentences in their frame."""
+        """Windows unchanged; sentences in their frame."""
         (rows,) = samples.sides
         if self.layout(step) is Layout.STREAM:
             return rows

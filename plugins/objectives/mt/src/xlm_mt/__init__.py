@@ -1,4 +1,4 @@
-"""Machine translation as a plugin: its hook, without its weight."""
+"""Machine translation as a plugin: its hook, without torch."""
 
 from __future__ import annotations
 

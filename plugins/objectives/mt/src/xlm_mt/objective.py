@@ -19,8 +19,8 @@ from xlm_plugins import (
 class MachineTranslation(Objective):
     """Supervised MT: the sum over i of -log p(y_i | y_1 .. y_i-1, x), the closing EOS included.
 
-    ``en-fr`` reads English and writes French.  The encoder reads ``</s> x </s>``; the decoder is
-    begun with EOS, too.  ("Attention Is All You Need", arXiv 1706.03762)
+    ``en-fr`` reads English and writes French.  The encoder reads ``</s> x </s>``; the decoder
+    starts with EOS as well.  ("Attention Is All You Need", arXiv 1706.03762)
     """
 
     name = "mt"

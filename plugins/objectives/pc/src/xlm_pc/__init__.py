@@ -1,4 +1,4 @@
-"""Parallel classification as a plugin: its hook, without its weight."""
+"""Parallel classification as a plugin: its hook, without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parallel classification: tell whether two sentences are translations of each other."""
+"""Parallel classification: are two sentences translations of each other?"""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from xlm_plugins import (
     Ragged,
     Samples,
     Step,
+    frame_sides,
     pack,
 )
 
 
 class ParallelClassification(Objective):
-    """PC: a pair is laid out ``</s> x </s> y </s>``, and a logit on the first state judges it.
+    """PC: a logit on the first state of ``</s> x </s> y </s>`` says whether y translates x.
 
-    One half of a batch's pairs, or the lower half, keep their first side and get the second side
-    of another pair of the batch, drawn evenly; a batch of one pair has no false one.  The EOS
-    between the sides belongs to the first one and has its language; positions go on across it.
+    Half of a batch's pairs, rounded down, keep their first side and get the second side of another
+    pair of the batch, drawn uniformly; a batch of one pair has no false one.  The EOS between the
+    sides belongs to the first one and has its language; positions continue across it.  If the
+    tokenizer begins sentences with BOS, the layout is ``<s> x </s> </s> y </s>`` (`frame_sides`).
 
-    The logit has a linear layer of its own.  Accuracy is the share of pairs judged rightly, and
-    perplexity is 2 where a model cannot tell.
+    The logit has its own linear layer.  Accuracy is the share of pairs classified correctly, and
+    perplexity is 2 for a model that cannot tell.
     """
 
     name = "pc"
@@ -57,16 +59,14 @@ class ParallelClassification(Objective):
         return {"pair": nn.Linear(options.dim, 1)}
 
     def _joined(self, first: Ragged, second: Ragged, step: Step) -> tuple[Ragged, Ragged]:
-        """Tokens and languages, a pair a row."""
+        """Tokens and languages, one row per pair."""
         one, other = (self.languages[code] for code in step.languages)
-        eos = self.vocabulary.roles["eos"]
-        ends = Ragged(np.full(second.n_rows, eos), np.arange(second.n_rows + 1))
-        begin, end = first.framed(eos, eos), second.joined(ends)
-        return begin.joined(end), begin.filled(one).joined(end.filled(other))
+        first, second = frame_sides((first, second), self.vocabulary.frame)
+        return first.joined(second), first.filled(one).joined(second.filled(other))
 
 
 def _partners(n_pairs: int, rng: np.random.Generator) -> np.ndarray:
-    """Whose second side each pair gets: its own, or for half of them that of another pair.
+    """The pair whose second side each pair gets: itself or, for half of them, another one.
 
     :returns: shape (n_pairs,).
     """

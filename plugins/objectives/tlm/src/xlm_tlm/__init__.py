@@ -1,4 +1,4 @@
-"""Translation language modelling as a plugin: its options and its hook, without its weight."""
+"""Translation language modelling as a plugin: its options and its hook, without torch."""
 
 from __future__ import annotations
 

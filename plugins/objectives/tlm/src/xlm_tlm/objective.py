@@ -24,16 +24,16 @@ from xlm_plugins import (
 
 
 class TranslationLanguageModelling(Objective):
-    """TLM (XLM, arXiv 1901.07291, section 3.3): the pair layout followed by the masking.
+    """TLM (XLM, arXiv 1901.07291, section 3.4): the pair layout followed by the masking.
 
-    To predict a hidden word the model can look at its neighbours or at the translation, and so
-    learns what words of two languages have in common.  Evaluation also measures the same hidden
-    words with each side alone (``valid_en-fr_tlm_alone_ppl``): the difference is what the
-    translation is worth.
+    To predict a masked word the model can use its context or the translation, and so learns to
+    align words of two languages.  Evaluation also measures the same masked words with each side
+    alone (``valid_en-fr_tlm_alone_ppl``): the difference is the contribution of the translation.
     """
 
     name = "tlm"
     n_languages = (2,)
+    predicts = "masked tokens"
 
     def layout(self, step: Step) -> Layout:
         return Layout.PAIR
@@ -62,9 +62,9 @@ class TranslationLanguageModelling(Objective):
 
 
 def _sides_apart(joint: Batch, first_side: Ragged) -> Batch:
-    """The same tokens, hidden at the same places, with each side as a sequence of its own.
+    """The same tokens, masked at the same positions, with each side as a separate sequence.
 
-    Positions start anew at the second side already, so only the boundaries differ.
+    Positions restart at the second side already, so only the boundaries differ.
     """
     begins = joint.offsets[:-1]
     middles = begins + torch.from_numpy(first_side.lengths.astype(np.int64)) + 2

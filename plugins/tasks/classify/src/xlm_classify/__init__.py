@@ -10,32 +10,32 @@ METRICS = {
     "classification": ("acc", "macro_f1", "mcc"),
     "regression": ("pearson", "spearman"),
 }
-"""What each kind of label is judged by, the usual one first."""
+"""The metrics of each kind of label, the default one first."""
 
 
 @dataclass(frozen=True)
 class ClassifyOptions:
-    """Files of labelled texts, and which of their columns are what."""
+    """Files of labelled texts, and the meaning of their columns."""
 
     train: tuple[str, ...] = option(
-        (), "files to train on, as LANGUAGE=FILE, or FILE where its name ends as in x.en.tsv",
+        (), "files to train on, as LANGUAGE=FILE, or FILE if its name ends as in x.en.tsv",
         comma=True, path=True,
     )  # fmt: skip
-    valid: tuple[str, ...] = option((), "files to choose the model by", comma=True, path=True)
+    valid: tuple[str, ...] = option((), "files to choose the model on", comma=True, path=True)
     test: tuple[str, ...] = option(
-        (), "files to measure the chosen model on", comma=True, path=True
+        (), "files to evaluate the chosen model on", comma=True, path=True
     )
     label: str = option("label", "the column of labels")
     text: tuple[str, ...] = option(
-        (), "the column of texts, or the two that are compared; all but the label's if not given",
+        (), "the column of texts, or the two that are compared; all but the label's by default",
         comma=True,
     )  # fmt: skip
     columns: tuple[str, ...] = option(
-        (), "names of the columns, where a file's first line is a row already", comma=True
+        (), "names of the columns, if a file's first line is not a header", comma=True
     )
     kind: str = option("classification", "labels are classes, or numbers", choices=tuple(METRICS))
     metric: str | None = option(
-        None, "what the model is chosen by; acc, or pearson for numbers, if not given",
+        None, "the metric that the model is chosen by; by default acc, or pearson for numbers",
         choices=[name for names in METRICS.values() for name in names],
     )  # fmt: skip
 
@@ -59,6 +59,6 @@ def xlm_tasks() -> list[Component]:
             "classify",
             "xlm_classify.task:Classify",
             ClassifyOptions,
-            "classes or numbers of texts or pairs of texts, from any TSV, CSV or JSON-lines file",
+            "classify texts or pairs, or predict numbers, from any TSV, CSV or JSON-lines file",
         )
     ]

@@ -40,7 +40,7 @@ _LANGUAGE_IN_NAME = re.compile(r".+\.(?P<language>\w+)\.(tsv|txt|csv|jsonl)(\.\w
 
 
 class Classify(Task):
-    """Classes or numbers, of texts or pairs of texts.
+    """Classes of texts or pairs of texts, or numbers for them.
 
     Classes are the labels of the training files, in alphabetical order.
     """
@@ -59,7 +59,7 @@ class Classify(Task):
             raise OptionError(
                 "classify has nothing to train on",
                 expected="files of labelled texts",
-                remedy="--classify.train en=FILE, and so --classify.valid and --classify.test",
+                remedy="--classify.train en=FILE; likewise --classify.valid and --classify.test",
             )
         parts = tuple(self._parts())
         labels = {label for part in parts if part.split == "train" for label in part.labels or ()}
@@ -71,7 +71,7 @@ class Classify(Task):
         return {name: SCORES[name](targets, predicted) for name in self.metrics}
 
     def write(self, part: LabelledTexts, predicted: Sequence[str], folder: Path) -> None:
-        """Write `SPLIT.TITLE.csv`: every row with its label and what was predicted."""
+        """Write `SPLIT.TITLE.csv`: every row with its label and its prediction."""
         columns = [part.lines, part.labels or [""] * part.n_rows, predicted, *part.texts]
         names = ["line", "label", "predicted", "text", "text2"][: len(columns)]
         file = folder / f"{part.split}.{part.title}.csv"
@@ -92,7 +92,7 @@ class Classify(Task):
     def _column(self, table: Table, name: str) -> Sequence[str]:
         """A column by its name.
 
-        :raises DataError: there is none; says how to name the one that is meant.
+        :raises DataError: there is none; says how to choose columns.
         """
         try:
             return table.column(name)
@@ -100,14 +100,14 @@ class Classify(Task):
             raise DataError(
                 error.problem,
                 expected=error.expected,
-                remedy="--classify.label and --classify.text choose columns by name; where a "
-                "file's first line is a row already, --classify.columns label,text gives names",
+                remedy="choose columns by --classify.label and --classify.text; if a file's first "
+                "line is not a header, name them: --classify.columns label,text",
             ) from error
 
     def _all_but_labels(self, table: Table) -> tuple[str, ...]:
-        """The columns of texts where the user names none.
+        """The columns of texts if the user names none.
 
-        :raises DataError: there are too many, or none.
+        :raises DataError: there are more than two, or none.
         """
         others = tuple(name for name in table.columns if name != self.options.label)
         if len(others) not in (1, 2):
@@ -120,16 +120,16 @@ class Classify(Task):
 
 
 def _language_and_file(given: str) -> tuple[str, Path]:
-    """Read what the user wrote: ``en=FILE``, or a file whose name tells its language.
+    """Parse ``en=FILE``, or a file whose name contains its language.
 
-    :raises OptionError: it tells none.
+    :raises OptionError: no language is given.
     """
     if match := _LANGUAGE_GIVEN.fullmatch(given):
         return match["language"], Path(match["file"])
     if match := _LANGUAGE_IN_NAME.fullmatch(Path(given).name):
         return match["language"], Path(given)
     raise OptionError(
-        f"{given} does not say its language",
+        f"the language of {given} is not given",
         expected="LANGUAGE=FILE, or a name such as train.en.tsv",
         remedy=f"en={given}, if it is English",
     )

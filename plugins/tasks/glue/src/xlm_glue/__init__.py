@@ -1,4 +1,4 @@
-"""GLUE as a plugin: its options and its hook, without its weight."""
+"""GLUE as a plugin: its options and its hook, without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xlm_plugins import Component, hookimpl, option
 
 @dataclass(frozen=True)
 class GlueOptions:
-    """Which task of the benchmark, and where its files are."""
+    """The task of the benchmark, and the folder of its files."""
 
     task: str | None = option(None, "which of the benchmark's tasks", choices=tuple(TASKS))
     data: str | None = option(None, "folder with CoLA, SST-2, MRPC ... as distributed", path=True)
@@ -23,6 +23,6 @@ def xlm_tasks() -> list[Component]:
             "glue",
             "xlm_glue.task:Glue",
             GlueOptions,
-            "the benchmark of understanding English: eleven tasks, files to submit",
+            "the benchmark of English understanding: eleven tasks, with files to submit",
         )
     ]

@@ -1,4 +1,4 @@
-"""The tasks of GLUE (Wang et al., 2019, arXiv 1804.07461): a row each, and nothing else."""
+"""The tasks of GLUE (Wang et al., 2019, arXiv 1804.07461) as a table."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ INFERENCE = ("contradiction", "neutral", "entailment")
 
 @dataclass(frozen=True)
 class GlueTask:
-    """What a task's files look like, and how it is judged.
+    """The format of a task's files, and its metrics.
 
-    :param folder: of its files; submissions are called so as well.
-    :param texts: columns.
-    :param metrics: the official ones; the first chooses the model.
-    :param label: column of the label, which test files lack.
-    :param classes: as the files have them and submissions want them; none for a regression.
-    :param header: columns of the train and dev files, where these do not name them.
-    :param sections: the ends of the names of the dev and test files, ``dev_matched.tsv``.
-    :param diagnostic: whether AX is predicted: not, beside the test sets, or alone.
-    :param broken: some rows of train and dev files are broken in two, and are left out.
+    :param folder: of its files; also the name of its submission.
+    :param texts: the columns of texts.
+    :param metrics: the official ones; the model is chosen by the first.
+    :param label: the column of labels, which test files lack.
+    :param classes: as spelled in the files and in submissions; none for a regression.
+    :param header: the columns of the train and dev files, if these have no header.
+    :param sections: suffixes of the names of dev and test files, such as ``dev_matched.tsv``.
+    :param diagnostic: whether AX is predicted: no, too (beside the test sets), or only AX.
+    :param broken: some rows of the train and dev files are split over two lines; they are left out.
     """
 
     folder: str
@@ -65,7 +65,7 @@ TASKS: Mapping[str, GlueTask] = {
 DIAGNOSTIC_FILES = (
     "diagnostic/diagnostic.tsv", "diagnostic.tsv", "AX/AX.tsv", "AX/diagnostic.tsv", "AX.tsv",
 )  # fmt: skip
-"""Where AX lies: as the benchmark's download script has it, then as its site has it."""
+"""Places of AX's file: first that of the benchmark's download script, then those of its site."""
 
 SUBMISSIONS = {"matched": "MNLI-m", "mismatched": "MNLI-mm", "ax": "AX"}
-"""What the files of parts with a name of their own are called."""
+"""Names of the submissions of parts that have their own."""

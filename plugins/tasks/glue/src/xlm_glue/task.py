@@ -37,7 +37,7 @@ MEASURES: Mapping[str, Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]] = 
 
 
 class Glue(Task):
-    """One task of the benchmark; metrics and head are called as the task is.
+    """One task of the benchmark, whose name metrics and head carry.
 
     :param options: the task's name and the folder.
     :raises OptionError: no task is named.
@@ -58,7 +58,7 @@ class Glue(Task):
         self.metrics = self.task.metrics
 
     def read(self) -> TaskData:
-        """Read train, dev and test files; the test sets' labels are the benchmark's secret."""
+        """Read train, dev and test files; the labels of the test sets are not public."""
         folder, task = self._folder(), self.task
         tested = () if task.diagnostic == "only" else task.sections
         parts = (
@@ -76,9 +76,9 @@ class Glue(Task):
         return {name: MEASURES[name](targets, predicted) for name in self.metrics}
 
     def write(self, part: LabelledTexts, predicted: Sequence[str], folder: Path) -> None:
-        """Write what the benchmark's server takes: rows counted from 0, and their predictions.
+        """Write a submission to the benchmark: the index of each row, from 0, and its prediction.
 
-        A similarity is clipped to 0 to 5 and has three decimals.
+        Similarities are clipped to 0 to 5 and have three decimals.
         """
         if not self.task.classes:
             predicted = [f"{min(max(float(value), 0.0), 5.0):.3f}" for value in predicted]
@@ -88,9 +88,9 @@ class Glue(Task):
         (folder / f"{name}.tsv").write_text(text, encoding="utf-8", newline="\n")
 
     def _folder(self) -> Path:
-        """The task's folder, in the one named or that itself."""
+        """The task's folder: inside the given one, or that itself."""
         if not self.options.data:
-            raise OptionError("glue needs its files", remedy="--glue.data FOLDER")
+            raise OptionError("glue needs the benchmark's files", remedy="--glue.data FOLDER")
         root = Path(self.options.data).absolute()
         inner = root / self.task.folder
         if inner.is_dir():
@@ -104,7 +104,7 @@ class Glue(Task):
         )
 
     def _part(self, split: Split, file: Path, end: str = "") -> LabelledTexts:
-        """A part of the data; of a test set no label is read."""
+        """A part of the data; labels of test sets are not read."""
         task, labelled = self.task, split != "test"
         if labelled and task.broken:
             table = read_whole_rows(file)
@@ -115,7 +115,7 @@ class Glue(Task):
         return LabelledTexts(split, "en", texts, labels, file, table.lines, end.removeprefix("_"))
 
     def _diagnostic(self, root: Path) -> list[LabelledTexts]:
-        """AX; it may lack where it is not all that is asked for."""
+        """AX; it may be missing, unless it is all that is asked for."""
         if self.task.diagnostic == "no":
             return []
         files = [root / name for name in DIAGNOSTIC_FILES if (root / name).is_file()]

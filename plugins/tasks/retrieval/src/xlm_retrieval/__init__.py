@@ -1,4 +1,4 @@
-"""Finding translations by nearest neighbour, as a plugin: its hook, without torch."""
+"""Translation retrieval by nearest neighbour as a plugin: its hook, without torch."""
 
 from __future__ import annotations
 

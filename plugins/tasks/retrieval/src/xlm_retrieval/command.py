@@ -27,21 +27,21 @@ _FILE = click.Path(path_type=Path)
     "--layers",
     default="all",
     show_default=True,
-    help="Layers to compare by, such as 0,2,-1; 0 is the embeddings, -1 the last.",
+    help="Layers to compare, such as 0,2,-1; 0 is the embeddings, -1 the last.",
 )
 @click.option(
     "--pool",
     type=click.Choice(["mean", "first"]),
     default="mean",
     show_default=True,
-    help="What stands for a sentence: the mean of its tokens' states, or its first state.",
+    help="What represents a sentence: the mean of its tokens' states, or the first state.",
 )
 @click.option(
-    "--score", type=click.Choice(["cosine", "margin"]), help="One way of scoring.  [default: both]"
+    "--score", type=click.Choice(["cosine", "margin"]), help="Score by this alone.  [default: both]"
 )
 @click.option("--no-centre", is_flag=True, help="Do not subtract each side's mean vector.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
-@click.option("--plot", "picture", type=_FILE, help="Draw it: a .png, .pdf or .svg file.")
+@click.option("--plot", "picture", type=_FILE, help="Plot it: a .png, .pdf or .svg file.")
 def retrieval(
     run: str,
     left: Path,
@@ -104,7 +104,7 @@ def _measured(
     *,
     centre: bool,
 ) -> list[Accuracy]:
-    """Everything that is shown; meanwhile a terminal shows how far it is."""
+    """Measure everything that is shown, with progress on a terminal."""
     from rich.console import Console
 
     from xlm_retrieval.measure import accuracies, baselines

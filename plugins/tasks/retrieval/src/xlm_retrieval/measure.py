@@ -15,7 +15,7 @@ from xlm_retrieval.nearest import Rows, Vectors, nearest_both_ways, nearest_by_w
 
 
 class Embed(Protocol):
-    """What makes vectors of texts, as `xlm_plugins.load(RUN).embed` does."""
+    """Maps texts to vectors, as `xlm_plugins.load(RUN).embed` does."""
 
     def __call__(self, texts: Sequence[str], language: str, *, layer: int) -> Vectors:
         """:returns: shape (len(texts), dim)."""
@@ -29,11 +29,11 @@ class Side:
     texts: Sequence[str]
 
     def share_found(self, nearest: Rows, other: Side) -> float:
-        """How often the nearest row of the other side is the own translation, in percent.
+        """How often the nearest row of the other side is the translation, in percent.
 
-        Where the translation's text is there several times, each of them will do.
+        If the text of the translation occurs several times, any of them counts.
 
-        :param nearest: a row of the other side for each of this one. Shape: (n,)
+        :param nearest: for each row of this side, one of the other.  Shape: (n,)
         """
         translations = other.texts
         hits = [translations[row] == own for row, own in zip(nearest, translations, strict=True)]
@@ -42,12 +42,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What one way of scoring finds, in percent.
+    """How many translations one score finds, in percent.
 
-    :param score: cosine or margin, or what they are compared with: chance and word overlap.
-    :param layer: whose states were compared; 0 is the embeddings.
-    :param forth: share of the left side's sentences that find their translation.
-    :param back: share of the right side's.
+    :param score: cosine or margin, or a baseline: chance or word overlap.
+    :param layer: the layer whose states were compared; 0 is the embeddings.
+    :param forth: of the left side's sentences.
+    :param back: of the right side's.
     """
 
     score: str
@@ -57,7 +57,7 @@ class Accuracy:
 
 
 def baselines(left: Side, right: Side) -> list[Accuracy]:
-    """What a blind guess finds, and what spelling alone does: names, numbers, words in common."""
+    """What a random guess finds, and what spelling alone does: names, numbers, common words."""
     chance = Accuracy("chance", None, _chance(right.texts), _chance(left.texts))
     forth = left.share_found(nearest_by_words(left.texts, right.texts), right)
     back = right.share_found(nearest_by_words(right.texts, left.texts), left)
@@ -73,7 +73,7 @@ def accuracies(
     *,
     centre: bool = True,
 ) -> Iterator[Accuracy]:
-    """Measure layer by layer; the vectors of one layer are in memory at a time.
+    """Measure layer by layer, with the vectors of one layer in memory at a time.
 
     :param centre: subtract each side's mean first (`unit` says why).
     :raises OptionError: too few sentences for a margin.
@@ -88,10 +88,10 @@ def accuracies(
 
 
 def chosen_layers(text: str, n_layers: int) -> list[int]:
-    """Read ``all`` or ``0,2,-1``; a negative number counts from the last layer.
+    """Parse ``all`` or ``0,2,-1``; negative numbers count from the last layer.
 
     :returns: numbers from 0 (the embeddings) to ``n_layers``, each once, in the order given.
-    :raises OptionError: not a number, or a layer that there is not.
+    :raises OptionError: not a number, or a layer that does not exist.
     """
     if text == "all":
         return list(range(n_layers + 1))
@@ -109,6 +109,6 @@ def chosen_layers(text: str, n_layers: int) -> list[int]:
 
 
 def _chance(texts: Sequence[str]) -> float:
-    """How often a blind guess among them is right, in percent; more than 1 / n with repeats."""
+    """How often a random guess among them is right, in percent; above 1 / n with duplicates."""
     counts = np.array(list(Counter(texts).values()))
     return 100 * float((counts**2).sum()) / len(texts) ** 2

@@ -1,6 +1,6 @@
-"""The nearest neighbour of every sentence on the other side: by its vector, or by its words.
+"""The nearest neighbour of every sentence on the other side, by its vector or by its words.
 
-Similarities are computed some rows at a time, so memory does not grow with the square of the
+Similarities are computed in chunks of rows, so that memory does not grow with the square of the
 number of sentences.
 """
 
@@ -27,9 +27,9 @@ Rows = npt.NDArray[np.int64]
 def unit(vectors: Vectors, centre: bool) -> Vectors:
     """Vectors scaled to length 1.
 
-    :param vectors: of one side, hence of one language. Shape: (n, dim)
-    :param centre: subtract their mean first.  It is what a language's sentences have in common,
-        which is large beside that by which they differ, and is no part of what they say.
+    :param vectors: of one side, hence of one language.  Shape: (n, dim)
+    :param centre: subtract their mean first.  It is what all sentences of a language share: large
+        compared to their differences, and not part of their meaning.
     """
     if centre:
         vectors = vectors - vectors.mean(axis=0)
@@ -39,17 +39,17 @@ def unit(vectors: Vectors, centre: bool) -> Vectors:
 
 
 def nearest_both_ways(left: Vectors, right: Vectors, score: str) -> tuple[Rows, Rows]:
-    """For each row the row of the other side that scores best with it; of equals the first.
+    """For each row, the row of the other side that scores best with it; of equals the first.
 
-    ``cosine`` scores x and y by cos(x, y).  ``margin`` divides that by how near x and y are to
-    the other side anyway (the ratio margin of Artetxe and Schwenk 2019, arXiv 1811.01136,
-    equations 2 and 3), with k = 4 and NN(x) the k nearest neighbours of x on the other side::
+    ``cosine`` scores x and y by cos(x, y).  ``margin`` divides that by how close x and y are to the
+    other side in general (the ratio margin of Artetxe and Schwenk 2019, arXiv 1811.01136, equations
+    2 and 3), with k = 4 and NN(x) the k nearest neighbours of x on the other side::
 
         margin(x, y) = cos(x, y) / (sum of cos(x, z) / 2k over z in NN(x)
                                     + sum of cos(y, z) / 2k over z in NN(y))
 
-    :param left: unit vectors. Shape: (n, dim)
-    :param right: unit vectors. Shape: (m, dim)
+    :param left: unit vectors.  Shape: (n, dim)
+    :param right: unit vectors.  Shape: (m, dim)
     :returns: rows of ``right``, shape (n,), and rows of ``left``, shape (m,).
     :raises OptionError: too few rows for a margin.
     """
@@ -64,12 +64,12 @@ def nearest_both_ways(left: Vectors, right: Vectors, score: str) -> tuple[Rows, 
 
 
 def nearest_by_words(queries: Sequence[str], candidates: Sequence[str]) -> Rows:
-    """For each query the candidate with the largest share of lower-cased words in common.
+    """For each query, the candidate with the most similar set of lower-cased words.
 
-    The share is Jaccard's: words that both have of words that one has.  Of equals the first
-    candidate, which is also what a query without any word in common gets.
+    Similarity is Jaccard's: common words / all words of the two.  Of equals the first candidate,
+    which a query without common words gets as well.
 
-    :returns: rows of ``candidates``. Shape: (len(queries),)
+    :returns: rows of ``candidates``.  Shape: (len(queries),)
     """
     words_of = [_words(text) for text in candidates]
     n_words = np.array([len(words) for words in words_of])
@@ -97,11 +97,11 @@ def _best(queries: Vectors, candidates: Vectors, near_queries: Vectors, near: Ve
 
 
 def _nearness(queries: Vectors, candidates: Vectors) -> Vectors:
-    """The mean cosine of each query to its nearest candidates. Shape: (n_queries,)"""
+    """The mean cosine of each query to its nearest candidates.  Shape: (n_queries,)"""
     k = N_NEIGHBOURS
     if len(candidates) <= k:
         raise OptionError(
-            f"margin scoring looks at the {k} nearest of {len(candidates)} sentences",
+            f"margin scoring needs the {k} nearest of {len(candidates)} sentences",
             expected=f"more than {k} pairs",
             remedy="--score cosine",
         )
@@ -109,13 +109,13 @@ def _nearness(queries: Vectors, candidates: Vectors) -> Vectors:
         np.partition(similarities, -k, axis=1)[:, -k:].mean(axis=1)
         for _, similarities in _similarities(queries, candidates)
     ]
-    # Of a sentence that is near to nothing the mean may be below zero, which is no divisor.
+    # The mean of a sentence that is close to none may be negative, and must not divide.
     nearness: Vectors = np.maximum(np.concatenate(means), _SMALLEST_NEARNESS)
     return nearness
 
 
 def _similarities(queries: Vectors, candidates: Vectors) -> Iterator[tuple[slice, Vectors]]:
-    """Some rows at a time, and their cosines with all candidates."""
+    """Chunks of rows, and their cosines with all candidates."""
     n_rows = max(_SIMILARITIES_AT_ONCE // len(candidates), 1)
     for begin in range(0, len(queries), n_rows):
         rows = slice(begin, begin + n_rows)

@@ -1,4 +1,4 @@
-"""Accuracy over the layers, as a picture."""
+"""A plot of the accuracy by layer."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def check_name(out: Path) -> None:
-    """Refuse a file whose name says no form.
+    """Refuse a file whose name has no known image format.
 
-    :raises OptionError: another ending.
+    :raises OptionError: another suffix.
     """
     if out.suffix not in FORMATS:
         raise OptionError(
-            f"{out} names no kind of picture", expected=f"a name that ends in {', '.join(FORMATS)}"
+            f"{out} has no known image format",
+            expected=f"a name that ends in {', '.join(FORMATS)}",
         )
 
 
 def plot(found: Sequence[Accuracy], titles: tuple[str, str], out: Path) -> None:
-    """Draw one panel a direction: a line for each way of scoring, baselines across.
+    """Draw one panel per direction: a curve for each score, and the baselines as lines.
 
-    :param titles: of the panels: the way forth and the way back.
+    :param titles: of the panels: forth and back.
     """
     import matplotlib as mpl
 

@@ -1,4 +1,4 @@
-"""XNLI as a plugin: its options and its hook, without its weight."""
+"""XNLI as a plugin: its options and its hook, without torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from xlm_plugins import Component, hookimpl, option
 
 @dataclass(frozen=True)
 class XnliOptions:
-    """Where the files are, and which languages to train and to test in."""
+    """The folder of the files, and the languages to train and test in."""
 
     data: str | None = option(
         None, "folder with XNLI-1.0 and XNLI-MT-1.0 as distributed, at any depth", path=True
     )
-    languages: tuple[str, ...] = option((), "test in these; else in all of the files", comma=True)
+    languages: tuple[str, ...] = option(
+        (), "test in these; by default in all languages of the files", comma=True
+    )
     train_languages: tuple[str, ...] = option(
-        ("en",), "train on the translations into these; `all` takes every one there is", comma=True
+        ("en",), "train on the translations into these; `all` for every one there is", comma=True
     )
 
 

@@ -1,4 +1,4 @@
-"""XNLI (Conneau et al., 2018, arXiv 1809.05053): does a sentence follow from another one?"""
+"""XNLI (Conneau et al., 2018, arXiv 1809.05053): does a sentence follow from another?"""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CLASSES = ("contradiction", "neutral", "entailment")
 Split = Literal["train", "valid", "test"]
 FOLDERS = ("XNLI-1.0", "XNLI-MT-1.0")
 TRAIN = "multinli.train.{}.tsv"
-SPELLINGS = {"contradictory": "contradiction"}  # so the training files, and only they
+SPELLINGS = {"contradictory": "contradiction"}  # in the training files only
 
 
 class Xnli(Task):
-    """Premise and hypothesis are a contradiction, neutral to each other, or an entailment.
+    """Is a hypothesis a contradiction to its premise, neutral, or entailed by it?
 
-    Trained on MultiNLI, in English (zero-shot) or machine-translated; dev and test sets are the
-    same sentences in each language, translated by people.
+    Trained on MultiNLI, in English (zero-shot transfer) or machine-translated; dev and test sets
+    are the same sentences in each language, translated by people.
     """
 
     name = "xnli"
@@ -28,7 +28,7 @@ class Xnli(Task):
     options: XnliOptions
 
     def read(self) -> TaskData:
-        """Read the files, wherever below the folder they lie."""
+        """Read the files, at any depth below the folder."""
         train = _training_files(self._roots(), self.options.train_languages)
         return TaskData(
             (
@@ -40,16 +40,16 @@ class Xnli(Task):
         )
 
     def _roots(self) -> list[Path]:
-        """The folders to look under: the one named; both, where it is one of the two."""
+        """The folders to search: the given one, or both distributions if it is one of the two."""
         if not self.options.data:
-            raise OptionError("xnli needs its files", remedy="--xnli.data FOLDER")
+            raise OptionError("xnli needs the data set's files", remedy="--xnli.data FOLDER")
         root = Path(self.options.data).absolute()
         if not root.is_dir():
             raise DataError(f"there is no folder {root}", remedy="--xnli.data FOLDER")
         return [root.parent / name for name in FOLDERS] if root.name in FOLDERS else [root]
 
     def _tested(self, split: Split, name: str) -> Iterator[LabelledTexts]:
-        """The parts of a file of all languages."""
+        """The parts of a file that holds all languages."""
         files = _found(self._roots(), name)
         if not files:
             raise _missing(name, self._roots())
@@ -71,7 +71,7 @@ class _Row(NamedTuple):
 
 
 def _rows_by_language(file: Path) -> dict[str, list[_Row]]:
-    """The rows of a dev or test file on whose label the annotators agreed."""
+    """The rows of a dev or test file whose annotators agreed on a label."""
     table = read_table(file)
     names = ("language", "gold_label", "sentence1", "sentence2")
     columns = [table.column(name) for name in names]
@@ -85,7 +85,7 @@ def _rows_by_language(file: Path) -> dict[str, list[_Row]]:
 
 
 def _training_files(roots: Sequence[Path], languages: Sequence[str]) -> dict[str, Path]:
-    """The training file of each language asked for."""
+    """The training file of each selected language."""
     before, after = TRAIN.split("{}")
     found: dict[str, Path] = {}
     for file in _found(roots, TRAIN.format("*")):
@@ -119,7 +119,7 @@ def _part(split: Split, language: str, file: Path, rows: Sequence[_Row]) -> Labe
 
 
 def _found(roots: Sequence[Path], name: str) -> list[Path]:
-    """The files of a name below the folders, those that lie highest first."""
+    """The files of this name below the folders, the least nested first."""
     files = (file for root in roots for file in root.rglob(name) if file.is_file())
     return sorted(files, key=lambda file: (len(file.parts), file))
 

@@ -1,4 +1,4 @@
-"""``xlm export safetensors``: any model's weights, and what they are, for whoever reads them."""
+"""``xlm export safetensors``: the weights of any model, with a description, for other programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DESCRIPTION_NAME = "description.json"
 def export_safetensors(bundle: Bundle, out: Path) -> None:
     """Write ``model.safetensors`` and ``description.json`` into a new folder.
 
-    The description is that of a bundle, with the tokens in order of id and each tensor's shape.
+    The description is the bundle's, with the tokens in order of their ids and each tensor's shape.
 
     :raises BundleError: ``out`` exists.
     """

@@ -1,4 +1,4 @@
-"""A model of another library, under our names, and the bundle that it becomes."""
+"""An encoder of another library under our names, and the bundle that it becomes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from xlm_plugins.contracts.tokenizer import Tokenizer
 from xlm_plugins.core.errors import BundleError, PluginError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
-from xlm_plugins.interop.naming import TOKENS
 from xlm_plugins.interop.new_bundle import write_bundle
+from xlm_plugins.interop.weight_names import TOKENS
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
 
 
 @dataclass(frozen=True)
-class ForeignEncoder:
-    """An encoder that was read and is not yet a bundle.
+class ImportedEncoder:
+    """An encoder that was read, but is not a bundle yet.
 
     :param weights: by our names.
-    :param languages: the id of each language that the model tells apart.
-    :param special: the ids that its configuration gives some roles.
-    :param objective: what it was trained on; None where it has no output layer of its own.
+    :param languages: the id of each language that the model distinguishes.
+    :param special: ids of special tokens that its configuration names, by role.
+    :param objective: what it was trained on; None if it has no output layer of its own.
     :param notes: what the user should know.
     """
 
@@ -38,12 +38,12 @@ class ForeignEncoder:
 
     @property
     def vocabulary_size(self) -> int:
-        """Rows of the table of tokens."""
+        """Rows of the token embedding."""
         return len(self.weights[TOKENS])
 
 
 def write_encoder(
-    model: ForeignEncoder,
+    model: ImportedEncoder,
     component: Component,
     tokenizer: Tokenizer,
     out: Path,
@@ -53,9 +53,9 @@ def write_encoder(
     """Write an encoder and its tokenizer as a bundle.
 
     :param component: the tokenizer's.
-    :param origin: where the encoder comes from, for errors.
+    :param origin: where the encoder comes from, for error messages.
     :returns: what the user should know.
-    :raises BundleError: the two do not fit each other, or ``out`` exists.
+    :raises BundleError: the two do not match, or ``out`` exists.
     """
     _check_fit(model, tokenizer)
     notes = list(model.notes)
@@ -65,7 +65,9 @@ def write_encoder(
             chosen = plugins.get("objective", model.objective)
             objectives = (ChosenObjective(chosen, chosen.options()),)
         except PluginError:
-            notes.append(f"the objective {model.objective} is not installed: trained on nothing")
+            notes.append(
+                f"the objective {model.objective} is not installed: the bundle has no objective"
+            )
     description = ModelDescription(
         model.options, tokenizer.vocabulary(), model.languages, ("encoder",), objectives=objectives
     )
@@ -73,17 +75,17 @@ def write_encoder(
     return notes
 
 
-def _check_fit(model: ForeignEncoder, tokenizer: Tokenizer) -> None:
+def _check_fit(model: ImportedEncoder, tokenizer: Tokenizer) -> None:
     n_tokens = len(tokenizer.tokens())
     if n_tokens != model.vocabulary_size:
         raise BundleError(
-            f"the tokenizer has {n_tokens} ids, and the model {model.vocabulary_size}",
+            f"the tokenizer has {n_tokens} ids, but the model {model.vocabulary_size}",
             expected="the tokenizer that the model was trained with",
         )
     for role, number in model.special.items():
         if tokenizer.special(role) != number:
             raise BundleError(
-                f"the id of {role} is {tokenizer.special(role)} in the tokenizer, and {number} "
+                f"the id of {role} is {tokenizer.special(role)} in the tokenizer, but {number} "
                 "in the model's configuration",
                 expected="the tokenizer that the model was trained with",
             )

@@ -1,7 +1,7 @@
-"""The text that a tokenizer learns from: a bounded share, with small languages favoured.
+"""The sample of text that a tokenizer learns from: limited in size, with small languages boosted.
 
-Languages are weighted by size^alpha (XLM, section 3.1, equation 1), so that a large one does not
-take the whole vocabulary; within a language every sentence is as likely as another.
+Languages are weighted by size^alpha (XLM, arXiv 1901.07291, section 3.1, equation 1), so that a
+large one does not take the whole vocabulary; within a language all sentences are equally likely.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from xlm_plugins.data.prepare.lines import TextCount, lines
 from xlm_plugins.data.prepare.sources import Sources
 
 MOST_SENTENCES = 1_000_000
-# SentencePiece's unigram training takes about 22 bytes of memory for each character (measured),
-# and preparing is to stay under 1 GB.
+# SentencePiece's unigram training takes about 22 bytes of memory per character (measured), and
+# preparing must stay under 1 GB.
 MOST_CHARACTERS = 25_000_000
 ALPHA = 0.5
 _SEED = 1
@@ -29,11 +29,11 @@ _FLAGS_AT_ONCE = 2**16
 
 @dataclass(frozen=True)
 class SampledText:
-    """Files of one language, and how much of them is drawn.
+    """Files of one language, and how much of them is sampled.
 
-    :param n_sentences: sentences to expect in the sample.
-    :param n_characters: characters to expect in the sample.
-    :param rate: share of the sentences that is drawn.
+    :param n_sentences: expected number of sentences in the sample.
+    :param n_characters: expected number of characters in the sample.
+    :param rate: probability that a sentence is sampled.
     """
 
     language: str
@@ -44,12 +44,12 @@ class SampledText:
 
 
 def plan_sample(sources: Sources, counts: Mapping[str, TextCount]) -> list[SampledText]:
-    """Decide how much is drawn from where, before anything is read.
+    """Decide how much to sample from which files, before anything is read.
 
-    :param counts: by stream name, from the scan.
+    :param counts: by stream name.
     :raises DataError: there is no training text.
     """
-    # Keyed by files, so that text which several streams share is drawn from once.
+    # Keyed by files, so that text which several streams share is sampled once.
     texts = {
         (language, files): (counts[stream.name].n_sentences, n_characters)
         for stream in sources.streams
@@ -62,7 +62,7 @@ def plan_sample(sources: Sources, counts: Mapping[str, TextCount]) -> list[Sampl
         raise DataError(
             f"{sources.origin} has no {TRAIN} text to learn a tokenizer from",
             expected="a stream such as train.en",
-            remedy="use a tokenizer that exists: --tokenizer-from PATH",
+            remedy="use an existing tokenizer: --tokenizer-from PATH",
         )
     rates = _rates({key: n for key, (n, _) in texts.items()})
     expected = sum(rates[key[0]] * n_characters for key, (_, n_characters) in texts.items())
@@ -76,7 +76,7 @@ def plan_sample(sources: Sources, counts: Mapping[str, TextCount]) -> list[Sampl
 
 
 def _rates(n_sentences: Mapping[tuple[str, tuple[Path, ...]], int]) -> dict[str, float]:
-    """The share of each language's sentences that the temperature and the cap leave."""
+    """The sampling rate of each language, by its weight and the limit of sentences."""
     totals: dict[str, int] = {}
     for (language, _), n in n_sentences.items():
         totals[language] = totals.get(language, 0) + n
@@ -99,7 +99,7 @@ def describe_sample(plan: Sequence[SampledText]) -> str:
 
 
 def sampled_texts(plan: Sequence[SampledText], errors: str) -> Iterator[str]:
-    """Read the sample; the same plan gives the same sentences in the same order."""
+    """Read the sample; the same plan yields the same sentences in the same order."""
     for number, text in enumerate(plan):
         rng = np.random.default_rng([_SEED, number])
         every_line = itertools.chain.from_iterable(lines(path, errors) for path in text.files)

@@ -17,7 +17,7 @@ from xlm_plugins.runs.folder import RunFolder
 from xlm_plugins.testing.runs import metrics_of
 from xlm_plugins.training.pretraining.job import train
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run_hooks import RunHooks
+from xlm_plugins.training.run_record import RunRecord
 
 RECORDER = """
 from xlm_plugins import hookimpl
@@ -160,7 +160,10 @@ def test_a_plugin_that_fails_ends_a_strict_run(
 
 
 def test_other_ranks_tell_nobody(recorder: Any, tmp_path: Path) -> None:
-    hooks = RunHooks(Plugins.discover(), RunFolder(tmp_path), Report(Console(), 1))
-    hooks.step_end(1)
-    hooks.checkpoint_saved(tmp_path / "checkpoints" / "step-1")
+    record = RunRecord(RunFolder(tmp_path), Plugins.discover(), Report(Console(quiet=True)))
+    record.evaluation(1, {"valid_mlm_ppl": 2.0})
+    record.best(["valid_mlm_ppl"], lambda folder: None, ["valid_mlm_ppl"])
+    record.checkpoint(1, lambda folder: None, keep=1)
+    record.step_end(1)
     assert recorder.told == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "site-packages"]
