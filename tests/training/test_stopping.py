@@ -131,7 +131,7 @@ def test_ctrl_c_saves_and_a_second_one_stops_at_once(
     with pytest.MonkeyPatch.context() as patched:
         after(patched, Engine, "forward_backward", signal.SIGINT, 4)
         assert main(command) == STOPPED
-    assert "saving after this step; Ctrl-C again stops at once" in capfd.readouterr().err
+    assert "saving after this step; press Ctrl-C again to stop immediately" in capfd.readouterr().err
     with pytest.MonkeyPatch.context() as patched:
         after(patched, Engine, "forward_backward", signal.SIGINT, 2)
         after(patched, RunFolder, "save_checkpoint", signal.SIGINT)
@@ -142,7 +142,7 @@ def test_ctrl_c_saves_and_a_second_one_stops_at_once(
 @pytest.mark.parametrize(
     ("number", "job", "told"),
     [
-        (signal.SIGUSR1, "81", "scontrol requeue 81: the job goes on"),
+        (signal.SIGUSR1, "81", "scontrol requeue 81: the job resumes"),
         (signal.SIGTERM, "81", ""),  # of `scancel`: nobody wants it back
         (signal.SIGUSR1, "82", "scontrol requeue 82 failed: no such job"),
         (signal.SIGUSR1, "", "no SLURM job"),

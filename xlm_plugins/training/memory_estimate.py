@@ -1,4 +1,4 @@
-"""What a run needs of memory, roughly, before anything is allocated."""
+"""A rough estimate of the memory that a run needs, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from xlm_plugins.config.model import ModelOptions
 
 _FLOATS = 4
-"""Bytes: weights, gradients and moments are fp32, whatever the precision of products."""
+"""Bytes per number: weights, gradients and moments are fp32, whatever the precision."""
 
 _WIDTHS = {1: 17, 2: 27}
-"""What a token keeps in each layer, in widths of the model, by the number of stacks: states,
-projections, FFN, dropout masks; with two stacks, half of the layers attend twice.  Measured
+"""Numbers kept per token and layer, in multiples of the model's width, by the number of stacks:
+states, projections, FFN, dropout masks; with two stacks, half of the layers attend twice.  Measured
 (tests/training/test_memory_estimate.py)."""
 
 
@@ -19,8 +19,8 @@ projections, FFN, dropout masks; with two stacks, half of the layers attend twic
 class MemoryEstimate:
     """Bytes on one rank.
 
-    :param weights: parameters, and under ZeRO 1 and 2 this rank's part of a second copy.
-    :param gradients: of what is trained.
+    :param weights: parameters; with ZeRO 1 and 2, also this rank's part of a second copy.
+    :param gradients: of the trained parameters.
     :param moments: Adam's two.
     :param activations: what the forward pass of a micro-batch keeps for the backward pass.
     """
@@ -48,7 +48,7 @@ class MemoryEstimate:
         :param n_parameters: of the model, of which ``n_trained`` are trained.
         :param n_tokens: of a rank's micro-batch.
         :param stage: of ZeRO; 0 without it.
-        :param half: products are in bf16 or fp16.
+        :param half: activations are in bf16 or fp16.
         """
         share = n_trained / world_size
         weights = n_parameters if stage < 3 else n_parameters / world_size
@@ -65,7 +65,7 @@ class MemoryEstimate:
         return self.weights + self.gradients + self.moments + self.activations
 
     def line(self) -> str:
-        """For a person."""
+        """The estimate as a line for the user."""
         return (
             f"memory per rank, about: {bytes_in_words(self.total)} (weights "
             f"{bytes_in_words(self.weights)}, gradients {bytes_in_words(self.gradients)}, moments "

@@ -1,4 +1,4 @@
-"""One step with the largest batch before training, so that what does not fit fails at once."""
+"""A trial of the largest batch before training, so that what does not fit fails immediately."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from xlm_plugins.training.memory_estimate import bytes_in_words
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The largest micro-batch that a rank can get of something that is trained."""
+    """The largest micro-batch that a rank can get of an objective."""
 
     trainable: Trainable
     step: Step
@@ -43,13 +43,13 @@ def largest(
     sizes: BatchSizes,
     n_parts: int,
 ) -> Rehearsal:
-    """A micro-batch as large as one comes: random words, all samples as long as the longest.
+    """A micro-batch as large as they get: random tokens, all samples as long as the longest.
 
-    A lane's share begins and ends with a whole sample, so lanes are off by up to a sample, this way
-    or that; together by one and a half times the square root of their number (3.7 deviations).
+    A lane's share starts and ends with a whole sample, so it is off by up to one sample, more or
+    less; all of them together by 1.5 times the square root of their number (3.7 deviations).
 
-    :param steps: of the objective; that with the longest samples is taken.
-    :param n_parts: ranks x accumulation.
+    :param steps: of the objective; the one with the longest samples is used.
+    :param n_parts: parts of a global batch: ranks x accumulation.
     """
     found = {step: _lengths(objective, step, manifest, sizes) for step in steps}
     step = max(found, key=lambda step: found[step].longest)
@@ -68,11 +68,11 @@ def largest(
 
 
 class _Lengths(NamedTuple):
-    """Tokens of a step's samples.
+    """Lengths of a step's samples, in tokens.
 
-    :param longest: of those that it trains on, without its frame.
-    :param framed: the same with it, all sides together.
-    :param mean: of all, with their frames.  A lane's share has one sample at least.
+    :param longest: one side of the longest sample, without its frame.
+    :param framed: all sides of such a sample, with their frames.
+    :param mean: of all samples, with their frames.  A lane's share has at least one sample.
     """
 
     longest: int
@@ -94,28 +94,28 @@ def _lengths(objective: Objective, step: Step, manifest: Manifest, sizes: BatchS
 
 
 def rehearse(engine: Engine, rehearsals: Sequence[Rehearsal], watchdog: Watchdog) -> str:
-    """Go forward and backward without an update, and leave everything as it was.
+    """Run forward and backward passes without an update, and leave everything unchanged.
 
-    A GPU goes through them all.  A CPU, where one of them costs as much as a step of training,
-    goes through the largest alone, and does not generate for it.
+    A GPU tries all rehearsals.  A CPU, on which each costs as much as a step of training, tries
+    only the largest, and does not generate text for it.
 
-    :returns: what it took, for the user; empty where nobody measures.
+    :returns: the memory used, as a message for the user; empty on a CPU.
     """
     on_gpu = engine.device.type == "cuda"
-    with _as_it_was(engine):
+    with _unchanged(engine):
         for one in rehearsals if on_gpu else sorted(rehearsals, key=_weight)[-1:]:
             watchdog.report(f"{one.title}, the largest batch, tried before training")
             batch = one.batch.to(engine.device)
             if on_gpu:
                 batch = engine.prepare(one.trainable, batch, one.step)
-            # No number may come of it: an update with such a gradient is always skipped.
+            # A gradient that is not a number: the update is always skipped.
             engine.forward_backward(one.trainable, batch, math.nan)
             engine.step(0.0)
     if not on_gpu:
         return ""
-    has = torch.cuda.get_device_properties(engine.device).total_memory
-    took = torch.cuda.max_memory_allocated(engine.device)
-    return f"the largest batches fit: {bytes_in_words(took)} of {bytes_in_words(has)} at most"
+    total = torch.cuda.get_device_properties(engine.device).total_memory
+    used = torch.cuda.max_memory_allocated(engine.device)
+    return f"the largest batches fit: at most {bytes_in_words(used)} of {bytes_in_words(total)}"
 
 
 def _weight(rehearsal: Rehearsal) -> int:
@@ -123,10 +123,10 @@ def _weight(rehearsal: Rehearsal) -> int:
 
 
 @contextmanager
-def _as_it_was(engine: Engine) -> Iterator[None]:
-    """Put back what a step changes besides weights and moments, which a skipped one leaves alone.
+def _unchanged(engine: Engine) -> Iterator[None]:
+    """Restore afterwards what even a skipped update changes.
 
-    (running statistics of BatchNorm, what layers count, the loss scale, torch's random state)
+    (running statistics of BatchNorm, layers' counters, the loss scale, torch's random state)
     """
     buffers = {name: buffer.clone() for name, buffer in engine.model.named_buffers()}
     devices = [engine.device] if engine.device.type == "cuda" else []

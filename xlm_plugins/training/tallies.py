@@ -1,4 +1,4 @@
-"""Tallies: what is summed between two log lines, over micro-batches and ranks."""
+"""Tallies: sums between two log lines, over micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from xlm_plugins.training.engines.engine import Engine
 
 @dataclass
 class Tally:
-    """Sums since the last log line for one objective and step.
+    """Sums since the last log line, for one objective and step.
 
-    ``sums`` holds loss, targets and correct targets in float64 on the device, so that nothing
-    waits for the device before a line is written.
+    :param sums: loss, targets and correct targets in float64 on the device, so that nothing waits
+        for the device before a line is written.
     """
 
     sums: Tensor
@@ -29,7 +29,7 @@ class Tally:
 
 @dataclass
 class Tallies:
-    """The tallies of all objectives and steps, and the tokens that they took."""
+    """The tallies of all objectives and steps, and the number of input tokens."""
 
     device: torch.device
     by_step: dict[tuple[str, str], Tally] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Tallies:
         return self.by_step[key]
 
     def drain(self, engine: Engine) -> tuple[list[dict[str, Any]], int]:
-        """One record per objective and step, summed over ranks, and the tokens; starts anew."""
+        """One record per objective and step, and the tokens, summed over ranks; resets all sums."""
         records = []
         for (objective, step), tally in self.by_step.items():
             loss, n_targets, n_correct = engine.sum(tally.sums).tolist()
@@ -61,7 +61,7 @@ class Tallies:
         return records, n_tokens
 
     def to_json(self, engine: Engine) -> dict[str, Any]:
-        """The sums of all ranks, so that a resumed run's next line is the same."""
+        """The sums over all ranks, so that a resumed run writes the same next line."""
         return {
             "steps": [
                 [objective, step, tally.n_updates, *engine.sum(tally.sums).tolist()]
@@ -71,7 +71,7 @@ class Tallies:
         }
 
     def restore(self, tree: dict[str, Any], rank: int) -> None:
-        """Take `to_json`'s sums in; rank 0 holds them for all, so that ranks add up."""
+        """Restore what `to_json` returned, on rank 0 only, so that the sums count once."""
         for objective, step, n_updates, *sums in tree["steps"]:
             tally = self.of(objective, step)
             tally.n_updates = n_updates

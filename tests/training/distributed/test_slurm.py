@@ -28,7 +28,7 @@ def test_a_node_list_is_expanded(text: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["", "n[1-", "n[a-b]", "n1,,n2", "n1,", "n]1", "n[]"])
 def test_what_is_no_node_list_is_refused(text: str) -> None:
-    with pytest.raises(RunError, match="no list of hosts") as error:
+    with pytest.raises(RunError, match="not a list of hosts") as error:
         slurm.hosts(text)
     assert "MASTER_ADDR" in error.value.remedy
 

@@ -89,7 +89,7 @@ def test_a_group_that_train_only_empties_is_left_out():
 
 
 def test_a_pattern_that_matches_nothing_names_what_is_near():
-    with pytest.raises(OptionError, match=r"(?s)'embeding\.weight'.*near it: embedding\.weight"):
+    with pytest.raises(OptionError, match=r"(?s)'embeding\.weight'.*similar: embedding\.weight"):
         optim.parameter_groups(Tiny(), OPTIONS, ("embeding.weight",))
 
 

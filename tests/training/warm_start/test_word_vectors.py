@@ -101,7 +101,7 @@ def test_the_hashes_of_n_grams_are_fasttexts() -> None:
 
 
 def test_bytes_beyond_ascii_are_hashed_with_their_sign() -> None:
-    """The rows that fastText 0.9.2 itself gives, in a model with 5,000 buckets."""
+    """The rows that fastText 0.9.2 computes for a model with 5,000 buckets."""
     assert [value % 5000 for value in n_gram_hashes("é", 3, 6)] == [1231]
     assert [value % 5000 for value in n_gram_hashes("日本", 3, 6)] == [3587, 3759, 1157]
 
@@ -123,14 +123,14 @@ def test_a_binary_without_n_grams(tmp_path: Path, options: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.4, 0.7, 0.99])
-def test_a_cut_binary_is_refused(tmp_path: Path, share: float) -> None:
+def test_a_truncated_binary_is_refused(tmp_path: Path, share: float) -> None:
     whole = binary_of()
-    with pytest.raises(DataError, match="cut or damaged: fetch it again"):
+    with pytest.raises(DataError, match=r"damaged fastText binary: .* truncated\n"):
         found_in(tmp_path / "a.bin", whole[: max(6, int(share * len(whole)))], ["king"])
 
 
-def test_a_quantised_binary_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"quantised .*\n.*the .bin or .vec file"):
+def test_a_quantized_binary_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"quantized .*\n.*the .bin or .vec file"):
         found_in(tmp_path / "a.ftz", binary_of(quantised=True), ["king"])
 
 
@@ -147,16 +147,16 @@ def test_both_spellings_are_shown_where_nothing_is_found(tmp_path: Path) -> None
         (b"", "is empty"),
         (b"\x89PNG\r\n\x1a\n\0\0", "holds no word vectors"),
         (b"In the beginning God created\n", "holds no word vectors"),
-        (b"3 0\nking\n", "its vectors have no numbers"),
-        (b"3 3\nking 1 2 3\nroi 1 2 3\n", r"has 2 of the 3 words"),
+        (b"3 0\nking\n", "vectors of width 0"),
+        (b"3 3\nking 1 2 3\nroi 1 2 3\n", r"has only 2 of the 3 words"),
         (b"2 3\na 1 2 3\nking 1 2\n", r"line 3: 2 numbers, not 3"),
         (b"2 3\nking 1 x 3\na 1 2 3\n", r"line 2: could not convert"),
         (b"2 3\nking 1 nan 3\na 1 2 3\n", r"line 2: not all numbers are finite"),
         (binary_of(version=9), r"format 9\n.*format 11 or 12"),
-        (binary_of({"king": [1.0, float("inf"), 1.0]}), "not finite"),
+        (binary_of({"king": [1.0, float("inf"), 1.0]}), "binary: not all numbers are finite"),
     ],
 )
-def test_what_is_no_file_of_word_vectors(tmp_path: Path, content: bytes, told: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
     with pytest.raises(DataError, match=told):
         found_in(tmp_path / "a.vec", content, ["king"])
 

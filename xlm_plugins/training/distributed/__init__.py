@@ -1,1 +1,1 @@
-"""Several processes: found, compared, watched, and ended together."""
+"""Runs of several processes: they join, are compared and watched, and end together."""

@@ -1,7 +1,6 @@
-"""That all ranks are about to do the same: one comparison before anything is trained.
+"""A check that all ranks are about to do the same, before anything is trained.
 
-Ranks that draw other objectives, or have other data or code, would train wrongly or hang, and
-nobody would see why.
+Ranks with different objectives, data or code would train wrongly or hang without a visible reason.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from xlm_plugins.core.plugins import Plugins
 _OWN = {
     "out", "resume", "data", "data_cache", "data_cache_gb", "workers", "threads", "deepspeed_config"
 }  # fmt: skip
-"""Options that a rank may have otherwise: what lies where on its machine, and how fast it is."""
+"""Options that may differ between ranks: paths on their machines, and what affects speed alone."""
 
 _SHOWN = 3
 
@@ -35,15 +34,15 @@ def facts(
     description: Mapping[str, Any],
     data: str,
     update: int,
-    drawn: Sequence[str],
+    updates: Sequence[str],
     plugins: Plugins,
 ) -> dict[str, str]:
-    """What decides what a rank does, by name, in few words.
+    """Everything that decides what a rank does, by name, each as a short text.
 
-    :param description: of the model, as model.json holds it.
-    :param data: fingerprint of what is trained on.
-    :param update: updates done.
-    :param drawn: what the first updates from there on train on.
+    :param description: of the model, as in model.json.
+    :param data: fingerprint of the training data.
+    :param update: updates made.
+    :param updates: what each of the next updates trains on.
     """
     settings = {**dataclasses.asdict(options), **dataclasses.asdict(optimizer)}
     found = {
@@ -58,7 +57,8 @@ def facts(
         **found,
         "data": data,
         "model": _digest(json.dumps(description, sort_keys=True, default=str)),
-        "objectives of the next updates": f"{_digest(' '.join(drawn))} {' '.join(drawn[:_SHOWN])}",
+        "objectives of the next updates": f"{_digest(' '.join(updates))} "
+        f"{' '.join(updates[:_SHOWN])}",
         "xlm-plugins": f"{version('xlm-plugins')} {_sources()}",
         "torch": version("torch"),
         "plugins": " ".join(f"{name} {number}" for name, number in sorted(versions.items())),
@@ -66,10 +66,10 @@ def facts(
 
 
 def check(mine: Mapping[str, str]) -> None:
-    """Compare with all ranks.  Collective: every rank raises, or none.
+    """Compare all ranks.  Collective: every rank raises an error, or none.
 
     :param mine: this rank's `facts`.
-    :raises RunError: which ranks differ from rank 0, and in what.
+    :raises RunError: says which ranks differ from rank 0, and in what.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
@@ -79,13 +79,13 @@ def check(mine: Mapping[str, str]) -> None:
         raise RunError(
             f"the ranks are not about to do the same: {'; '.join(faults)}",
             expected="the same command, data, code and packages on every node",
-            remedy="start all ranks with one command line; put code and data where all nodes see "
-            "them, or copy them anew",
+            remedy="start all ranks with the same command line; keep code and data on a shared "
+            "file system, or copy them to the nodes again",
         )
 
 
 def differences(found: Sequence[Mapping[str, str]]) -> list[str]:
-    """In what ranks differ from rank 0, a sentence each; the first few ranks of each.
+    """How ranks differ from rank 0: one text per fact, naming the first few ranks.
 
     :param found: the facts of each rank, in order.
     """
@@ -95,14 +95,14 @@ def differences(found: Sequence[Mapping[str, str]]) -> list[str]:
         others = [(rank, facts.get(name, "nothing")) for rank, facts in enumerate(found)]
         differing = [(rank, value) for rank, value in others if value != first]
         if differing:
-            told = ", ".join(f"rank {rank} has {value}" for rank, value in differing[:_SHOWN])
+            shown = ", ".join(f"rank {rank} has {value}" for rank, value in differing[:_SHOWN])
             more = f" and {len(differing) - _SHOWN} more ranks" * (len(differing) > _SHOWN)
-            faults.append(f"{name}: rank 0 has {first}, {told}{more}")
+            faults.append(f"{name}: rank 0 has {first}, {shown}{more}")
     return faults
 
 
 def _sources() -> str:
-    """A digest of the program itself: an installed copy may be older than its version says."""
+    """A digest of the source code: an installed copy may be older than its version suggests."""
     root = Path(xlm_plugins.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

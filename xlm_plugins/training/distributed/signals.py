@@ -7,20 +7,20 @@ import signal
 from types import FrameType
 
 REQUEUED = "SIGUSR1"
-"""The signal that SLURM is told to send ahead of a job's end; after it the job is put back into
-the queue.  SIGTERM is not: it comes from `scancel` too, of somebody who wants no more of it."""
+"""The signal that SLURM can send before a job's time limit; after it, the job is requeued.  SIGTERM
+does not requeue, because `scancel` sends it as well."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopAsked(Exception):  # noqa: N818  # no error: it ends an evaluation early
-    """A signal came, and what goes on is left unfinished, on all ranks together."""
+    """A signal came: all ranks together leave what they are doing unfinished."""
 
 
 class StopRequest:
-    """While entered, the first signal is noted, and a second Ctrl-C stops at once.
+    """While entered, the first signal is noted, and a second Ctrl-C stops immediately.
 
-    ``can_save`` says that there is something to save: before, Ctrl-C stops at once.
+    ``can_save`` is set once there is something to save: before, any Ctrl-C stops immediately.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Whether a signal came to this process."""
+        """Whether this process has received a signal."""
         return self.signal > 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -46,4 +46,4 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal = number
         if number == signal.SIGINT:
-            os.write(2, b"\nsaving after this step; Ctrl-C again stops at once\n")
+            os.write(2, b"\nsaving after this step; press Ctrl-C again to stop immediately\n")

@@ -1,1 +1,1 @@
-"""Forward, backward, update and state, in plain torch or by DeepSpeed."""
+"""Forward, backward, update and state: the interface, in plain torch, and with DeepSpeed."""

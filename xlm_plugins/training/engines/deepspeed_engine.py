@@ -1,7 +1,7 @@
-"""DeepSpeed behind the engine interface: many processes, sharding by ZeRO, and fp16.
+"""DeepSpeed behind the engine interface: several processes, ZeRO sharding, and fp16.
 
 The only file that imports deepspeed.  What it uses of DeepSpeed's internals (moments before the
-first step, stage 3's gradient buffer) was found by trial: the version is pinned, tests hold it.
+first step, stage 3's gradient buffer) was found by experiment: the version is pinned and tested.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis
 class DeepSpeedEngine(Engine):
     """ZeRO stages 0 to 3 in fp32, bf16 (autocast over fp32 parameters) and fp16.
 
-    :param state: what to go on from.  It is taken here and not later, since ZeRO shards the
-        weights as it finds them.
-    :raises OptionError: options that DeepSpeed cannot serve, or that its JSON contradicts.
+    :param state: what to resume from, if anything.  It cannot be loaded later, because ZeRO
+        shards the weights as it finds them.
+    :raises OptionError: options that DeepSpeed does not support, or that its JSON contradicts.
     :raises BundleError: the state does not fit the model.
     """
 
@@ -67,13 +67,13 @@ class DeepSpeedEngine(Engine):
         self.stage = train.zero_stage
         self.can_generate = self.stage < 3
         self.groups = optim.parameter_groups(model, options, train.train_only)
-        self._refuse_what_cannot_be()
+        self._check_precision()
         self._trained = optim.trained_parameters(self.groups)
         optim.freeze_others(model, self._trained)
         self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
         if state is not None:
             load_weights(model, state.weights, "the checkpoint")
-        # ZeRO shards or rounds what is never trained, too: checkpoints take it from here.
+        # ZeRO shards or rounds frozen parameters too, so checkpoints take them from this copy.
         self._frozen = {
             name: on_cpu(parameter)
             for name, parameter in model.named_parameters()
@@ -87,12 +87,12 @@ class DeepSpeedEngine(Engine):
         self._optimizer = self._zero if self.stage == 0 else self._zero.optimizer
         self._buffers = _running_statistics(model)
         self._start_moments()
-        self._tell_pieces()
+        self._register_pieces()
         if state is not None:
             self._restore(state)
         model.train()
 
-    def _refuse_what_cannot_be(self) -> None:
+    def _check_precision(self) -> None:
         if self.precision == "fp16" and self.stage == 0:
             raise OptionError(
                 "fp16 keeps its fp32 weights in ZeRO, and --zero-stage 0 has none",
@@ -117,8 +117,8 @@ class DeepSpeedEngine(Engine):
             skipped = not self._engine.was_step_applied()
             norm = math.inf if skipped else float(self._engine.get_global_grad_norm())
         if self.stage == 3:
-            # A parameter that the next objective does not use would be updated with this step's
-            # gradient again: stage 3 never clears its buffer.
+            # Stage 3 never clears its buffer: a parameter that the next objective does not use
+            # would be updated with this step's gradient again.
             self._zero.grad_partitions_flat_buffer.zero_()
         self._n_updates += not skipped
         self._share_buffers()
@@ -160,12 +160,12 @@ class DeepSpeedEngine(Engine):
             setattr(scaler, key, value)
 
     def _keep(self, found: dict[str, Tensor], name: str, whole: Tensor) -> None:
-        """Only rank 0 keeps what all gathered: the others would hold it for nothing."""
+        """Keep a gathered tensor, on rank 0 only: the others have no use for it."""
         if self.rank == 0:
             found[name] = on_cpu(whole)
 
     def _share_buffers(self) -> None:
-        """Rank 0's running statistics count for all: a checkpoint has room for one set of them."""
+        """Give all ranks the running statistics of rank 0: a checkpoint holds one set of them."""
         if self.world_size == 1 or not self._buffers:
             return
         flat = torch.cat([buffer.flatten() for buffer in self._buffers])
@@ -175,10 +175,10 @@ class DeepSpeedEngine(Engine):
             buffer.copy_(shared.view_as(buffer))
 
     def _start_moments(self) -> None:
-        """Make the moments now: DeepSpeed does not know them before the first step.
+        """Create the moments now: DeepSpeed has none before the first step.
 
-        And it links them to the parameters after the first group's step, when the other groups
-        have none yet (0.19.8); linked here, all groups have theirs.
+        DeepSpeed (0.19.8) links moments to parameters after the first group's step, when other
+        groups have none yet; linking them here gives all groups theirs.
         """
         if self.stage == 3:
             tensors = self._zero.fp32_partitioned_groups_flat
@@ -190,11 +190,11 @@ class DeepSpeedEngine(Engine):
         if self.stage in (1, 2):
             self._zero._hp_optimizer_states_linked = False
             self._zero._lazy_init_hp_params_optimizer_state()
-        if self.precision == "fp16":  # the trainer counts skipped updates and says when to end
+        if self.precision == "fp16":  # the trainer counts skipped updates and ends the run
             self._zero.loss_scaler.raise_error_at_min_scale = False
 
-    def _tell_pieces(self) -> None:
-        """Tell the optimizer where rows lie in the flat partitions that ZeRO makes of groups."""
+    def _register_pieces(self) -> None:
+        """Tell the optimizer where rows are in the flat partitions that ZeRO makes of groups."""
         for group in self.groups if self.stage else ():
             for parameter in group.parameters if group.touched_rows else ():
                 if found := self._piece(parameter):
@@ -202,7 +202,7 @@ class DeepSpeedEngine(Engine):
                     self._optimizer.pieces.setdefault(flat, []).append(piece)
 
     def _piece(self, parameter: Any) -> tuple[Tensor, Piece] | None:
-        """This rank's part of a parameter, if it has one, and the partition that it lies in."""
+        """This rank's part of a parameter, if any, and the partition that contains it."""
         if self.stage == 3:
             index, start, n_own = self._zero.grad_position[self._zero.get_param_id(parameter)]
             offset = n_own * self.rank
@@ -223,19 +223,19 @@ class DeepSpeedEngine(Engine):
         for name, parameter in self._trained.items():
             for key in MOMENTS:
                 self._set(parameter, key, moments[key][name])
-            if self.precision == "fp16":  # the fp32 weight was made of a rounded one
+            if self.precision == "fp16":  # the fp32 weight was copied from a rounded one
                 self._set(parameter, None, state.weights[name])
         if self.precision == "fp16":
             for key, value in state.loss_scale.items():
                 setattr(self._zero.loss_scaler, key, value)
 
     def _set(self, parameter: Any, key: str | None, whole: Tensor) -> None:
-        """Set a moment (``key``), or the fp32 weight (None), of a parameter from its whole."""
+        """Set a moment (``key``) or the fp32 weight (None) of a parameter from the whole tensor."""
         whole = whole.to(self.device)
         if self.stage == 0:
             self._optimizer.state[parameter][key].copy_(whole)
         elif self.stage == 3:
-            # set_full_hp_param forgets that the last rank's partition may be padded
+            # set_full_hp_param ignores that the last rank's partition may be padded
             n_own = parameter.ds_tensor.numel()
             padded = nn.functional.pad(
                 whole.flatten(), (0, n_own * self.world_size - whole.numel())
@@ -247,7 +247,7 @@ class DeepSpeedEngine(Engine):
 
 
 def _running_statistics(model: nn.Module) -> list[Tensor]:
-    """The buffers that training moves and checkpoints hold."""
+    """The buffers that training changes and checkpoints hold."""
     return [
         tensor
         for tensor in named_weights(model).values()
@@ -258,7 +258,7 @@ def _running_statistics(model: nn.Module) -> list[Tensor]:
 def configuration(
     options: OptimizerOptions, train: RunOptions, precision: str, world: World
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration: what the run decides, and what the user's JSON adds.
+    """DeepSpeed's configuration: the run's own, and what the user's JSON adds.
 
     :raises OptionError: the JSON cannot be read, or contradicts the run's own options.
     """
@@ -269,7 +269,7 @@ def configuration(
         "managed_gradient_accumulation": False,  # `step` is the boundary
         "gradient_clipping": options.clip,
         "zero_optimization": {"stage": train.zero_stage},
-        "zero_allow_untested_optimizer": True,  # a subclass of torch's; tests hold it
+        "zero_allow_untested_optimizer": True,  # a subclass of torch's, tested here
         "bf16": {"enabled": False},
         "fp16": {"enabled": precision == "fp16"},
         "torch_autocast": {
@@ -286,12 +286,12 @@ def configuration(
     except (OSError, ValueError) as error:
         raise OptionError(f"--deepspeed-config {path} cannot be read: {error}") from error
     if not isinstance(added, dict):
-        raise OptionError(f"--deepspeed-config {path} holds no JSON object")
+        raise OptionError(f"--deepspeed-config {path} does not hold a JSON object")
     for key in ("optimizer", "scheduler"):
         if key in added:
             raise OptionError(
-                f"{path} sets {key!r}, which the run brings itself",
-                remedy="leave it out, and take --lr, --schedule, --warmup and their companions",
+                f"{path} sets {key!r}, which the run sets itself",
+                remedy="leave it out, and use --lr, --schedule, --warmup and related options",
             )
     return _merged(ours, added, str(path))
 
@@ -306,7 +306,7 @@ def _merged(ours: Mapping[str, Any], added: Mapping[str, Any], where: str) -> di
         elif value != ours[key]:
             raise OptionError(
                 f"{where}: {key} = {value!r} contradicts the run, which has {ours[key]!r}",
-                remedy="leave it out of the JSON, and set it by the run's own option",
+                remedy="leave it out of the JSON, and use the run's own option",
             )
     return merged
 
@@ -325,7 +325,7 @@ def _initialize(
             handler.setStream(sys.stderr)
     # torch renamed collectives that DeepSpeed calls at every step.
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
-    # Else init compiles a C++ op, and a killed build leaves a lock that hangs all later runs.
+    # Otherwise init compiles a C++ op, and a killed build leaves a lock that hangs all later runs.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if world.device.type == "cuda" else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)

@@ -1,7 +1,7 @@
 """The interface of engines: forward, backward, update and state.
 
-Engines keep fp32 weights and moments by parameter name, so a checkpoint of one continues under
-another, at any world size.
+Engines keep fp32 weights and moments by parameter name, so a run can be resumed with the other
+engine, and at any world size.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What an update did.
+    """The result of an update.
 
     :param gradient_norm: over all parameters, before clipping; may be inf or NaN.
-    :param skipped: the norm was not finite, so weights and moments stay as they were.
+    :param skipped: whether weights and moments were left unchanged, since the norm was not finite.
     """
 
     gradient_norm: float
@@ -39,14 +39,16 @@ class StepReport:
 
 
 class Engine(ABC):
-    """Trains one model: gradients over micro-batches, then one update.
+    """Trains one model: accumulates gradients over micro-batches, then updates.
 
     :param model: the root module; every forward passes through it.
     :param world: this process among the others.
-    :param precision: fp32, bf16 (by autocast: parameters stay fp32) or fp16.
+    :param precision: fp32, bf16 (autocast: parameters stay fp32) or fp16.
+    :param stop: interrupts evaluations when a signal comes.
 
-    ``n_trained`` is how many numbers training changes.  Without ``can_generate`` every step of a
-    generation would be a collective, and ranks whose sentences end earlier would leave it.
+    ``n_trained`` is the number of trained parameters.  An engine without ``can_generate`` cannot
+    generate text: each step would be a collective, and ranks finish after different numbers of
+    steps.
     """
 
     n_trained: int
@@ -74,7 +76,7 @@ class Engine(ABC):
     def step(self, rate: float) -> StepReport:
         """Update the weights with the gradient accumulated since the last step.
 
-        :param rate: the run's learning rate; groups with a rate of their own derive theirs.
+        :param rate: the run's learning rate, from which groups derive theirs.
         """
 
     @abstractmethod
@@ -83,25 +85,25 @@ class Engine(ABC):
 
     @abstractmethod
     def state(self) -> TrainingState:
-        """All that is needed to go on.  Collective; without tensors on ranks other than 0."""
+        """Everything needed to resume.  Collective; without tensors on ranks other than 0."""
 
     def prepare(self, trainable: Trainable, batch: Batch, step: Step) -> Batch:
-        """Bring a batch to the device and let the objective complete it, without gradient."""
+        """Move a batch to the device and let the objective complete it, without gradients."""
         with self.inference():
             return trainable.prepare(self.model, batch.to(self.device), step)
 
     def forward_backward(self, trainable: Trainable, batch: Batch, scale: float) -> LossOutput:
         """Accumulate the gradient of ``scale * loss``, summed over micro-batches and ranks.
 
-        :param scale: weight / targets of the global batch; the same on every rank.
-        :returns: this rank's sums for this micro-batch, without gradient.
+        :param scale: loss weight / targets of the global batch; the same on every rank.
+        :returns: this rank's sums for this micro-batch, detached.
         """
         output = self._forward(trainable, batch)
         self._backward(output.loss * scale)
         return LossOutput(*(part.detach() for part in output))
 
     def evaluate(self, trainable: Trainable, batch: Batch) -> LossOutput:
-        """The loss in eval mode, without gradient.  Collective, as every forward is.
+        """The loss in eval mode, without gradients.  Collective, as every forward is.
 
         :raises StopAsked: as `stop_if_asked`.
         """
@@ -111,7 +113,7 @@ class Engine(ABC):
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """While entered, the model is in eval mode and keeps no gradient."""
+        """While entered, the model is in eval mode and computes no gradients."""
         with self._evaluating(), self._autocast():
             yield
 
@@ -125,11 +127,11 @@ class Engine(ABC):
 
     @contextmanager
     def keeping_loss_scale(self) -> Iterator[None]:
-        """While entered, skipped updates leave fp16's loss scaling as it is."""
+        """While entered, skipped updates do not change fp16's loss scale."""
         yield
 
     def gather(self, texts: list[str]) -> list[list[str]]:
-        """The texts of all ranks, rank by rank, on every rank."""
+        """The texts of all ranks, rank by rank, on every rank.  Collective."""
         if self.world_size == 1:
             return [texts]
         gathered: list[list[str]] = [[] for _ in range(self.world_size)]
@@ -137,7 +139,7 @@ class Engine(ABC):
         return gathered
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over ranks, on the device that the values came from; they are left as they are."""
+        """The sum over ranks, on the device of the values, which stay unchanged.  Collective."""
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def max_over_ranks(self, value: float) -> float:
@@ -166,12 +168,12 @@ class Engine(ABC):
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """Resolve ``--precision``: auto is bf16 on a GPU that has it, and fp32 elsewhere."""
+    """Resolve ``--precision``: auto is bf16 on a GPU that supports it, and fp32 elsewhere."""
     if wanted != "auto":
         return wanted
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """A copy that later updates do not touch."""
+    """A copy on the CPU, which later updates do not change."""
     return tensor.detach().to("cpu", copy=True)

@@ -1,4 +1,4 @@
-"""The engine of one process, in plain torch; the DeepSpeed engine is tested against it."""
+"""The engine for one process, in plain torch; the DeepSpeed engine is tested against it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class TorchEngine(Engine):
     """One process, plain torch.
 
-    :param state: what to go on from; a fresh start if None.
+    :param state: what to resume from, if anything.
     :raises OptionError: fp16, which needs loss scaling.
     :raises BundleError: the state does not fit the model.
     """
@@ -44,9 +44,9 @@ class TorchEngine(Engine):
         precision = choose_precision(train.precision, world.device)
         if precision == "fp16":
             raise OptionError(
-                "the torch engine has no fp16",
+                "the torch engine does not support fp16",
                 expected="--precision bf16 or fp32",
-                remedy="take --engine deepspeed, which scales the loss as fp16 needs",
+                remedy="use --engine deepspeed, which scales the loss as fp16 requires",
             )
         super().__init__(model, world, precision, stop)
         self.options = options

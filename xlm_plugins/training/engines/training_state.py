@@ -1,4 +1,4 @@
-"""All that an engine needs to go on, in memory and on disk; nothing is pickled."""
+"""The state that an engine resumes from, in memory and on disk; nothing is pickled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -16,22 +15,18 @@ from xlm_plugins.model.weights import load_tensors, save_tensors
 from xlm_plugins.runs.layout import WEIGHTS_NAME
 from xlm_plugins.training.optim.adamw import MOMENTS
 
-if TYPE_CHECKING:
-    pass
-
-
 MOMENTS_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that an engine needs to go on, whatever engine and world size wrote it.
+    """Everything that an engine needs to resume, whatever engine and world size wrote it.
 
     :param weights: fp32 parameters and buffers by name, on the CPU; tied parameters once.
     :param moments: by moment (``exp_avg``, ``exp_avg_sq``), then by trained parameter.
-    :param n_updates: updates made; skipped ones do not count.
-    :param loss_scale: fp16's dynamic loss scaling, empty for other precisions.
+    :param n_updates: updates made, without skipped ones.
+    :param loss_scale: fp16's dynamic loss scaling; empty for other precisions.
     """
 
     weights: dict[str, Tensor]
@@ -43,16 +38,16 @@ class TrainingState:
 def moments_for(state: TrainingState, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
     """The state's moments, checked against the parameters that are trained.
 
-    :raises BundleError: the checkpoint trained other parameters.
+    :raises BundleError: other parameters were trained.
     """
     wanted = set(names)
     for key in MOMENTS:
         if wanted != (found := state.moments.get(key, {}).keys()):
             differing = sorted(wanted ^ found)
             raise BundleError(
-                f"the checkpoint's moments {key} are not those of what is trained now: "
+                f"the checkpoint's moments {key} are not those of the parameters to train now: "
                 f"{len(differing)} differ, such as {differing[0]}",
-                remedy="go on with the --train-only of the run that wrote it: RUN/config.toml",
+                remedy="use the --train-only of the run that wrote it: see RUN/config.toml",
             )
     return state.moments
 

@@ -1,1 +1,1 @@
-"""The job of fine-tuning: a task, its seeds, and how it is evaluated."""
+"""Fine-tuning: an encoder and a head on the labelled texts of a task."""

@@ -1,7 +1,6 @@
-"""How a fine-tuned model is measured: a task's own metrics, by part of its data.
+"""Evaluation of a fine-tuned model: a task's own metrics, by part of its data.
 
-Names are those of the field: ``valid_fr_xnli_acc``, and the mean over a split's parts
-``valid_xnli_acc``.
+Names: ``valid_fr_xnli_acc``, and the mean over a split's parts ``valid_xnli_acc``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TaskEvaluation:
-    """What to measure: a task's data with its metrics.
+    """Evaluates a model on a task's data, with the task's metrics.
 
     :param examples: the encoded rows of each part of ``data``.
     """
@@ -37,7 +36,7 @@ class TaskEvaluation:
     classifier: Classifier
 
     def names(self, model: Model, split: str) -> list[str]:
-        """What `evaluate` will measure, known before anything is measured."""
+        """The metrics that `evaluate` will return, known before anything is measured."""
         titles = [part.title for part in self.data.of(split) if part.labels is not None]
         labels = [f"{split}_{title}_{self.task.name}" for title in titles]
         labels += [f"{split}_{self.task.name}"] if titles else []
@@ -48,7 +47,7 @@ class TaskEvaluation:
         return self.metrics(split, self.predict(engine, split))
 
     def predict(self, engine: Engine, split: str) -> list[Values]:
-        """The class or value that is predicted for each row of each part of a split."""
+        """The predicted class or value for each row of each part of a split."""
         found = []
         for part, examples in zip(self.data.parts, self.examples, strict=True):
             if part.split == split:
@@ -57,9 +56,9 @@ class TaskEvaluation:
         return found
 
     def metrics(self, split: str, predicted: Sequence[Values]) -> dict[str, float]:
-        """Judge predictions.
+        """The metrics of predictions.
 
-        :param predicted: as `predict` gives them.
+        :param predicted: as `predict` returns them.
         """
         metrics: dict[str, float] = {}
         of_parts = []
@@ -74,7 +73,7 @@ class TaskEvaluation:
         return metrics
 
     def parts(self, split: str) -> list[tuple[LabelledTexts, Values | None]]:
-        """The parts of a split with their targets, where these are known."""
+        """The parts of a split with their targets, if these are known."""
         both = zip(self.data.parts, self.data.targets, strict=True)
         return [(part, targets) for part, targets in both if part.split == split]
 
@@ -85,7 +84,7 @@ def _scores(engine: Engine, classifier: Classifier, examples: Examples) -> Score
     sums = torch.zeros(examples.n_rows, n_outputs)
     batches = list(batches_by_length(examples.tokens.lengths, BATCH_TOKENS))
     with engine.inference():
-        # All ranks go through as many batches: a sharded model's forward is a collective.
+        # All ranks process the same number of batches: a sharded model's forward is collective.
         for first in range(0, len(batches), engine.world_size):
             engine.stop_if_asked()
             index = first + engine.rank

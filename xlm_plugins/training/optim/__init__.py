@@ -1,1 +1,1 @@
-"""Parameter groups, AdamW and learning rates."""
+"""Parameter groups, AdamW and learning rate schedules."""

@@ -1,20 +1,19 @@
-"""AdamW that can leave rows without a gradient as they are: lazy Adam by row, exactly.
+"""AdamW that can leave rows without a gradient unchanged: lazy Adam by row.
 
-A *row* of a parameter lies along its first axis; in a memory's value table it is one slot.  In a
-group with ``touched_rows``, update number t of the run does this and nothing else:
+A *row* of a parameter is a slice along its first axis; in a memory's value table it is one slot.
+In a group with ``touched_rows``, update number t of the run does exactly this:
 
 - A row whose gradient, summed over micro-batches and ranks, is zero in every element is
   untouched.  It keeps its weights and both moments, bit for bit: nothing decays.
-- Every other row gets the update number t that a parameter of another group would get.  The bias
-  corrections count the run's updates and not those of the row, as in `torch.optim.SparseAdam`.
+- Every other row gets update number t, as in any other group.  The bias corrections count the
+  run's updates and not those of the row, as in `torch.optim.SparseAdam`.
 
-So a parameter without a gradient stays as it is, and where all rows are touched the update is the
-ordinary one.  It differs from ordinary Adam in that a row does not move on by its momentum while
-it is not read.
+So a parameter without a gradient does not change, and if all rows are touched, the update is the
+ordinary one.  Unlike in ordinary Adam, momentum does not move a row while it is not read.
 
-Two cases are left open.  Clipping can make a gradient zero by underflow alone; ZeRO clips before
-it looks for rows, the torch engine after.  And where ZeRO cuts a row between two ranks, each judges
-its own part, which comes to the same unless the gradient of one part alone is zero.
+Two cases are undefined.  Clipping can make a gradient zero by underflow alone; ZeRO clips before
+it looks for touched rows, the torch engine after.  And if ZeRO splits a row between two ranks, each
+rank decides for its own part, which differs only if the gradient of just one part is zero.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """What Adam keeps for each parameter, by torch's names."""
 
 CPU_CHUNK, DEVICE_CHUNK = 2**21, 2**27
-"""Bytes of one tensor that are worked on at a time; a CPU is to find them in its cache."""
+"""Bytes of one tensor to process at a time; a CPU's should fit into its cache."""
 
 _State = Sequence[Tensor]
 """Weights and both moments of some rows. Shape of each: (n_rows, ...)"""
@@ -42,12 +41,12 @@ _Update = Callable[[_State, Tensor], None]
 
 @dataclass(frozen=True)
 class Piece:
-    """The part of a parameter that lies in a flat tensor, such as ZeRO's partition of a group.
+    """The part of a parameter in a flat tensor, such as ZeRO's partition of a group.
 
-    :param start: where it begins in the flat tensor.
-    :param n: its elements.
-    :param offset: where it begins in the parameter, in elements.
-    :param row: elements of one row of the parameter.
+    :param start: where it starts in the flat tensor.
+    :param n: number of elements.
+    :param offset: where it starts in the parameter, in elements.
+    :param row: elements per row of the parameter.
     """
 
     start: int
@@ -56,9 +55,9 @@ class Piece:
     row: int
 
     def blocks(self, flat: Tensor) -> Iterator[Tensor]:
-        """Views: the end of a row that begins in another piece, whole rows, the beginning of one.
+        """Views of the piece: the end of a row that starts elsewhere, whole rows, a row's start.
 
-        :returns: what there is of these. Shape of each: (n_rows, row), or (1, less)
+        :returns: those that are not empty. Shape of each: (n_rows, row), or (1, less)
         """
         n_end = min(-self.offset % self.row, self.n)
         n_whole, n_beginning = divmod(self.n - n_end, self.row)
@@ -70,7 +69,7 @@ class Piece:
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's fused AdamW, that in groups with ``touched_rows`` updates touched rows only.
+    """torch's fused AdamW, which in groups with ``touched_rows`` updates touched rows only.
 
     :param groups: as torch's, each with a ``touched_rows``.
     """
@@ -78,12 +77,12 @@ class AdamW(torch.optim.AdamW):
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, fused=True)
         self.pieces: dict[Tensor, list[Piece]] = {}
-        """What flat tensors hold.  The rows of a tensor that is not named here are its own."""
+        """The pieces in each flat tensor.  A tensor without an entry has its own rows."""
 
     def start(self, tensors: Iterable[Tensor], n_updates: int) -> None:
-        """Make the state, which torch makes on the first update, and `step` needs before.
+        """Create the state, which torch creates on the first update and `step` needs before.
 
-        :param tensors: what is updated: parameters, or ZeRO's flat partitions.
+        :param tensors: what will be updated: parameters, or ZeRO's flat partitions.
         :param n_updates: updates made so far.
         """
         for tensor in tensors:
@@ -94,9 +93,9 @@ class AdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: None = None, scale: float = 1.0) -> None:  # type: ignore[override]
-        """Update all that has a gradient.
+        """Update everything that has a gradient.
 
-        :param scale: gradients are multiplied by it first, some of them in place.
+        :param scale: multiplies the gradients first, some of them in place.
         """
         groups = self.param_groups
         ordinary = [group for group in groups if not group["touched_rows"]]
@@ -128,12 +127,12 @@ class AdamW(torch.optim.AdamW):
 
 
 def update_touched(state: _State, gradient: Tensor, update: _Update) -> None:
-    """Update the rows that have a gradient, in the cheaper of two ways to the same result.
+    """Update the rows that have a gradient, in the cheaper of two ways with the same result.
 
-    Few of them are gathered, updated and put back.  Where most rows have one, all are updated,
-    and then the others put back as they were.
+    A few rows are gathered, updated and written back.  If most rows have a gradient, all rows are
+    updated, and the others are then restored.
 
-    :param update: updates whole tensors in place; it may change the gradient.
+    :param update: updates whole tensors in place; may change the gradient.
     """
     touched = _touched(gradient)
     index = touched.nonzero().squeeze(1)
@@ -157,14 +156,14 @@ def _gather(state: _State, index: Tensor) -> list[Tensor]:
 
 
 def _put_back(state: _State, index: Tensor, gathered: _State) -> None:
-    """`index_copy_` goes element by element, so elements are made as large as they can be."""
+    """`index_copy_` copies element by element, so elements are made as large as possible."""
     for pair in zip(state, gathered, strict=True):
         into, source = (t.view(torch.complex128) for t in pair) if all(map(_wide, pair)) else pair
         into.index_copy_(0, index, source)
 
 
 def _wide(tensor: Tensor) -> bool:
-    """Whether rows can be seen as elements of 16 bytes."""
+    """Whether rows can be viewed as elements of 16 bytes."""
     size = tensor.element_size()
     return (
         tensor.dim() > 1
@@ -175,9 +174,9 @@ def _wide(tensor: Tensor) -> bool:
 
 
 def _touched(gradient: Tensor) -> Tensor:
-    """Which rows are not zero throughout. Shape: (n_rows,)
+    """Which rows have a nonzero element. Shape: (n_rows,)
 
-    One pass over memory: the second look at a chunk finds it in the cache.
+    One pass over memory: the second reduction of a chunk finds it in the cache.
     """
     flat = gradient.reshape(len(gradient), -1)
     parts = torch.split(flat, _rows_in_a_chunk(flat))

@@ -1,7 +1,6 @@
 """The learning rate of every update.
 
-A pure function of the update's number and of how much of the run is done, so that a resumed run
-needs nothing but these.
+A pure function of the update's number and of the run's progress: resuming needs no other state.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import math
 from xlm_plugins.config.training import OptimizerOptions
 
 WARMUP_START = 1e-7
-"""The rate of the first update of a warm-up."""
+"""The rate of the first update of the warm-up."""
 
 COSINE_FLOOR = 1e-9
 """Where a cosine period ends."""
 
 
 class LearningRate:
-    """The rate that the run's options ask for.
+    """The schedule that the run's options select.
 
     :param options: peak, schedule, warm-up and cosine periods.
     :param warmup_start: the rate of the first update of the warm-up.
@@ -38,7 +37,7 @@ class LearningRate:
         """The rate of an update.
 
         :param update: its number, from 0.
-        :param progress: how much of the run is done before it, in [0, 1].
+        :param progress: share of the run that is done before it, in [0, 1].
         """
         decayed = self._decay(update, min(max(progress, 0.0), 1.0))
         if update >= self.options.warmup:
@@ -58,7 +57,7 @@ class LearningRate:
         return self.options.lr * math.sqrt(warmup / max(update, warmup))
 
     def _cosine(self, update: int, progress: float) -> float:
-        """Warm restarts (SGDR, equation 5); without a period, one half-wave over the run."""
+        """Warm restarts (SGDR, equation 5); without a period, one half-wave over the whole run."""
         options = self.options
         if options.cosine_period == 0:
             return _half_wave(options.lr, progress)

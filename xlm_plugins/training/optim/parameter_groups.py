@@ -1,6 +1,6 @@
-"""AdamW over named parameter groups, with the same meaning under both engines.
+"""AdamW over named parameter groups, with the same semantics in both engines.
 
-Two conventions hold everywhere: a parameter that got no gradient counts as having gradient zero
+Two conventions hold everywhere: a parameter without a gradient counts as having gradient zero
 (as in ZeRO), and eps is added to Adam's denominator before bias correction
 (docs/semantics.md, 6.2).  `xlm_plugins.training.optim.adamw` defines ``touched_rows``.
 """
@@ -25,12 +25,12 @@ from xlm_plugins.training.optim.adamw import AdamW
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are optimised alike.
+    """Parameters with the same optimizer settings.
 
     :param names: of the parameters in the model, in order.
-    :param lr: the peak learning rate.
-    :param constant: the rate stays at ``lr``, whatever the run's schedule does.
-    :param touched_rows: an update leaves rows without a gradient as they are.
+    :param lr: peak learning rate.
+    :param constant: the rate stays at ``lr``, whatever the run's schedule.
+    :param touched_rows: updates leave rows without a gradient unchanged.
     """
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Group:
     touched_rows: bool = False
 
     def rate(self, run_rate: float, run_peak: float) -> float:
-        """The group's rate where the run's schedule says ``run_rate`` of ``run_peak``."""
+        """The group's rate when the run's is ``run_rate``, with a peak of ``run_peak``."""
         return self.lr if self.constant else run_rate * (self.lr / run_peak)
 
 
@@ -141,18 +141,18 @@ def set_rates(
 def update(optimizer: AdamW, clip: float) -> float:
     """Clip by one norm over everything, update, and clear the gradients.
 
-    Where the norm is not finite, nothing is updated.
+    If the norm is not finite, nothing is updated.
 
-    :param clip: the greatest norm; 0 does not clip.
+    :param clip: maximum norm; 0 does not clip.
     :returns: the norm before clipping.
     """
     for group in optimizer.param_groups:
         for parameter in () if group["touched_rows"] else group["params"]:
-            if parameter.grad is None:  # counts as zero: its moments and its decay go on
+            if parameter.grad is None:  # counts as zero: moments and weights still decay
                 parameter.grad = torch.zeros_like(parameter)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    norm = float(total)  # the one place where the host waits for the device
+    norm = float(total)  # the only place where the host waits for the device
     if math.isfinite(norm):
         optimizer.step(scale=clip / (norm + 1e-6) if 0.0 < clip < norm else 1.0)
     optimizer.zero_grad(set_to_none=True)
@@ -199,8 +199,8 @@ def _check_patterns(names: Collection[str], patterns: Sequence[str]) -> None:
             close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
             raise OptionError(
                 f"--train-only {pattern!r} matches no parameter",
-                expected="a shell pattern such as 'encoder.*' over the names of the parameters",
-                remedy=f"near it: {', '.join(close)}" if close else "",
+                expected="a shell pattern over parameter names, such as 'encoder.*'",
+                remedy=f"similar: {', '.join(close)}" if close else "",
             )
 
 

@@ -1,1 +1,1 @@
-"""The job of pretraining: its plan, and how it is evaluated."""
+"""Pretraining and translation: objectives on a data set."""

@@ -41,15 +41,16 @@ from xlm_plugins.training.pretraining.plan import check_tokenizer, open_data
 from xlm_plugins.training.pretraining.translations import TranslationEvaluation
 
 MEASURES = ("ppl", "acc")
-"""What is measured of each batch: perplexity, and accuracy in percent."""
+"""Metrics of every objective: perplexity, and accuracy in percent."""
 
 
 @dataclass(frozen=True)
 class PretrainingEvaluation:
-    """What to measure: each objective with its steps, on one data set.
+    """Evaluates a model on a data set: each objective on each of its steps.
 
-    :param steps: by objective name; steps without text in a split are left out there.
-    :param translations: what is translated as well.
+    :param folder: of the data set.
+    :param steps: by objective name; steps without text in a split are skipped.
+    :param translations: translates held-out text as well.
     """
 
     folder: Path
@@ -60,9 +61,9 @@ class PretrainingEvaluation:
     translations: TranslationEvaluation | None = None
 
     def names(self, model: Model, split: str) -> list[str]:
-        """What `evaluate` will measure, known before anything is measured.
+        """The metrics that `evaluate` will return, known before anything is measured.
 
-        A layer names its metrics only when it has measured them: ``valid_enc.2_pkm_*``.
+        Layers name their metrics only when they have measured them: ``valid_enc.2_pkm_*``.
         """
         found = []
         for name, objective in self.objectives.items():
@@ -80,7 +81,7 @@ class PretrainingEvaluation:
     def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
         """All metrics of a split, equal on all ranks.
 
-        :param keep: a folder for what is translated.
+        :param keep: a folder for translations.
         """
         layers = engine.model.layers_by_position
         counters = LayerCounters(layers)
@@ -113,7 +114,7 @@ class PretrainingEvaluation:
         sums: dict[str, Tensor] = {}
         mine = self._batches(split, objective, step, engine.rank, engine.world_size)
         for index, (batches, counts) in enumerate(mine):
-            # What an objective draws to complete a batch is the same at every evaluation.
+            # Objectives complete a batch with the same random numbers at every evaluation.
             number = index * engine.world_size + engine.rank
             torch.manual_seed(int(keyed_rng("prepare", split, str(step), number).integers(2**63)))
             for key, batch in batches.items():
@@ -143,10 +144,9 @@ class PretrainingEvaluation:
 
 
 class LayerCounters:
-    """What layers count in the batches that count: a repeat, which only keeps ranks together,
-    must not.
+    """Sums the layers' counters over batches, except repeated ones, which only keep ranks in step.
 
-    ``sums`` holds the counters by position, then by name; every layer has its own from the start,
+    ``sums`` holds the counters by position, then by name; every layer has an entry from the start,
     so that ranks can add them up.
     """
 
@@ -156,14 +156,14 @@ class LayerCounters:
         self.sums = {place: layer.statistics() for place, layer in layers.items()}
 
     def add(self) -> None:
-        """Take in what was counted since the last call of either method."""
+        """Add what was counted since the last call of either method."""
         for place, layer in self._layers.items():
             counted, sums = layer.statistics(), self.sums[place]
             self.sums[place] = {key: sums[key] + counted[key] for key in sums}
         self.forget()
 
     def forget(self) -> None:
-        """Leave it out."""
+        """Discard what was counted since the last call of either method."""
         for layer in self._layers.values():
             layer.reset_statistics()
 
@@ -173,7 +173,7 @@ def _label(*parts: str) -> str:
 
 
 def _means(of_steps: list[dict[str, float]], label: str, name: str) -> dict[str, float]:
-    """The mean over steps of the objective's own perplexity and accuracy."""
+    """The means over steps of the objective's perplexity and accuracy."""
     means = {}
     for measure in MEASURES:
         ending = f"_{name}_{measure}"
@@ -184,7 +184,7 @@ def _means(of_steps: list[dict[str, float]], label: str, name: str) -> dict[str,
 
 
 def _perplexity(mean_loss: float) -> float:
-    """exp(mean loss); infinite where a float cannot hold it."""
+    """exp(mean loss); infinite if a float cannot hold it."""
     return math.inf if mean_loss > 700 else math.exp(mean_loss)
 
 
@@ -198,14 +198,14 @@ def evaluate_run(
     n_sentences: int | None = None,
     keep: Path | None = None,
 ) -> dict[str, float]:
-    """Measure a run's model on a split, with the batch sizes that the run was trained with.
+    """Evaluate a run's model on a split, with the batch sizes that the run was trained with.
 
     :param reference: RUN, ``RUN@last``, ``RUN@step-N`` or a bundle.
-    :param data: the data set, a folder or its URL; the run's own where None.
-    :param generation: how to translate; greedily where None.
-    :param n_sentences: of each translation, at most; all where None.
-    :param keep: a folder for what is translated.
-    :raises DataError: the data was made with another tokenizer, or has no such split.
+    :param data: the data set, a folder or its URL; by default the run's own.
+    :param generation: how to translate; greedily by default.
+    :param n_sentences: maximum per translation direction; all by default.
+    :param keep: a folder for translations.
+    :raises DataError: the data has another tokenizer, or no text to evaluate on in the split.
     :raises BundleError: the model was fine-tuned on a task.
     """
     bundle = _with_objectives(find_bundle(reference), plugins)
@@ -235,14 +235,17 @@ def evaluate_run(
 
 
 def _steps(bundle: Bundle, manifest: Manifest, split: str) -> dict[str, Sequence[Step]]:
-    """The steps that a model was trained on; of one that was imported, and for which nobody wrote
-    them down, all that the split has text for and the model knows the languages of."""
+    """The steps that a model was trained on, by objective.
+
+    Imported models do not record them: then all steps that the split has text for, in languages
+    that the model knows.
+    """
     description = bundle.description
     found: dict[str, Sequence[Step]] = {}
     for chosen in description.objectives:
         name = chosen.component.name
         objective = bundle.objectives[name]
-        if description.known_languages is None:  # any will do
+        if description.known_languages is None:  # any language will do
             objective.languages = dict.fromkeys(manifest.languages, 0) | objective.languages
         offered = objective.steps(manifest.monolingual(split), manifest.pairs(split))
         known = [step for step in offered if objective.languages.keys() >= {*step.languages}]
@@ -261,12 +264,12 @@ def _nothing_to_measure(
         f"{folder} has no text in {split!r} to measure {trained} on"
         + (f", but {have}" * bool(have)),
         expected=f"--split with one of {', '.join(splits)}, and such text in it",
-        remedy="add the text to the source and prepare again, or take other --data",
+        remedy="add such text to the source and prepare the data again, or use other --data",
     )
 
 
 def _with_objectives(path: Path, plugins: Plugins) -> Bundle:
-    """A model that has perplexities."""
+    """Load a model that has perplexities."""
     bundle = Bundle.load(path, plugins)
     if bundle.classifier is not None:
         raise BundleError(
@@ -278,7 +281,7 @@ def _with_objectives(path: Path, plugins: Plugins) -> Bundle:
 
 
 def _train_options(run: Path) -> TrainOptions:
-    """What the run was told; the defaults for a bundle without a run."""
+    """The run's options; the defaults for a bundle without a run."""
     config = run / CONFIG_NAME
     if not config.is_file():
         return TrainOptions()

@@ -52,9 +52,9 @@ class PretrainingPlan:
 
 
 def make_plan(settings: Settings, plugins: Plugins) -> PretrainingPlan:
-    """Open the data and decide everything that can be decided before a model is built.
+    """Open the data, and decide everything that can be decided before a model is built.
 
-    :raises XLMError: whatever does not fit, by name, before anything is written.
+    :raises XLMError: something does not fit; nothing has been written then.
     """
     selections = _selected_objectives(settings)
     stacks = trained_stacks(settings.train.objective, plugins)
@@ -99,17 +99,17 @@ def make_plan(settings: Settings, plugins: Plugins) -> PretrainingPlan:
 def open_data(
     data: str | None, plugins: Plugins, cache: str | None = None, cache_gb: float | None = None
 ) -> tuple[Path, Manifest]:
-    """A data set; the embedded corpus if none is named.
+    """Open a data set; the embedded corpus if none is named.
 
     :param data: a folder or its URL.
-    :param cache, cache_gb: where and how much is kept of a URL, as `open_data_set`.
-    :raises DataError: there is no data set, or it cannot be had.
+    :param cache, cache_gb: where and how much of a URL is cached, as in `open_data_set`.
+    :raises DataError: there is no data set, or it cannot be fetched.
     """
     return open_data_set(data or str(embedded_data_set(plugins)), cache, cache_gb)
 
 
 def check_tokenizer(manifest: Manifest, folder: Path, fingerprint: str, model: str) -> None:
-    """Refuse a data set that was encoded with another tokenizer than the model's.
+    """Refuse a data set that was not encoded with the model's tokenizer.
 
     :raises DataError: the fingerprints differ.
     """
@@ -117,13 +117,13 @@ def check_tokenizer(manifest: Manifest, folder: Path, fingerprint: str, model: s
         raise DataError(
             f"{folder} was encoded with the tokenizer {manifest.tokenizer.fingerprint}, and "
             f"{model} was trained with {fingerprint}",
-            remedy=f"encode the text anew: xlm prepare SOURCE OUT --tokenizer-from {model}",
+            remedy=f"encode the text again: xlm prepare SOURCE OUT --tokenizer-from {model}",
         )
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """One selected objective: built, as the bundle records it, and as the schedule draws it."""
+    """One selected objective: built, as bundles record it, and as the schedule draws it."""
 
     objective: Objective
     recorded: ChosenObjective
@@ -156,7 +156,7 @@ def _choose(
 
 
 def _check_lengths(settings: Settings, choices: Iterable[_Choice]) -> None:
-    """Hold the samples that there will be to the model's positions."""
+    """Refuse samples that are longer than the model has positions."""
     layouts = {choice.objective.layout(step) for choice in choices for step in choice.plan.steps}
     longest, options = settings.model.max_positions, settings.train
     if options.max_length + 2 > longest and layouts != {Layout.STREAM}:
@@ -173,13 +173,13 @@ def _check_lengths(settings: Settings, choices: Iterable[_Choice]) -> None:
 
 
 def _own_tokenizer(folder: Path, manifest: Manifest, plugins: Plugins) -> Tokenizer:
-    """The tokenizer in a data set's folder, which must be what its text was encoded with."""
+    """The tokenizer in a data set's folder, which must be the one that encoded its text."""
     tokenizer = load_tokenizer(plugins, folder / TOKENIZER_NAME)
     if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
         raise DataError(
             f"{folder} was encoded with the tokenizer {manifest.tokenizer.fingerprint}, and "
             f"{folder / TOKENIZER_NAME} holds {tokenizer.fingerprint}",
-            remedy="restore that folder, or prepare the text again: xlm prepare SOURCE OUT",
+            remedy="restore that folder, or prepare the data again: xlm prepare SOURCE OUT",
         )
     return tokenizer
 
@@ -191,12 +191,12 @@ def _token_counts(folder: Path) -> np.ndarray | None:
     except (ValueError, EOFError) as error:
         raise DataError(
             f"{path} is damaged: {error}",
-            remedy="restore that file, or prepare the text again: xlm prepare SOURCE OUT",
+            remedy="restore that file, or prepare the data again: xlm prepare SOURCE OUT",
         ) from error
 
 
 def _selected_objectives(settings: Settings) -> dict[str, ObjectiveSelection]:
-    """By the component's own name: ``tlm`` for ``xlm-tlm/tlm``."""
+    """Selections by the component's own name: ``tlm`` for ``xlm-tlm/tlm``."""
     selections: dict[str, ObjectiveSelection] = {}
     for text in settings.train.objective:
         selection = ObjectiveSelection.parse(text)
@@ -213,7 +213,7 @@ def _selected_objectives(settings: Settings) -> dict[str, ObjectiveSelection]:
 def _steps_of(
     selection: ObjectiveSelection, objective: Objective, manifest: Manifest
 ) -> list[Step]:
-    """The steps as written, or all that the training data offers; each has text."""
+    """The steps that the user wrote, or all that the training data offers; each has text."""
     if selection.steps:
         steps = [objective.parse_step(text) for text in selection.steps]
     else:
@@ -222,7 +222,7 @@ def _steps_of(
         raise DataError(
             f"--objective {selection.text}: the data has nothing to train it on",
             expected="parallel text" if 2 in objective.n_languages else "monolingual text",
-            remedy="`xlm data DIR` shows what a data set holds",
+            remedy="`xlm data DIR` shows what a data set contains",
         )
     for step in steps:
         try:
@@ -239,7 +239,10 @@ def _steps_of(
 def _placed_layers(
     settings: Settings, plugins: Plugins, stacks: Collection[StackName]
 ) -> tuple[PlacedLayer, ...]:
-    """Each selected layer in each of its places, which the model must have."""
+    """Each selected layer at each of its positions.
+
+    :raises OptionError: the model has no such position.
+    """
     placed = []
     for text in settings.train.layer:
         selection = LayerSelection.parse(text)

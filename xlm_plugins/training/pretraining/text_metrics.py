@@ -1,4 +1,4 @@
-"""Metrics of generated text: BLEU and chrF by sacrebleu, and signs that a model collapses."""
+"""Metrics of generated text: BLEU and chrF by sacrebleu, and signs of a collapsed model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 NGRAM = 3
-"""Characters of the n-grams that tell languages apart, words of those that are looked for twice."""
+"""Order of the character n-grams that identify languages, and of the word n-grams that repeat."""
 
 MEASURES = ("bleu", "chrf", "copies", "empty", "repeats", "other_language")
 
@@ -24,9 +24,9 @@ class Scores:
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], language: str) -> Scores:
-    """Compare detokenised text with raw references (sacrebleu, arXiv 1804.08771).
+    """Compare detokenized text with raw references (sacrebleu, arXiv 1804.08771).
 
-    :param language: of the text; it decides how BLEU cuts words.
+    :param language: of the text; it determines BLEU's tokenizer.
     """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
@@ -41,8 +41,8 @@ def score(hypotheses: Sequence[str], references: Sequence[str], language: str) -
 def bleu_tokenizer(language: str) -> str:
     """sacrebleu's tokenizer for a language; the signature names it.
 
-    Japanese and Korean words need a dictionary, which sacrebleu has as an extra (``sacrebleu[ja]``,
-    ``sacrebleu[ko]``); without it BLEU is over characters, as it is for Thai and its like.
+    Japanese and Korean need a dictionary, which sacrebleu has as an extra (``sacrebleu[ja]``,
+    ``sacrebleu[ko]``); without it BLEU is over characters, as for Thai and similar languages.
     """
     code = language.split("_")[0].lower()
     if code in ("ja", "ko"):
@@ -55,9 +55,9 @@ def bleu_tokenizer(language: str) -> str:
 
 @dataclass(frozen=True)
 class LanguageGuesser:
-    """Tells languages apart by their character n-grams: naive Bayes with equal priors.
+    """Identifies languages by character n-grams: naive Bayes with equal priors.
 
-    :param counts: by language, how often each n-gram occurs in its sample.
+    :param counts: n-gram counts in a sample of each language.
     """
 
     counts: Mapping[str, Counter[str]]
@@ -83,11 +83,11 @@ class LanguageGuesser:
 def collapse_measures(
     sources: Sequence[str], outputs: Sequence[str], language: str, guesser: LanguageGuesser
 ) -> dict[str, float]:
-    """What share of the outputs, in percent, shows that a model does not translate.
+    """Percentages of outputs that show that a model does not translate.
 
-    :param language: that the outputs should be in.
-    :returns: ``copies`` of the source, ``empty`` ones, ``repeats``, in which three words come
-        again at once, and those in an ``other_language``.
+    :param language: the one that the outputs should be in.
+    :returns: ``copies`` of the source, ``empty`` outputs, ``repeats`` of three words in a row, and
+        outputs in an ``other_language``.
     """
     pairs = list(zip(sources, outputs, strict=True))
     found = {
@@ -102,7 +102,7 @@ def collapse_measures(
 
 
 def _repeats(text: str) -> bool:
-    """Whether three words stand there twice, one right after the other, or a word three times."""
+    """Whether three words are immediately repeated, or one word occurs three times in a row."""
     words = text.split()
     thrice = any(a == b == c for a, b, c in zip(words, words[1:], words[2:], strict=False))
     twice = any(

@@ -1,8 +1,8 @@
-"""Translating held-out text in an evaluation, and measuring what comes out.
+"""Translating held-out text in an evaluation, and measuring the result.
 
-``valid_en-fr_mt_bleu`` compares translations with the held-out French side; of a loop,
-``valid_en-fr-en_bt_bleu`` compares what comes back with the English text itself, and the signs of
-a collapse are looked for on the way, in the French.
+``valid_en-fr_mt_bleu`` compares translations with the held-out French side.  For a round trip,
+``valid_en-fr-en_bt_bleu`` compares the result with the English text itself, and signs of a collapse
+are measured on the French in between.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from xlm_plugins.training.pretraining.text_metrics import (
 )
 
 GUESSER_SENTENCES = 1000
-"""Of each language, to tell languages apart by."""
+"""Sentences per language from which languages are identified."""
 
 
 @dataclass(frozen=True)
 class Translated:
-    """One translation of held-out text, by one step.
+    """One translation of held-out text.
 
-    :param outputs: after each hop: French, or French and English again.
+    :param step: its languages.
+    :param outputs: after each hop: French, or French and then English again.
     """
 
     step: Step
@@ -49,13 +50,12 @@ class Translated:
 
 @dataclass(frozen=True)
 class TranslationEvaluation:
-    """What of held-out text a model translates in an evaluation, and how.
+    """Evaluates a model by translating held-out text.
 
-    :param model: the model to evaluate.
     :param folder: of the data set.
-    :param steps: what each objective was trained on, by its name.
-    :param n_sentences: of each translation, at most, evenly spread over the text; 0 for none.
-    :raises OptionError: a beam that the vocabulary cannot fill, which is told before any training.
+    :param steps: what each objective is trained on, by its name.
+    :param n_sentences: maximum per translation, evenly spread over the text; 0 for none.
+    :raises OptionError: the beam is too wide for the vocabulary.
     """
 
     model: TextModel
@@ -70,11 +70,11 @@ class TranslationEvaluation:
             check_beam(self.options, self.model.description.vocabulary)
 
     def names(self, split: str) -> list[str]:
-        """What `evaluate` will measure."""
+        """The metrics that `evaluate` will return."""
         return [f"{label}_{name}" for label in self._labels(split) for name in MEASURES]
 
     def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
-        """Translate, compare, and look for signs of a collapse; equal on all ranks.
+        """Translate, score, and measure signs of a collapse; equal on all ranks.
 
         :param keep: a folder for the texts and the scores' signatures; rank 0 writes.
         """
@@ -91,9 +91,9 @@ class TranslationEvaluation:
         return metrics
 
     def _labels(self, split: str) -> dict[str, Step]:
-        """Each translation that the split has text for, by what its metrics' names begin with.
+        """Each translation that the split has text for, by the prefix of its metrics.
 
-        What two objectives train alike is measured once.
+        A translation that two objectives train is measured once.
         """
         labels: dict[str, Step] = {}
         for name, steps in self.steps.items():
@@ -104,7 +104,7 @@ class TranslationEvaluation:
         return labels
 
     def _translate(self, engine: Engine, split: str, step: Step) -> Translated:
-        """Each rank translates its share of the sentences."""
+        """Translate this rank's share of the sentences, and gather all of them."""
         sources, references = self._texts(split, step)
         texts = sources[engine.rank :: engine.world_size]
         outputs = []
@@ -119,7 +119,7 @@ class TranslationEvaluation:
         return Translated(step, sources, references, outputs)
 
     def _texts(self, split: str, step: Step) -> tuple[list[str], ...]:
-        """Sources and references; nothing where the split has none."""
+        """Sources and references; empty if the split has none."""
         first, last = step.languages[0], step.languages[-1]
         languages = (first,) if first == last else (first, last)
         if not self.n_sentences:
@@ -140,13 +140,13 @@ class TranslationEvaluation:
 
 
 def _in_order(shares: Sequence[Sequence[str]]) -> list[str]:
-    """Rank r has every world-size-th sentence from r on."""
+    """Interleave: rank r has every world-size-th sentence from r on."""
     turns = itertools.zip_longest(*shares)
     return [text for turn in turns for text in turn if text is not None]
 
 
 def _write(folder: Path, found: Translated, scores: Scores) -> None:
-    """The text of an evaluation, a file a language, line by line."""
+    """Write the texts of an evaluation, one file for each column, one sentence per line."""
     columns = {
         "source": found.sources,
         **{f"output-{i}": texts for i, texts in enumerate(found.outputs, 1)},

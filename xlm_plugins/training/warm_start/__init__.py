@@ -1,1 +1,1 @@
-"""Weights and word vectors that a new model starts from."""
+"""Weights and word vectors to start a new model from."""

@@ -1,12 +1,12 @@
 """Word vectors from a file: fastText's text (``.vec``) and binary (``.bin``), and GloVe's text.
 
-A token is looked up as it is written, which fits vectors learnt on the same pieces (``th@@``,
-``▁the``), and then as the word that it writes: SentencePiece's ``▁word`` is ``word``.  A binary
-could tell vectors of words that it never saw as well, from their n-grams; for pieces of words
-these did harm (docs/migrating.md), so they are left alone.
+A token is looked up as it is written, which suits vectors learnt on the same pieces (``th@@``,
+``▁the``), and then as the word that it stands for: SentencePiece's ``▁word`` is ``word``.  A binary
+could also provide vectors of unseen words, from their n-grams; for pieces of words these did harm
+(docs/migrating.md), so they are not used.
 
-Files may be larger than memory: of a text only the rows that are wanted are kept, of a binary
-only they are read.
+Files may be larger than memory: only the requested rows of a text file are kept, and only those of
+a binary are read.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ from xlm_plugins.core.errors import DataError
 from xlm_plugins.data.prepare.lines import lines
 
 MAGIC = 793712314
-"""The first number of a fastText binary."""
+"""The first number in a fastText binary."""
 
 _VERSIONS = (11, 12)
 _SUPERVISED = 3
 _WORD_BEGINS = "▁"
 _END_OF_SENTENCE = "</s>"
 _N_EXAMPLES = 4
-_EXPECTED = "fastText or GloVe vectors as text (a word and its numbers a line), or fastText's .bin"
+_EXPECTED = (
+    "fastText or GloVe vectors as text (a word and its vector per line), or fastText's .bin"
+)
 
 
 @dataclass(frozen=True)
 class FoundVectors:
     """The tokens that a file has vectors for.
 
-    :param rows: ids of tokens.  Shape: (n,)
-    :param vectors: float32.  Shape: (n, dim)
+    :param rows: ids of tokens. Shape: (n,)
+    :param vectors: float32. Shape: (n, dim)
     """
 
     rows: np.ndarray
@@ -48,14 +50,14 @@ class FoundVectors:
 
 
 class WordVectors(ABC):
-    """A file of word vectors, of which only the beginning has been read."""
+    """A file of word vectors; only its beginning has been read."""
 
     path: Path
     dim: int
-    """Numbers in each vector."""
+    """Width of the vectors."""
 
     def find(self, tokens: Sequence[str]) -> FoundVectors:
-        """Look for the vector of every token.
+        """Look up the vector of every token.
 
         :param tokens: written forms, in order of id.
         :raises DataError: the file is damaged, or has none of the words.
@@ -72,13 +74,13 @@ class WordVectors(ABC):
 
     @abstractmethod
     def _read(self, wanted: Collection[str]) -> tuple[list[str], Mapping[str, np.ndarray]]:
-        """The file's first words, and the vectors of those that are wanted."""
+        """The file's first words, and the vectors of the wanted ones."""
 
 
 def open_word_vectors(path: Path) -> WordVectors:
-    """Find out which kind of file it is, and how wide its vectors are.
+    """Find out the kind of file and the width of its vectors.
 
-    :raises DataError: there is no such file, it holds no word vectors, or quantised ones.
+    :raises DataError: there is no such file, or it holds no word vectors, or quantized ones.
     """
     try:
         with path.open("rb") as file:
@@ -91,7 +93,7 @@ def open_word_vectors(path: Path) -> WordVectors:
 
 
 class _Text(WordVectors):
-    """``word v1 .. vd`` a line, below a header ``n d`` or without one; compressed or not."""
+    """``word v1 .. vd`` per line, with or without a header ``n d``; compressed or not."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,7 +106,7 @@ class _Text(WordVectors):
             if self.dim < 2 or not all(map(_is_number, first[1:])):
                 raise DataError(f"{path} holds no word vectors", expected=_EXPECTED)
         if not self.dim:
-            raise DataError(f"{path} says that its vectors have no numbers", expected=_EXPECTED)
+            raise DataError(f"{path} declares vectors of width 0", expected=_EXPECTED)
 
     def _read(self, wanted: Collection[str]) -> tuple[list[str], Mapping[str, np.ndarray]]:
         first_line = 1 if self.n_words is None else 2
@@ -119,13 +121,13 @@ class _Text(WordVectors):
                 examples.append(word)
             if word in wanted and word not in known:
                 fields = numbers.split(" ")
-                if len(fields) <= self.dim:  # more: a word with spaces, of which this is the first
+                if len(fields) <= self.dim:  # more: the first part of a word with spaces
                     known[word] = self._vector(number, fields)
         n_read = number - first_line + 1
         if self.n_words is not None and n_read < self.n_words:
             raise DataError(
-                f"{self.path} has {n_read:,} of the {self.n_words:,} words of its first line",
-                remedy="the file is cut: fetch it again",
+                f"{self.path} has only {n_read:,} of the {self.n_words:,} words in its first line",
+                remedy="the file is truncated: download it again",
             )
         return examples, known
 
@@ -134,7 +136,7 @@ class _Text(WordVectors):
         if len(fields) < self.dim:
             raise DataError(
                 f"{where}: {len(fields)} numbers, not {self.dim}",
-                remedy="the file is cut or damaged: fetch it again",
+                remedy="the file is truncated or damaged: download it again",
             )
         try:
             vector = np.array(fields, dtype=np.float32)
@@ -148,9 +150,9 @@ class _Text(WordVectors):
 class _Binary(WordVectors):
     """fastText's ``.bin``: arguments, dictionary, input matrix, output matrix.
 
-    The input matrix has a row for each word, and behind them one for each of ``bucket`` hashes,
-    onto which the words' n-grams of ``shortest`` to ``longest`` characters fall.  A word's vector
-    is the mean of its own row and those of its n-grams (Bojanowski et al., 1607.04606, 3.2).
+    The input matrix has one row per word, followed by one for each of ``bucket`` hashes of the
+    words' n-grams of ``shortest`` to ``longest`` characters.  A word's vector is the mean of its
+    own row and those of its n-grams (Bojanowski et al., arXiv 1607.04606, section 3.2).
     """
 
     def __init__(self, path: Path) -> None:
@@ -167,22 +169,22 @@ class _Binary(WordVectors):
         rest = self._take("<11id")
         model, self.bucket, self.shortest, self.longest = rest[6:10]
         if model == _SUPERVISED and version == 11:
-            self.longest = 0  # as fastText reads it: such models had no n-grams
+            self.longest = 0  # as fastText does: such models had no n-grams
 
     def _read(self, wanted: Collection[str]) -> tuple[list[str], Mapping[str, np.ndarray]]:
         examples, index_of = self._dictionary(wanted)
         (is_quantised,) = self._take("<?")
         if is_quantised:
             raise DataError(
-                f"{self.path} is quantised (.ftz): its vectors are only approximately known",
-                expected="the .bin or .vec file that it was made of",
+                f"{self.path} is quantized (.ftz): its vectors are only approximations",
+                expected="the .bin or .vec file that it was made from",
             )
         self.matrix, *shape = self._matrix()
         self._take("<?")
-        self._matrix()  # the output's; only a file that is whole has it
+        self._matrix()  # the output matrix, which only a complete file has
         n_rows = self.n_words + (self.bucket if self.longest > 0 else 0)
         if shape[0] < n_rows or shape[1] != self.dim:
-            raise self._damaged(f"a matrix of {shape}, not of {[n_rows, self.dim]}")
+            raise self._damaged(f"a matrix is {shape}, not {[n_rows, self.dim]}")
         rows = {word: [row, *self._n_grams(word)] for word, row in index_of.items()}
         return examples, self._means(rows)
 
@@ -194,7 +196,7 @@ class _Binary(WordVectors):
         return [self.n_words + value % self.bucket for value in hashes]
 
     def _means(self, rows_of: Mapping[str, list[int]]) -> dict[str, np.ndarray]:
-        """The mean of each word's rows.  They are read, not mapped: they lie far apart."""
+        """The mean of each word's rows, which are read, not mapped, since they are far apart."""
         means = {}
         size = 4 * self.dim
         with self.path.open("rb", buffering=0) as file:
@@ -205,18 +207,18 @@ class _Binary(WordVectors):
                     values += file.read(size)
                 means[word] = np.frombuffer(values, "<f4").reshape(len(rows), -1).mean(0)
                 if not np.isfinite(means[word]).all():
-                    raise self._damaged("numbers that are not finite")
+                    raise self._damaged("not all numbers are finite")
         return means
 
     def _dictionary(self, wanted: Collection[str]) -> tuple[list[str], dict[str, int]]:
-        """The first words, and the number of each wanted one; labels stand behind the words."""
+        """The first words, and the index of each wanted one; labels follow the words."""
         n_entries, self.n_words, _, _, n_pruned = self._take("<3i2q")
         examples: list[str] = []
         index_of: dict[str, int] = {}
         for index in range(n_entries):
             end = self.bytes.find(b"\0", self.place)
             if end < 0:
-                raise self._damaged("an end within its dictionary")
+                raise self._damaged("its dictionary is truncated")
             if index < self.n_words:
                 word = self.bytes[self.place : end].decode("utf-8", "replace")
                 if index < _N_EXAMPLES:
@@ -228,11 +230,11 @@ class _Binary(WordVectors):
         return examples, index_of
 
     def _matrix(self) -> tuple[int, int, int]:
-        """Pass over a matrix: where its numbers begin, and its shape."""
+        """Skip a matrix: returns where its numbers start, and its shape."""
         n_rows, n_columns = self._take("<2q")
         start, size = self.place, 4 * n_rows * n_columns
         if min(n_rows, n_columns) < 0 or start + size > len(self.bytes):
-            raise self._damaged("an end within a matrix")
+            raise self._damaged("a matrix is truncated")
         self.place += size
         return start, n_rows, n_columns
 
@@ -240,23 +242,23 @@ class _Binary(WordVectors):
         try:
             values = struct.unpack_from(form, self.bytes, self.place)
         except struct.error as error:
-            raise self._damaged("an end too early") from error
+            raise self._damaged("it is truncated") from error
         self.place += struct.calcsize(form)
         return values
 
     def _damaged(self, what: str) -> DataError:
         return DataError(
-            f"{self.path} is a fastText binary with {what}",
-            remedy="the file is cut or damaged: fetch it again",
+            f"{self.path} is a damaged fastText binary: {what}",
+            remedy="download the file again",
         )
 
 
 def n_gram_hashes(word: str, shortest: int, longest: int) -> list[int]:
     """The hashes of the n-grams of ``<word>``, in fastText's order.
 
-    FNV-1a of 32 bits over UTF-8 bytes, each taken as a signed number, as fastText does.
+    32-bit FNV-1a over UTF-8 bytes, each taken as a signed number, as in fastText.
 
-    :param shortest, longest: characters of an n-gram; the brackets alone are none.
+    :param shortest, longest: characters of an n-gram; a bracket alone does not count as one.
     """
     characters = [character.encode("utf-8") for character in f"<{word}>"]
     found = []
@@ -273,13 +275,13 @@ def n_gram_hashes(word: str, shortest: int, longest: int) -> list[int]:
 
 
 def _spellings(token: str) -> tuple[str, ...]:
-    """How a file may spell a token, the best first."""
+    """How a file may spell a token, best first."""
     word = token.removeprefix(_WORD_BEGINS)
     return (token, word) if word and word != token else (token,)
 
 
 def _is_mark(token: str) -> bool:
-    """Whether a token stands for no text: ``<pad>``, ``</s>``, ``<0xE4>``."""
+    """Whether a token does not stand for text: ``<pad>``, ``</s>``, ``<0xE4>``."""
     return len(token) > 2 and token[0] == "<" and token[-1] == ">"
 
 
