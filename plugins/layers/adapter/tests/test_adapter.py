@@ -232,8 +232,8 @@ def test_a_model_without_adapters_has_none_to_save(
 def test_nothing_is_overwritten(
     base: Path, run: Path, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert f"{base} exists already" in refusal(capsys, "save", run, base)
-    assert f"{run} exists already" in refusal(capsys, "apply", f"{base}@last", saved, run)
+    assert f"{base} already exists" in refusal(capsys, "save", run, base)
+    assert f"{run} already exists" in refusal(capsys, "apply", f"{base}@last", saved, run)
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "adapter.json", "model.json"])
@@ -250,5 +250,5 @@ def test_a_folder_of_something_else_is_refused(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = refusal(capsys, "apply", base, base / "checkpoints" / "step-4", tmp_path / "whole")
-    assert "holds no adapters" in told
+    assert "has no adapters" in told
     assert "xlm adapter save" in told
