@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,18 +15,31 @@ from torch import nn
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.inference.loaded_model import load
-from xlm_plugins.interop.xlm.importing import Imported, import_xlm
-from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.interop.xlm.importing import import_xlm
+from xlm_plugins.model.bundle import Bundle, read_description
+from xlm_plugins.model.description import ModelDescription
 
 Checkpoint = dict[str, Any]
 Make = Callable[..., Checkpoint]
+
+
+class Imported(NamedTuple):
+    """A bundle that was imported, and what the import said."""
+
+    out: Path
+    description: ModelDescription
+    notes: list[str]
+
+
 Import = Callable[..., Imported]
 
 
 @pytest.fixture
 def imported(saved: Callable[..., Path], tmp_path: Path) -> Import:
     def imported(content: Checkpoint, **files: Path) -> Imported:
-        return import_xlm(saved(content), tmp_path / "out", Plugins.discover(), **files)
+        plugins, out = Plugins.discover(), tmp_path / "out"
+        notes = import_xlm(saved(content), out, plugins, **files)
+        return Imported(out, read_description(out, plugins), notes)
 
     return imported
 
@@ -231,7 +244,7 @@ def test_a_vocabulary_with_capitals_and_accents_keeps_them(
 ) -> None:
     content = xlm_checkpoint(n_words=18)
     found = imported(content, **published(tmp_path, content, ["The", "é", "b", "c"]))
-    assert found.notes == ()
+    assert found.notes == []
 
 
 def test_a_vocabulary_of_which_the_run_took_a_part(
@@ -315,7 +328,8 @@ def test_translations_are_the_references(
     piped: Callable[..., tuple[int, bytes, str]],
 ) -> None:
     """Through the command line, from the text of the golden file to the text of its answers."""
-    out = import_xlm(golden_checkpoint("encdec"), tmp_path / "out", Plugins.discover()).out
+    out = tmp_path / "out"
+    import_xlm(golden_checkpoint("encdec"), out, Plugins.discover())
     words = (out / "tokenizer" / "vocab").read_text().split()[::2]
     golden = golden_values("encdec")
 

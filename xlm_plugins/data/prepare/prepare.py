@@ -103,12 +103,12 @@ def prepare(
     n_characters = sum(sum(count.n_characters) for count in counts.values())
     with Partial.open(out, _request(sources, component, tokenizer, errors)) as partial:
         job = _Job(sources, counts, component, partial, errors, report)
-        folder = _tokenizer_folder(job, tokenizer)
+        folder = job.tokenizer_folder(tokenizer)
         with Encoder(component, folder, workers or default_workers(n_characters)) as encoder:
             record = _record(component, encoder.tokenizer)
             shards: list[Manifest] = []
             for stream in sources.streams:
-                shards += _write_stream(job, stream, encoder, record, len(shards))
+                shards += job.write_stream(stream, encoder, record, len(shards))
         manifest = _joined(record, shards, _origin(sources, counts, errors))
         np.save(partial.folder / COUNTS_NAME, count_tokens(partial.folder, manifest))
         manifest = replace(manifest, files=_files_beside_shards(partial.folder))
@@ -129,21 +129,73 @@ def count_tokens(folder: Path, manifest: Manifest) -> npt.NDArray[np.int64]:
     return counts
 
 
-def _files_beside_shards(folder: Path) -> list[StoredFile]:
-    """The token counts and the tokenizer's files."""
-    paths = [path for path in (folder / TOKENIZER_NAME).rglob("*") if path.is_file()]
-    names = sorted(path.relative_to(folder).as_posix() for path in (folder / COUNTS_NAME, *paths))
-    return [StoredFile.of(folder, name) for name in names]
-
-
 @dataclass(frozen=True)
 class _Job:
+    """The preparation of a data set whose text has been checked.
+
+    :param counts: the size of each stream, by its name.
+    """
+
     sources: Sources
     counts: dict[str, TextCount]
     component: Component
     partial: Partial
     errors: str
     report: Report
+
+    def tokenizer_folder(self, tokenizer: Tokenizer | TokenizerTraining) -> Path:
+        """The folder of the saved tokenizer, which is trained or copied there first."""
+        folder = self.partial.folder / TOKENIZER_NAME
+        if not folder.is_dir():
+            with whole_folder(folder) as new:
+                if isinstance(tokenizer, TokenizerTraining):
+                    self._train(tokenizer, new)
+                else:
+                    save_tokenizer(self.component, tokenizer, new)
+        return folder
+
+    def _train(self, training: TokenizerTraining, folder: Path) -> None:
+        plan = plan_sample(self.sources, self.counts)
+        message = f"{self.component.name} learns from {describe_sample(plan)}"
+        self.report(Progress("tokenizer", message))
+        tokenizer = self.component.load().train(
+            sampled_texts(plan, self.errors),
+            training.vocabulary_size,
+            training.options,
+            folder,
+            os.cpu_count() or 1,
+        )
+        mark_tokenizer(self.component, tokenizer, folder)
+
+    def write_stream(
+        self, stream: StreamSource, encoder: Encoder, record: TokenizerRecord, first_shard: int
+    ) -> list[Manifest]:
+        """Write the missing shards of a stream, and return the records of all of its shards."""
+        n_sentences = self.counts[stream.name].n_sentences
+        finished = self.partial.finished(stream.name)
+        n_read = finished[-1].source["n_read"] if finished else 0
+        n_blocks = sum(len(part.streams[0].blocks) for part in finished)
+        rest = itertools.islice(sentences(stream, self.errors), n_read, None)
+        blocks = blocks_of(encoder.encode(chunks_of(rest), stream.languages), n_sentences, n_read)
+        held_out = None if stream.split == TRAIN else RawText(sentences(stream, self.errors))
+        while (first := next(blocks, None)) is not None:
+            path = self.partial.folder / f"{stream.name}-{len(finished):05d}.tar"
+            with ShardWriter(path, first_shard + len(finished)) as writer:
+                for block in itertools.chain([first], blocks):
+                    key = f"{stream.split}-{'-'.join(stream.languages)}-{n_blocks:06d}"
+                    raw = held_out.take(block.numbers) if held_out else None
+                    writer.add(key, stream.languages, block.sides, raw)
+                    n_blocks += 1
+                    self.report(Progress("encode", stream.name, block.n_read, n_sentences))
+                    if writer.n_blocks >= SHARD_BLOCKS or writer.n_bytes >= SHARD_BYTES:
+                        break
+                written = writer.finish()
+            part = Stream(stream.split, stream.languages, written.blocks)
+            finished.append(Manifest(record, [part], [written.shard], {"n_read": block.n_read}))
+            self.partial.add(finished[-1])
+        if not n_blocks:
+            raise DataError(f"the tokenizer encodes all of {stream.name} to nothing")
+        return finished
 
 
 def _count(sources: Sources, errors: str, report: Report) -> dict[str, TextCount]:
@@ -154,60 +206,11 @@ def _count(sources: Sources, errors: str, report: Report) -> dict[str, TextCount
     return counts
 
 
-def _tokenizer_folder(job: _Job, tokenizer: Tokenizer | TokenizerTraining) -> Path:
-    """The folder of the saved tokenizer, which is trained or copied there first."""
-    folder = job.partial.folder / TOKENIZER_NAME
-    if not folder.is_dir():
-        with whole_folder(folder) as new:
-            if isinstance(tokenizer, TokenizerTraining):
-                _train(job, tokenizer, new)
-            else:
-                save_tokenizer(job.component, tokenizer, new)
-    return folder
-
-
-def _train(job: _Job, training: TokenizerTraining, folder: Path) -> None:
-    plan = plan_sample(job.sources, job.counts)
-    job.report(Progress("tokenizer", f"{job.component.name} learns from {describe_sample(plan)}"))
-    tokenizer = job.component.load().train(
-        sampled_texts(plan, job.errors),
-        training.vocabulary_size,
-        training.options,
-        folder,
-        os.cpu_count() or 1,
-    )
-    mark_tokenizer(job.component, tokenizer, folder)
-
-
-def _write_stream(
-    job: _Job, stream: StreamSource, encoder: Encoder, record: TokenizerRecord, first_shard: int
-) -> list[Manifest]:
-    """Write the missing shards of a stream, and return the records of all of its shards."""
-    n_sentences = job.counts[stream.name].n_sentences
-    finished = job.partial.finished(stream.name)
-    n_read = finished[-1].source["n_read"] if finished else 0
-    n_blocks = sum(len(part.streams[0].blocks) for part in finished)
-    rest = itertools.islice(sentences(stream, job.errors), n_read, None)
-    blocks = blocks_of(encoder.encode(chunks_of(rest), stream.languages), n_sentences, n_read)
-    held_out = None if stream.split == TRAIN else RawText(sentences(stream, job.errors))
-    while (first := next(blocks, None)) is not None:
-        path = job.partial.folder / f"{stream.name}-{len(finished):05d}.tar"
-        with ShardWriter(path, first_shard + len(finished)) as writer:
-            for block in itertools.chain([first], blocks):
-                key = f"{stream.split}-{'-'.join(stream.languages)}-{n_blocks:06d}"
-                raw = held_out.take(block.numbers) if held_out else None
-                writer.add(key, stream.languages, block.sides, raw)
-                n_blocks += 1
-                job.report(Progress("encode", stream.name, block.n_read, n_sentences))
-                if writer.n_blocks >= SHARD_BLOCKS or writer.n_bytes >= SHARD_BYTES:
-                    break
-            written = writer.finish()
-        part = Stream(stream.split, stream.languages, written.blocks)
-        finished.append(Manifest(record, [part], [written.shard], {"n_read": block.n_read}))
-        job.partial.add(finished[-1])
-    if not n_blocks:
-        raise DataError(f"the tokenizer encodes all of {stream.name} to nothing")
-    return finished
+def _files_beside_shards(folder: Path) -> list[StoredFile]:
+    """The token counts and the tokenizer's files."""
+    paths = [path for path in (folder / TOKENIZER_NAME).rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(folder).as_posix() for path in (folder / COUNTS_NAME, *paths))
+    return [StoredFile.of(folder, name) for name in names]
 
 
 class RawText:
