@@ -1,7 +1,9 @@
 # make setup   a virtual environment in .venv with the core and all plugins, editable
 # make demo    the main job, start to finish, on the embedded corpus
-# make test    lint, types and tests; test-slow, test-faults and test-large run what takes longer
+# make test    lint, types and tests, WORKERS of them at a time; test-slow, test-faults and test-large
+#              run what takes longer
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 DONE := .venv/.set-up
 PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/*/pyproject.toml)))
@@ -30,8 +32,11 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# One thread per worker: more would compete for the same cores.  The other targets run one test at a
+# time, for some of theirs measure time or memory.
+test: export OMP_NUM_THREADS := 1
 test: lint
-	$(BIN)/python -m pytest -m 'not slow and not faults and not large'
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not slow and not faults and not large'
 
 test-slow: lint
 	$(BIN)/python -m pytest -m slow
