@@ -88,7 +88,7 @@ class Demonstration:
         self._xlm(f"prepare embedded {data} --languages {languages} --vocab-size {VOCABULARY_SIZE}")
         self._xlm(
             f"train {OBJECTIVES} {MODEL} --data {data} --out {run} "
-            f"--minutes {self.minutes:g} --steps 1000000 {SCHEDULE}"
+            f"--minutes {self.minutes:g} {SCHEDULE}"
         )
         for language, texts in MASKED.items():
             masked = " ".join(shlex.quote(text) for text in texts)

@@ -87,6 +87,35 @@ def test_defaults_need_no_plugins() -> None:
     assert Settings().train.steps == 2000
 
 
+def test_minutes_alone_end_a_run(plugins: Plugins, tmp_path: Path) -> None:
+    settings = resolve(TLM, {"train": {"minutes": 20.0}}, plugins)
+    assert (settings.train.steps, settings.train.minutes) == (None, 20.0)
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(settings), encoding="utf-8")
+    assert resolve(read_toml(path), {}, plugins) == settings
+    assert resolve(read_toml(path), {"train": {"steps": 50}}, plugins).train.steps == 50
+
+
+@pytest.mark.parametrize(
+    ("train", "warmup", "recorded"),
+    [
+        ({}, None, 200),
+        ({"steps": 100}, None, 10),
+        ({"steps": 10**6}, None, 200),
+        ({"minutes": 5.0}, None, 200),
+        ({"steps": 100}, 300, 300),
+    ],
+)
+def test_the_warmup_of_a_short_run_is_short_unless_given(
+    plugins: Plugins, train: dict[str, Any], warmup: int | None, recorded: int
+) -> None:
+    optimizer = {} if warmup is None else {"warmup": warmup}
+    settings = resolve(TLM, {"train": train, "optimizer": optimizer}, plugins)
+    assert settings.optimizer.warmup == recorded
+    written = tomllib.loads(to_toml(settings))
+    assert written["optimizer"]["warmup"] == recorded  # so that a longer run keeps it
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

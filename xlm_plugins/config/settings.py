@@ -130,7 +130,7 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
             raise _not_selected(section, plugins)
     return Settings(
         merged_options(ModelOptions, "model", config, flags),
-        merged_options(OptimizerOptions, "optimizer", config, flags),
+        merged_options(OptimizerOptions, "optimizer", config, flags).for_run(train),
         train,
         merged_options(GenerationOptions, "generation", config, flags),
         {name: merged_options(c.options, name, config, flags) for name, c in selected.items()},
