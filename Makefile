@@ -1,5 +1,6 @@
 # make setup   a virtual environment in .venv with the core and all plugins, editable
 # make demo    the main job, start to finish, on the embedded corpus
+# make dist    the sdists and wheels of all distributions, in dist
 # make test    lint, types and tests; test-slow, test-faults and test-large run what takes longer
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +8,7 @@ DONE := .venv/.set-up
 PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/*/pyproject.toml)))
 EDITABLE := --editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 
-.PHONY: setup demo test test-slow test-faults test-large lint clean
+.PHONY: setup demo test test-slow test-faults test-large lint dist clean
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -42,6 +43,10 @@ test-faults: lint
 test-large: lint
 	$(BIN)/python -m pytest -m large
 
+dist: setup
+	$(BIN)/python tools/distributions.py
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build
+	rm -rf dist .venv .mypy_cache .ruff_cache .pytest_cache build
 	find . \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
