@@ -71,22 +71,37 @@ def wheels(dist: Path) -> list[Path]:
     return sorted(dist.glob("*.whl"))
 
 
-@pytest.fixture(scope="module")
-def clean(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with our wheels and this environment's other packages.
+def environment(folder: Path, wheels: list[Path]) -> Path:
+    """The bin folder of an environment with these wheels and this environment's other packages.
 
-    A .pth line adds this environment's packages behind the wheels; their own .pth files, by
-    which editable installs point to the checkout, are not read.
+    A folder of links to the latter leaves out what `make setup` installed of ours.
     """
-    folder = tmp_path_factory.mktemp("clean")
     venv.create(folder, with_pip=False, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site = folder / "lib" / version / "site-packages"
-    (site / "third-parties.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    others = folder / "others"
+    others.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("xlm_", "__editable__")):
+            (others / path.name).symlink_to(path)
+    (site / "others.pth").write_text(f"{others}\n")
     python = folder / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps")
     run(*pip, "--ignore-installed", "--no-index", *wheels, cwd=folder)
     return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def clean(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with all of our wheels."""
+    return environment(tmp_path_factory.mktemp("clean"), wheels)
+
+
+@pytest.fixture(scope="module")
+def alone(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with the core, without any plugin."""
+    core = [wheel for wheel in wheels if wheel.name.startswith("xlm_plugins-")]
+    return environment(tmp_path_factory.mktemp("alone"), core)
 
 
 def metadata(wheel: Path) -> Message:
@@ -147,6 +162,22 @@ def test_the_same_sources_give_the_same_bytes(sources: Path, dist: Path, tmp_pat
     assert len(built) == 2
     for path in built:
         assert path.read_bytes() == (dist / path.name).read_bytes(), path.name
+
+
+def test_the_core_alone_tells_at_once_what_is_missing(alone: Path, tmp_path: Path) -> None:
+    command = (alone / "xlm-plugins", "train", "--objective", "tlm", "--layer", "pkm")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install xlm-tlm xlm-pkm xlm-sentencepiece" in done.stderr
+
+
+def test_all_brings_every_plugin_and_nothing_that_is_there(alone: Path, dist: Path) -> None:
+    """Above all no other torch, which on Linux would come with gigabytes of CUDA."""
+    pip = (sys.executable, "-m", "pip", "--python", alone / "python", "install", "--dry-run")
+    told = run(*pip, "--no-index", "--find-links", dist, "xlm-plugins[all]", cwd=dist)
+    (line,) = (line for line in told.splitlines() if line.startswith("Would install "))
+    wheels = {path.name.split("-")[0].replace("_", "-") for path in dist.glob("*.whl")}
+    assert {name.rpartition("-")[0] for name in line.split()[2:]} == wheels - {"xlm-plugins"}
 
 
 def test_the_wheels_and_not_the_checkout_are_in_use(clean: Path, tmp_path: Path) -> None:
