@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from xlm_plugins import Component, MaskingOptions, OptionError, PluginError
-from xlm_plugins.config.settings import Settings, read_toml, resolve, to_toml
+from xlm_plugins.config.settings import Settings, UnresolvedSettings, read_toml, resolve, to_toml
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.registry import NoOptions, Registry, with_origin
 
@@ -30,6 +30,24 @@ def plugins() -> Plugins:
         component("bare", "objective", NoOptions),
     ]
     return Plugins(new_manager(), Registry(components))
+
+
+def test_all_that_is_missing_is_told_at_once_with_one_command(plugins: Plugins) -> None:
+    none = Plugins(new_manager())
+    flags = {"train": {"objective": ("tlm",), "layer": ("pkm:2",)}}
+    with pytest.raises(PluginError) as error:
+        UnresolvedSettings.read({}, flags, none)
+    assert error.value.problem == (
+        "no installed plugin provides the objective 'tlm', the layer 'pkm' and "
+        "the tokenizer 'sentencepiece'"
+    )
+    assert error.value.remedy.startswith("pip install xlm-tlm xlm-pkm xlm-sentencepiece\n")
+    assert "pip install 'xlm-plugins[all]'" in error.value.remedy
+    with pytest.raises(PluginError, match=r"'tlm' and the layer 'pkm'\n"):
+        UnresolvedSettings.read({"train": {"data": "my-data"}}, flags, none)
+    with pytest.raises(PluginError, match="no installed plugin provides the objective 'mine'"):
+        UnresolvedSettings.read({}, {"train": {"objective": ("mine",), "layer": ("yours",)}}, none)
+    UnresolvedSettings.read({}, flags, plugins)  # one alone is told where it is looked up
 
 
 TLM: dict[str, Any] = {"train": {"objective": ["tlm"]}}
