@@ -123,3 +123,63 @@ def test_a_pair_with_a_blank_side_is_dropped_and_counted(tmp_path):
     stream = _only(tmp_path)
     assert count_text(stream, "strict").n_blank == 1
     assert list(sentences(stream, "strict")) == [("a", "x"), ("c", "z")]
+
+
+def _entry(folder, files, more=""):
+    toml = folder / "sources.toml"
+    toml.write_text(f'[[text]]\nsplit = "train"\nlanguage = "en"\nfiles = {files}\n{more}\n')
+    return toml
+
+
+@pytest.mark.parametrize("compressed", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        (".tsv", "is a table"), (".csv", "is a table"), (".parquet", "is a table"),
+        (".jsonl", "is JSON"), (".json", "is JSON"), (".tmx", "is XML"), (".xml", "is XML"),
+        (".html", "is marked-up text"), (".md", "is marked-up text"), (".zip", "is an archive"),
+        (".fr", "does not say what it is"), (".shuffled", "does not say what it is"),
+        ("", "without ending"),
+    ],
+)  # fmt: skip
+def test_toml_takes_nothing_but_plain_lines(tmp_path, ending, compressed, told):
+    name = f"a{ending}{compressed}"
+    (tmp_path / name).write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match=told) as error:
+        Sources.open(_entry(tmp_path, f"['{name}']"))
+    assert name in error.value.problem
+    assert ".txt or .en" in error.value.expected
+    assert "one sentence per line" in error.value.remedy
+    (stream,) = Sources.open(_entry(tmp_path, f"['{name}']", 'format = "lines"')).streams
+    assert stream.files == ((tmp_path / name,),)
+
+
+def test_toml_takes_files_that_end_in_their_language_as_opus_names_them(tmp_path):
+    for code in ("en", "fr"):
+        (tmp_path / f"europarl.en-fr.{code}").write_text("a\n")
+    toml = tmp_path / "sources.toml"
+    entry = '[[parallel]]\nsplit = "train"\nfiles.{} = ["europarl.en-fr.en"]\nfiles.{} = {}\n'
+    toml.write_text(entry.format("en", "fr", '["europarl.en-fr.fr"]'))
+    assert Sources.open(toml).languages == ("en", "fr")
+    toml.write_text(entry.format("fr", "en", '["europarl.en-fr.fr"]'))  # the wrong way round
+    with pytest.raises(DataError, match="does not say what it is"):
+        Sources.open(toml)
+
+
+def test_toml_has_one_format(tmp_path):
+    (tmp_path / "a.txt").write_text("a\n")
+    with pytest.raises(DataError, match="'tsv' is not 'lines'"):
+        Sources.open(_entry(tmp_path, "['a.txt']", 'format = "tsv"'))
+
+
+def test_patterns_stand_for_the_files_that_fit_sorted_and_once(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("b.txt", "a.txt", "c[1].txt", "sub/d.txt", ".hidden.txt", "e.tsv"):
+        (tmp_path / name).write_text("x\n")
+    (stream,) = Sources.open(_entry(tmp_path, "['c[1].txt', 'b.txt', '**/*.txt']")).streams
+    names = [path.relative_to(tmp_path).as_posix() for path in stream.files[0]]
+    assert names == ["c[1].txt", "b.txt", "a.txt", "sub/d.txt"]
+    with pytest.raises(DataError, match=r"lists x-\*\.txt, and no file"):
+        Sources.open(_entry(tmp_path, "['a.txt', 'x-*.txt']"))
+    with pytest.raises(DataError, match=r"e\.tsv, which is a table"):
+        Sources.open(_entry(tmp_path, "['*.t*']"))

@@ -10,12 +10,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from xlm_plugins import __version__
 from xlm_plugins.contracts.ragged import IntArray
@@ -109,24 +108,38 @@ def prepare(
             shards: list[Manifest] = []
             for stream in sources.streams:
                 shards += job.write_stream(stream, encoder, record, len(shards))
-        manifest = _joined(record, shards, _origin(sources, counts, errors))
-        np.save(partial.folder / COUNTS_NAME, count_tokens(partial.folder, manifest))
-        manifest = replace(manifest, files=_files_beside_shards(partial.folder))
+        manifest = _joined(record, shards)
+        token_counts, sides = count_tokens(partial.folder, manifest)
+        np.save(partial.folder / COUNTS_NAME, token_counts)
+        origin = _origin(sources, counts, sides, errors)
+        files = _files_beside_shards(partial.folder)
+        manifest = replace(manifest, source=origin, files=files)
         (partial.folder / MANIFEST_NAME).write_text(manifest.dumps(), encoding="utf-8")
         partial.complete()
     return manifest
 
 
-def count_tokens(folder: Path, manifest: Manifest) -> npt.NDArray[np.int64]:
-    """Number of occurrences of each id in the training text. Shape: (vocabulary size,)"""
+def count_tokens(folder: Path, manifest: Manifest) -> tuple[IntArray, dict[str, Any]]:
+    """Count tokens, reading every shard once.
+
+    :returns: the number of occurrences of each id in the training text, shape (vocabulary size,);
+        and, for each stream, the tokens and the unknown tokens of each language.
+    """
     counts = np.zeros(manifest.tokenizer.size, np.int64)
-    reader = ShardReader(folder, manifest)
+    reader, unknown = ShardReader(folder, manifest), manifest.tokenizer.roles["unk"]
+    streams = {}
     for stream in manifest.streams:
+        sides = np.zeros((len(stream.languages), manifest.tokenizer.size), np.int64)
+        for block in stream.blocks:
+            for of_side, side in zip(sides, reader.read(block), strict=True):
+                of_side += np.bincount(side.values, minlength=len(of_side))
         if stream.split == TRAIN:
-            for block in stream.blocks:
-                for side in reader.read(block):
-                    counts += np.bincount(side.values, minlength=len(counts))
-    return counts
+            counts += sides.sum(axis=0)
+        streams[stream.name] = {
+            "n_tokens": sides.sum(axis=1).tolist(),
+            "n_unknown": sides[:, unknown].tolist(),
+        }
+    return counts, streams
 
 
 @dataclass(frozen=True)
@@ -228,14 +241,14 @@ class RawText:
         return [list(texts) for texts in zip(*found, strict=True)]
 
 
-def _joined(record: TokenizerRecord, shards: list[Manifest], origin: dict[str, Any]) -> Manifest:
+def _joined(record: TokenizerRecord, shards: list[Manifest]) -> Manifest:
     """One manifest from the records of all shards, which come stream by stream."""
     streams = []
     for _, group in itertools.groupby(shards, lambda shard: shard.streams[0].name):
         parts = [shard.streams[0] for shard in group]
         blocks = [block for part in parts for block in part.blocks]
         streams.append(Stream(parts[0].split, parts[0].languages, blocks))
-    return Manifest(record, streams, [shard.shards[0] for shard in shards], origin)
+    return Manifest(record, streams, [shard.shards[0] for shard in shards])
 
 
 def _record(component: Component, tokenizer: Tokenizer) -> TokenizerRecord:
@@ -251,18 +264,25 @@ def _record(component: Component, tokenizer: Tokenizer) -> TokenizerRecord:
     )
 
 
-def _origin(sources: Sources, counts: dict[str, TextCount], errors: str) -> dict[str, Any]:
-    """What the manifest records about the text: file names, and what was read and dropped."""
+def _origin(
+    sources: Sources, counts: dict[str, TextCount], sides: dict[str, Any], errors: str
+) -> dict[str, Any]:
+    """What the manifest records about the text: names of files, and what was read and dropped.
+
+    :param sides: of each stream, what was counted for each language.
+    """
     streams = {
         stream.name: {
             "files": [[path.name for path in files] for files in stream.files],
             "n_lines": counts[stream.name].n_lines,
             "n_blank": counts[stream.name].n_blank,
             "n_characters": list(counts[stream.name].n_characters),
+            **sides[stream.name],
         }
         for stream in sources.streams
     }
-    return {"errors": errors, "streams": streams}
+    unused = [asdict(group) for group in sources.unused]
+    return {"errors": errors, "streams": streams, "unused": unused}
 
 
 def _request(

@@ -14,6 +14,7 @@ from xlm_plugins.core.saved_tokenizers import SavedTokenizer
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
 from xlm_plugins.data.batches.loader import TrainingBatches
 from xlm_plugins.data.dataset.download import is_url
+from xlm_plugins.data.dataset.health import findings
 from xlm_plugins.data.dataset.manifest import TOKENIZER_NAME
 from xlm_plugins.model.bundle import TextModel
 from xlm_plugins.model.model import Model
@@ -40,7 +41,10 @@ def train(settings: Settings, plugins: Plugins) -> Outcome:
     def decide(report: Report) -> Job:
         if settings.train.data is None:
             report.note("no --data: using the embedded corpus, prepared in seconds on first use")
-        return Pretraining(settings, make_plan(settings, plugins), plugins)
+        plan = make_plan(settings, plugins)
+        for finding in findings(plan.manifest):
+            report.note(str(finding))
+        return Pretraining(settings, plan, plugins)
 
     return run_job(settings.train, decide, plugins)
 
