@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from signal import Signals
@@ -107,6 +107,7 @@ class TrainingPlan:
     :param validation: the metrics that select the best models and may end the run.
     :param evaluates_untrained: whether an evaluation before the first update makes sense.
     :param may_leave_out: whether text that cannot be read is left out, and counted.
+    :param left_out: for metrics.jsonl, what is left out of each stream from the start.
     """
 
     description: ModelDescription
@@ -118,6 +119,7 @@ class TrainingPlan:
     validation: Validation
     evaluates_untrained: bool
     may_leave_out: bool = False
+    left_out: Sequence[Mapping[str, Any]] = ()
 
 
 class Trainer:
@@ -172,6 +174,9 @@ class Trainer:
     def _catch_up(self) -> None:
         """Evaluate the untrained model, or make up for an evaluation that a signal interrupted."""
         options, update = self.options, self.state.update
+        if not self.state.metrics_position:
+            for values in self.plan.left_out:
+                self.record.folder.metrics.write("left_out", update, values)
         if not options.evaluate_every or update % options.evaluate_every:
             return
         if update == 0 and self.state.evaluated < 0 and self.plan.evaluates_untrained:
