@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xlm_plugins.core.errors import RunError
-from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.plugins import Plugins, require
 from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 from xlm_plugins.data.prepare.embedded import embedded_sentences
 from xlm_plugins.inference.embed import embed
@@ -87,7 +87,7 @@ class Demonstration:
             raise RunError(
                 f"{self.folder} already exists", remedy="delete it, or choose another --out"
             )
-        self.plugins.require(NEEDED)
+        require(NEEDED, self.plugins)
         self.folder.mkdir(parents=True)
         data, run = self.folder / "data", self.folder / "run"
         languages = ",".join(MASKED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import set_version
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -85,3 +86,28 @@ def test_a_cpu_build_of_torch_is_as_good_as_any() -> None:
         if requirement.name == "torch":
             for version in ("2.10.0+cpu", "2.13.0+cpu", "2.14.1+cpu"):
                 assert requirement.specifier.contains(version)
+
+
+def test_one_command_sets_every_version() -> None:
+    old = 'version = "0.1.0"\n["xlm-pkm>=0.1,<0.2", "torch>=2.10"]\n__version__ = "0.1.0"\n'
+    new = 'version = "0.12.3"\n["xlm-pkm>=0.12,<0.13", "torch>=2.10"]\n__version__ = "0.12.3"\n'
+    assert set_version.with_version(old, "0.12.3") == new
+
+
+@pytest.mark.parametrize("name", ["tests", "release"])
+def test_a_workflow_runs_what_there_is(name: str) -> None:
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+    targets = re.findall(r"^(\S+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    called = {
+        target for targets in re.findall(r"run: make (.*)", text) for target in targets.split()
+    }
+    assert called
+    assert called <= set(targets)
+
+
+def test_every_python_that_is_promised_is_tested() -> None:
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    classifiers = [text.rpartition(" :: ")[2] for text in CORE["classifiers"]]
+    promised = [version for version in classifiers if version.startswith("3.")]
+    assert f"python: {promised}".replace("'", '"') in text
+    assert f">={promised[0]}," in CORE["requires-python"]

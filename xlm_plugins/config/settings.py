@@ -20,7 +20,7 @@ from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.errors import OptionError, PluginError, RunError
 from xlm_plugins.core.options import build, to_mapping
-from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.plugins import Plugins, require
 from xlm_plugins.core.recorded_components import recorded_plugins, resolve_recorded
 from xlm_plugins.core.registry import Component
 from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
@@ -145,7 +145,7 @@ def _check_installed(train: TrainOptions, plugins: Plugins) -> None:
     needed += [("layer", LayerSelection.parse(text).name) for text in train.layer]
     if train.data is None:
         needed.append(("tokenizer", DEFAULT_TOKENIZER))
-    plugins.require(needed)
+    require(needed, plugins)
 
 
 def _inherited(
