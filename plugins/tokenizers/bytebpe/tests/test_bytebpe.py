@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from xlm_bytebpe import ByteBPEOptions, word_ids
-from xlm_bytebpe.letters import BYTE_OF, LETTERS, SPACE, spelt
+from xlm_bytebpe.letters import BYTE_OF, LETTERS, SPACE, bytes_of
 from xlm_bytebpe.tokenizer import N_FIXED, TOKENIZER_NAME, ByteBPE
 
 from xlm_plugins import BundleError, DataError
@@ -76,8 +76,8 @@ def test_bytes_are_written_as_gpt2_writes_them() -> None:
         0xA0,
         0xAD,
     ]
-    assert spelt("ĠÃ©t") == " ét".encode()
-    assert spelt("太 é") == "太 é".encode()  # not written in letters
+    assert bytes_of("ĠÃ©t") == " ét".encode()
+    assert bytes_of("太 é") == "太 é".encode()  # not written in letters
 
 
 def test_ids_are_laid_out_as_robertas(tokenizer: ByteBPE) -> None:
@@ -204,7 +204,7 @@ def test_a_size_without_room_names_one_that_has(tmp_path: Path, size: int) -> No
 def test_where_no_pair_is_left_the_vocabulary_is_smaller(tmp_path: Path) -> None:
     assert len(trained(tmp_path, 100_000).tokens()) < 2000
     for texts in ([], ["", " "], ["ab"]):
-        with pytest.raises(DataError, match="no two bytes"):
+        with pytest.raises(DataError, match="no pair of bytes"):
             ByteBPE.train(texts, 400, ByteBPEOptions(), tmp_path, 1)
 
 

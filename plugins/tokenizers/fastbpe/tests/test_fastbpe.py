@@ -202,7 +202,7 @@ def test_words_that_are_no_vocabulary_are_refused(words: list[str], what: str) -
     ],
 )
 def test_another_file_is_no_vocabulary(text: str, what: str) -> None:
-    with pytest.raises(DataError, match=rf"my\.vocab is no vocabulary.*{what}"):
+    with pytest.raises(DataError, match=rf"my\.vocab is not a vocabulary.*{what}"):
         read_vocabulary(text, "my.vocab")
 
 

@@ -129,8 +129,8 @@ def test_a_file_of_codes_says_all_of_them() -> None:
         ("l o nine", "line 1"),
         ("l o 9 9", "line 1"),
         ("l  9", "line 1"),
-        ("", "holds no codes"),
-        ("#version: 0.2\n", "holds no codes"),
+        ("", "contains no codes"),
+        ("#version: 0.2\n", "contains no codes"),
         ("the 4711\n", "line 1"),  # a vocabulary
         ("#version: 0.2\nt h</w> 4711\n", "line 2"),
     ],
@@ -178,5 +178,5 @@ def test_too_small_a_vocabulary_names_one_that_works() -> None:
     assert len(learn(words, works - 14)[1]) == works - 14
     with pytest.raises(DataError, match="no text"):
         learn({}, 100)
-    with pytest.raises(DataError, match="no two letters"):
+    with pytest.raises(DataError, match="no pair of letters"):
         learn({"a": 5, "b": 9}, 100)

@@ -1,4 +1,4 @@
-"""The table of words: the same ids whatever it remembers, and however words are spelt."""
+"""The table of words: the same ids whatever it remembers, and however words are spelled."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Cutter:
         self.asked: list[str] = []
 
     def __call__(self, words: bytes) -> Ragged:
-        *spelt, last = words.decode().split(" ")
-        assert all(spelt)
+        *found, last = words.decode().split(" ")
+        assert all(found)
         assert not last
-        self.asked += spelt
-        return Ragged.of([self.ids(word) for word in spelt])
+        self.asked += found
+        return Ragged.of([self.ids(word) for word in found])
 
     @staticmethod
     def ids(word: str) -> list[int]:
@@ -86,7 +86,7 @@ def test_spaces_are_no_words() -> None:
 def test_a_full_table_begins_again_and_one_that_is_too_small_grows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(word_table, "FEWEST_PLACES", 64)
+    monkeypatch.setattr(word_table, "FEWEST_SLOTS", 64)
     monkeypatch.setattr(word_table, "CHARACTERS_AT_ONCE", 50)
     cutter = Cutter()
     table = WordTable(cutter)
