@@ -1,4 +1,4 @@
-"""A run whose disk is full for a while: it must end plainly, and go on when there is room again.
+"""A run whose disk is full for a while: it must end with an error, and resume when there is room.
 
     python full_disk.py HOW ROOM FOLDER OUT OPTION...
 
@@ -28,7 +28,7 @@ NOT_HERE = 77
 
 
 def mount(folder: Path) -> None:
-    """A file system of 16 MB that only this process sees, and that goes with it."""
+    """Mount a file system of 16 MB that only this process sees, and that ends with it."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(NEW_NAMESPACE) and libc.unshare(NEW_NAMESPACE | NEW_USER):
         sys.exit(NOT_HERE)
@@ -38,7 +38,7 @@ def mount(folder: Path) -> None:
 
 
 def fill_disk(folder: Path, room: int) -> Callable[[], None]:
-    """Leave so many bytes; gives what frees the others again."""
+    """Leave this many bytes free; returns a function that frees the rest."""
     ballast = folder / "ballast"
     free = os.statvfs(folder)
     ballast.write_bytes(bytes(max(free.f_bavail * free.f_bsize - room, 0)))
@@ -46,14 +46,14 @@ def fill_disk(folder: Path, room: int) -> Callable[[], None]:
 
 
 def limit_files(folder: Path, room: int) -> Callable[[], None]:
-    """Let no file be longer; gives what lifts the limit again."""
+    """Limit the length of files; returns a function that lifts the limit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def at_update(update: int, do: Callable[[], None]) -> None:
-    """Do something once, when training has come so far."""
+    """Do something once, when training reaches an update."""
     do_update = Trainer._update
 
     def update_after(self: Trainer, drawn: Any, batches: Any) -> None:

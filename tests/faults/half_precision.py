@@ -1,4 +1,4 @@
-"""`xlm`, on a CPU that says it can compute in fp16: DeepSpeed then scales losses as on a GPU.
+"""`xlm` on a CPU that claims to support fp16: DeepSpeed then scales losses as on a GPU.
 
 python half_precision.py ARGUMENT...
 """

@@ -1,4 +1,4 @@
-"""A process that saves once, and is killed at its n-th operation on files if asked to.
+"""A process that saves once, and on request is killed at its n-th file operation.
 
     python saver.py RUN NUMBER N_VALUES [KILL_AT]
 
@@ -23,7 +23,7 @@ from xlm_plugins.training.engines.training_state import TrainingState, save_trai
 
 
 class KillAtFile:
-    """Ends this process with SIGKILL before its n-th call that opens, writes, renames or so."""
+    """Ends this process with SIGKILL before its n-th file operation: open, write, rename etc."""
 
     def __init__(self, n: int) -> None:
         self.left = n

@@ -1,4 +1,4 @@
-"""Starts `xlm` again and again, each time in a real process of its own, and kills it if asked to.
+"""Starts `xlm` again and again, each time in a separate process, and kills it on request.
 
     python starts.py     (a JSON request a line on standard input, an answer a line on output)
 
@@ -28,7 +28,7 @@ from xlm_plugins.training.trainer import Trainer
 
 
 class Countdown:
-    """Ends this process with SIGKILL at its n-th call of a Python or C function from now on."""
+    """Ends this process with SIGKILL at its n-th function call, in Python or C, from now on."""
 
     def __init__(self, n_calls: int) -> None:
         self.left = n_calls
@@ -41,7 +41,7 @@ class Countdown:
 
 
 def arm(update: int, n_calls: int) -> None:
-    """Be killed at the n-th call after the beginning of an update, wherever that is."""
+    """Arrange to be killed at the n-th function call after the start of an update."""
     do_update = Trainer._update
 
     def update_and_count(self: Trainer, drawn: Any, batches: Any) -> None:
@@ -53,7 +53,7 @@ def arm(update: int, n_calls: int) -> None:
 
 
 def run(request: dict[str, Any], rank: int, port: int) -> int:
-    """What a child does: one command, or one script, as one rank."""
+    """The work of a child process: one command or script, as one rank."""
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
@@ -71,7 +71,7 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
 
 
 def fork(request: dict[str, Any], rank: int, port: int) -> int:
-    """Start one rank; its process id."""
+    """Start one rank; returns its process id."""
     if child := os.fork():
         return child
     status = 1
@@ -88,7 +88,7 @@ def fork(request: dict[str, Any], rank: int, port: int) -> int:
 
 
 def wait(children: list[int], seconds: float) -> list[int]:
-    """Their exit statuses; once one is killed, or the time is over, all are."""
+    """Their exit statuses; once one is killed, or time is up, all are killed."""
     statuses: dict[int, int] = {}
     ends = time.monotonic() + seconds
     while len(statuses) < len(children):

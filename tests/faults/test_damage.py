@@ -1,4 +1,4 @@
-"""Whatever file of a checkpoint is damaged, the next start says so and takes the one before."""
+"""Whichever file of a checkpoint is damaged, the next start says so and uses the one before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xlm_plugins.testing.runs import metrics_of
 
 
 def flip(path: Path) -> None:
-    """Change one bit in the middle of a file."""
+    """Flip one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -33,7 +33,7 @@ DAMAGES = {
 
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over(
+def test_a_damaged_checkpoint_is_skipped(
     start: Callable[..., list[int]], tiny_run: Path, tmp_path: Path, faults: Any, fault: str
 ) -> None:
     newest = tiny_run / "checkpoints" / "step-12"
@@ -56,7 +56,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 
 @pytest.mark.faults
-def test_where_every_checkpoint_is_damaged_the_run_does_not_start_over(
+def test_if_every_checkpoint_is_damaged_the_run_does_not_start_over(
     start: Callable[..., list[int]], tiny_run: Path, tmp_path: Path, faults: Any
 ) -> None:
     run, log, fault = tmp_path / "run", tmp_path / "log", "every checkpoint damaged"

@@ -1,4 +1,4 @@
-"""A disk that is full ends a run plainly, and costs what was trained since the last checkpoint."""
+"""A full disk ends a run with an error, and costs the updates since the last checkpoint."""
 
 from __future__ import annotations
 

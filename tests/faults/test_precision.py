@@ -26,7 +26,7 @@ Train = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def trained(start: Callable[..., list[int]], tiny_run: Path, tmp_path: Path) -> Train:
-    """Trains as `tiny_run` does, but for flags, and gives the lines of metrics.jsonl.
+    """Trains as `tiny_run` does, except for flags, and returns the lines of metrics.jsonl.
 
     ``trained("fp16", "--precision=fp16", kill=(7, 500))``: killed there, and gone on with.
     """
@@ -60,7 +60,7 @@ PRECISIONS = [
 
 @pytest.mark.faults
 @pytest.mark.parametrize("options", PRECISIONS, ids="-".join)
-def test_half_precision_learns_as_fp32_does_and_resumes_to_the_last_digit(
+def test_half_precision_learns_like_fp32_and_resumes_bitwise(
     trained: Train, faults: Any, options: tuple[str, ...]
 ) -> None:
     precision, *flags = options
@@ -79,7 +79,7 @@ def test_half_precision_learns_as_fp32_does_and_resumes_to_the_last_digit(
 def test_overflows_in_fp16_are_skipped_and_counted(
     trained: Train, tmp_path: Path, faults: Any
 ) -> None:
-    """The scale begins far too high, and halves until gradients fit; a kill comes in between."""
+    """The scale starts far too high, and halves until gradients fit; a kill comes in between."""
     fault, config = "an overflow in fp16", tmp_path / "scale.json"
     config.write_text(json.dumps(SCALE))
     flags = ("--precision=fp16", "--engine=deepspeed", f"--deepspeed-config={config}")

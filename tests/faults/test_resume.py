@@ -1,4 +1,4 @@
-"""A run that is killed again and again, and goes on each time, is the run that was left alone.
+"""A run that is killed and resumed again and again equals an undisturbed one.
 
 The kills are SIGKILL, of real processes, at moments drawn from a fixed seed: a step, and a number
 of function calls behind its beginning, which may fall into the update, a log line, an evaluation
@@ -41,7 +41,7 @@ Run = Callable[..., Path]
 
 
 def kills(n: int, seed: int) -> list[Kill]:
-    """Moments: an update and a number of calls in it or behind it, in order."""
+    """Moments in order: an update, and a number of function calls after its start."""
     rng = random.Random(seed)
     return sorted((rng.randrange(N_STEPS - 4), rng.randrange(1, 12_000)) for _ in range(n))
 
@@ -54,7 +54,7 @@ def checkpoints(run: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def whole(start: Start, tiny_data: Path, tmp_path: Path) -> Run:
-    """Trains without a fault: ``whole(options, ranks=1)``."""
+    """Trains undisturbed: ``whole(options, ranks=1)``."""
 
     def whole(options: str, ranks: int = 1) -> Path:
         out, log = tmp_path / "whole", tmp_path / "whole.log"
@@ -67,7 +67,7 @@ def whole(start: Start, tiny_data: Path, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def killed(start: Start, tiny_data: Path, tmp_path: Path, faults: Any) -> Run:
-    """Trains, killed so often: ``killed(options, kills, ranks=(1, 2))`` takes ranks in turn.
+    """Trains with kills: ``killed(options, kills, ranks=(1, 2))`` alternates numbers of ranks.
 
     Options may be one text for each number of ranks.
     """
@@ -90,7 +90,7 @@ def killed(start: Start, tiny_data: Path, tmp_path: Path, faults: Any) -> Run:
 
 
 def assert_bitwise(run: Path, reference: Path) -> None:
-    """Every line that was written, every weight and moment; and nothing left of the kills."""
+    """Every metric, weight and moment is equal; and nothing is left of the kills."""
     assert metrics_of(run) == metrics_of(reference)
     assert len(metrics_of(reference)) > N_STEPS / 4
     assert checkpoints(run) == checkpoints(reference)
@@ -111,7 +111,7 @@ SAME = [
 
 @pytest.mark.faults
 @pytest.mark.parametrize(("objectives", "engine", "ranks"), SAME)
-def test_twenty_kills_change_no_digit(
+def test_twenty_kills_change_nothing(
     whole: Run, killed: Run, faults: Any, objectives: str, engine: str, ranks: int
 ) -> None:
     options = f"{TINY}{objectives}--engine {engine}"
@@ -122,8 +122,8 @@ def test_twenty_kills_change_no_digit(
         faults.survive(fault)
 
 
-def test_two_kills_change_no_digit(whole: Run, killed: Run, faults: Any) -> None:
-    """The same, in short: one kill in an update or so, one in or near a save."""
+def test_two_kills_change_nothing(whole: Run, killed: Run, faults: Any) -> None:
+    """The same in short: one kill in or near an update, one in or near a save."""
     options = f"{TINY}{MEMORY}--engine torch"
     fault = "SIGKILL at a random moment, 1 process"
     run = killed(options, kills(2, seed=5), (1,), fault)
@@ -133,7 +133,7 @@ def test_two_kills_change_no_digit(whole: Run, killed: Run, faults: Any) -> None
 
 
 def near(line: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two lines tell of the same work and of losses that differ by rounding only."""
+    """Whether two lines record the same work, with losses that differ by rounding only."""
     same = all(line.get(k) == other.get(k) for k in ("kind", "step", "objective", "languages"))
     losses = [
         (line[k], other[k]) if k == "loss" else (math.log(line[k]), math.log(other[k]))
@@ -144,7 +144,7 @@ def near(line: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def parted(run: Path, reference: Path) -> int | None:
-    """The step at which other sentences were generated, of which the tokens tell."""
+    """The step at which other sentences were generated, as the number of tokens shows."""
     for line, other in zip(metrics_of(run), metrics_of(reference), strict=True):
         if line.get("tokens") != other.get("tokens"):
             assert other["objective"] == "bt", (line, other)
@@ -158,7 +158,7 @@ def parted(run: Path, reference: Path) -> int | None:
 def test_another_number_of_ranks_changes_only_rounding(
     whole: Run, killed: Run, faults: Any, stage: int, ranks: tuple[int, int]
 ) -> None:
-    """In turn by one process of the plain engine and by two of DeepSpeed."""
+    """Alternately by one process of the torch engine and by two of DeepSpeed."""
     options = f"{TINY}{MEMORY}{ACROSS}{NO_BATCHNORM}--zero-stage {stage}"
     fault = "SIGKILL, gone on with by 1 process instead of 2, or 2 instead of 1"
     run = killed(options, kills(5, seed=stage), ranks, fault)
@@ -169,8 +169,8 @@ def test_another_number_of_ranks_changes_only_rounding(
 
 
 @pytest.mark.faults
-def test_another_number_of_ranks_translates_alike(whole: Run, killed: Run, faults: Any) -> None:
-    """As long as rounding makes no other word the likeliest; where it does, the table says so."""
+def test_another_number_of_ranks_translates_the_same(whole: Run, killed: Run, faults: Any) -> None:
+    """As long as rounding makes no other word the most likely; if it does, the table says so."""
     options = f"{TINY}{TRANSLATION}{ACROSS}"
     fault = "SIGKILL in back-translation, gone on with by another number of processes"
     run, reference = killed(options, kills(5, seed=3), (1, 2), fault), whole(options)

@@ -1,4 +1,4 @@
-"""A process that is killed while it saves, at every operation on files, loses nothing."""
+"""A process that is killed during a save, at any file operation, loses nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(start: Start, tmp_path: Path) -> Path:
 
 
 def held(run: Path, number: int) -> tuple[int, int]:
-    """What the last good checkpoint and the best bundle hold: one number each.
+    """The contents of the last intact checkpoint and of the best bundle: one number each.
 
     :param number: of the last save that was begun.
     """
@@ -55,7 +55,7 @@ def _number(folder: Path) -> int:
 
 
 class Saves:
-    """Saves one number after another; each finds what the kill before it has left."""
+    """Saves one number after the other; each finds what the previous kill left."""
 
     def __init__(self, start: Start, run: Path, faults: Any) -> None:
         self.start, self.run, self.faults = start, run, faults
@@ -65,7 +65,7 @@ class Saves:
         self.took = 0.0  # seconds of the last save that was not killed
 
     def save(self, n_values: int, *kill_at: int, seconds: float = 60) -> bool:
-        """Whether a save was killed; either way all is as before it or as after it."""
+        """Whether a save was killed; either way everything is as before it or as after it."""
         self.number += 1
         log, before = self.run.with_name("log"), self.held
         arguments = [self.run, self.number, n_values, *kill_at]
@@ -88,10 +88,8 @@ class Saves:
 
 
 @pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.faults), 23])
-def test_killed_at_any_operation_on_files(
-    start: Start, run: Path, faults: Any, stride: int
-) -> None:
-    """The kill comes a bit later each time, until a save comes to its end."""
+def test_killed_at_any_file_operation(start: Start, run: Path, faults: Any, stride: int) -> None:
+    """The kill comes a bit later each time, until a save completes."""
     saves = Saves(start, run, faults)
     while saves.save(10, stride * (saves.n_killed + 1)):
         pass
@@ -104,7 +102,7 @@ def test_killed_at_any_operation_on_files(
 def test_killed_from_outside_in_the_middle_of_big_files(
     start: Start, run: Path, faults: Any
 ) -> None:
-    """Where no call begins or ends; the moments spread over the time that a save takes."""
+    """Between calls; the moments are spread over the time that a save takes."""
     saves, rng, n_values = Saves(start, run, faults), random.Random(6), 2_000_000
     saves.save(n_values)
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""The run folder and how its models are found."""
+"""The run folder, and finding its models."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, plugins: Plugins) 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_in_use_is_refused_until_it_is_let_go(tmp_path: Path, plugins: Plugins) -> None:
+def test_a_run_in_use_is_refused_until_it_is_released(tmp_path: Path, plugins: Plugins) -> None:
     first = RunFolder.create(tmp_path, "", plugins)
     with pytest.raises(RunError, match="in use"):
         RunFolder.reopen(tmp_path)
@@ -54,7 +54,7 @@ def test_a_run_in_use_is_refused_until_it_is_let_go(tmp_path: Path, plugins: Plu
     RunFolder.reopen(tmp_path).close()
 
 
-def test_reopening_what_is_no_run(tmp_path: Path) -> None:
+def test_only_runs_can_be_reopened(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
         RunFolder.reopen(tmp_path)
 
@@ -65,7 +65,7 @@ def test_the_next_free_name(tmp_path: Path) -> None:
     assert free_run_path("tlm-pkm", tmp_path).name == "tlm-pkm-2"
 
 
-def test_run_means_the_best_and_else_the_last(tmp_path: Path) -> None:
+def test_a_run_refers_to_its_best_model_or_else_the_last(tmp_path: Path) -> None:
     steps = [_bundle(tmp_path / "checkpoints" / f"step-{n}") for n in (5, 10)]
     assert find_bundle(str(tmp_path)) == steps[1]
     best = _bundle(tmp_path / "best" / "valid_mlm_ppl")
@@ -83,7 +83,7 @@ def test_a_path_may_have_an_at_sign(tmp_path: Path) -> None:
     assert find_bundle(str(run)) == find_bundle(f"{run}@step-5") == step
 
 
-def test_ranks_but_the_first_write_nothing(tmp_path: Path) -> None:
+def test_only_the_first_rank_writes(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert not folder.writing
     folder.remove()
@@ -91,7 +91,7 @@ def test_ranks_but_the_first_write_nothing(tmp_path: Path) -> None:
     assert not folder.path.exists()
 
 
-def test_a_missing_model_names_those_that_there_are(tmp_path: Path) -> None:
+def test_a_missing_model_lists_the_existing_ones(tmp_path: Path) -> None:
     _bundle(tmp_path / "checkpoints" / "step-5")
     with pytest.raises(BundleError, match="step-5"):
         find_bundle(f"{tmp_path}@step-7")
@@ -99,7 +99,7 @@ def test_a_missing_model_names_those_that_there_are(tmp_path: Path) -> None:
         find_bundle(str(tmp_path / "nowhere"))
 
 
-def test_a_file_system_without_locks_serves(
+def test_a_file_system_without_locks_works(
     tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*_: object) -> None:
@@ -110,7 +110,7 @@ def test_a_file_system_without_locks_serves(
     RunFolder.reopen(tmp_path / "run").close()
 
 
-def test_a_best_that_a_kill_left_aside_is_found_and_put_back(
+def test_a_best_model_hidden_by_a_kill_is_found_and_restored(
     tmp_path: Path, plugins: Plugins
 ) -> None:
     RunFolder.create(tmp_path, "", plugins).close()
@@ -123,7 +123,7 @@ def test_a_best_that_a_kill_left_aside_is_found_and_put_back(
     assert not aside.exists()
 
 
-def test_a_damaged_best_is_not_taken(tmp_path: Path) -> None:
+def test_a_damaged_best_model_is_refused(tmp_path: Path) -> None:
     best = _bundle(tmp_path / "best" / "valid_mlm_ppl")
     (tmp_path / "best" / "metrics.json").write_text('["valid_mlm_ppl"]')
     (best / "model.json").write_text("[]")
@@ -132,7 +132,7 @@ def test_a_damaged_best_is_not_taken(tmp_path: Path) -> None:
             find_bundle(reference)
 
 
-def test_last_passes_over_a_damaged_checkpoint(tmp_path: Path) -> None:
+def test_last_skips_a_damaged_checkpoint(tmp_path: Path) -> None:
     good, torn = (_bundle(tmp_path / "checkpoints" / f"step-{n}") for n in (5, 10))
     (torn / "model.json").write_text("[]")
     assert find_bundle(f"{tmp_path}@last") == good

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, and of several the right ones stay."""
+"""Checkpoints are whole or absent, and the right ones are kept."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_folder_is_written_whole_with_checksums(tmp_path):
     verify(folder)
 
 
-def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path):
+def test_a_failure_leaves_nothing_and_keeps_the_old_folder(tmp_path):
     write_folder(tmp_path / "best", fill)
 
     def fail(folder: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_folder_of_that_name_is_replaced(tmp_path):
     assert os.listdir(tmp_path) == ["best"]
 
 
-def test_a_killed_save_leaves_the_last_good_one_and_is_cleared_away(tmp_path):
+def test_a_killed_save_keeps_the_last_checkpoint_and_is_cleared_away(tmp_path):
     steps(tmp_path, 1)
     code = (
         "import os, pathlib\n"
@@ -91,7 +91,7 @@ def test_a_killed_save_leaves_the_last_good_one_and_is_cleared_away(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["step-1", "step-3"]
 
 
-def test_a_folder_that_a_kill_left_replaced_by_none_is_put_back(tmp_path):
+def test_a_folder_is_restored_after_a_kill_during_its_replacement(tmp_path):
     write_folder(tmp_path / "best", fill)
     (tmp_path / "best").rename(tmp_path / ".best.old")
     shutil.copytree(tmp_path / ".best.old", tmp_path / ".best.partial")
@@ -124,7 +124,7 @@ def test_damage_is_found_and_the_file_named(tmp_path, damage, told):
     assert told in rejected[0][1]
 
 
-def test_none_that_was_ever_whole_is_none(tmp_path):
+def test_without_a_completed_checkpoint_there_is_none(tmp_path):
     assert latest_good(tmp_path / "absent") == (None, [])
     (tmp_path / ".step-1.partial").mkdir()
     found, rejected = latest_good(tmp_path)
@@ -132,7 +132,7 @@ def test_none_that_was_ever_whole_is_none(tmp_path):
     assert [path.name for path, _ in rejected] == ["step-1"]
 
 
-def test_where_all_are_damaged_nothing_starts_over_by_itself(tmp_path):
+def test_if_all_are_damaged_the_run_does_not_start_over(tmp_path):
     for folder in steps(tmp_path, 1, 2):
         (folder / "a.txt").unlink()
     with pytest.raises(BundleError, match=r"no checkpoint is intact: .*step-2.*; .*step-1") as told:
@@ -149,15 +149,15 @@ def test_the_newest_by_number_are_kept(tmp_path):
     assert latest_good(tmp_path)[0] == tmp_path / "step-100"
 
 
-def test_what_was_passed_over_does_not_count_as_new(tmp_path):
-    """A run that went on from step 8, for 12 was damaged, has saved step 10."""
+def test_skipped_checkpoints_do_not_count_as_new(tmp_path):
+    """A run that resumed from step 8, since 12 was damaged, has saved step 10."""
     steps(tmp_path, 6, 8, 10, 12)
     prune(tmp_path, 10, keep=2)
     assert sorted(os.listdir(tmp_path)) == ["step-10", "step-8"]
 
 
-def test_an_old_one_that_cannot_be_deleted_ends_no_run(tmp_path, monkeypatch):
-    """On NFS a folder stays while anybody reads a file of it."""
+def test_an_old_checkpoint_that_cannot_be_deleted_does_not_end_the_run(tmp_path, monkeypatch):
+    """On NFS a folder stays while one of its files is being read."""
 
     def busy(*_, **__):
         raise OSError(errno.ENOTEMPTY, "Directory not empty")
@@ -171,7 +171,7 @@ def test_an_old_one_that_cannot_be_deleted_ends_no_run(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["step-2", "step-3"]
 
 
-def test_a_training_state_comes_back_as_it_was(tmp_path):
+def test_a_training_state_is_read_as_it_was_written(tmp_path):
     state = TrainingState(
         weights={"a.weight": torch.randn(3, 4).t(), "count": torch.tensor(7)},
         moments={

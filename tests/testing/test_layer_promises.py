@@ -1,4 +1,4 @@
-"""`check_layer`: each promise has a layer that breaks it, and is refused for it."""
+"""`check_layer`: for each promise, a layer that breaks it is refused."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class AtMostTwo(Sound):
 
 
 class FoldsItsGate(Sound):
-    """The same product in another order, where there is much of it."""
+    """The same product, in a different order for many rows."""
 
     def __init__(self, options, dim):
         super().__init__(options, dim)
@@ -309,10 +309,10 @@ def test_what_breaks_several_promises_is_refused(layer: type) -> None:
         check_layer(component(layer, "broken"))
 
 
-def test_a_sound_layer_is_taken() -> None:
+def test_a_valid_layer_is_accepted() -> None:
     check_layer(component(Sound, "sound"))
 
 
-def test_every_promise_is_broken_by_someone() -> None:
+def test_every_promise_has_a_test() -> None:
     every = (*layer_promises.PROMISES, *layer_in_model_promises.PROMISES)
     assert {each.name for each in every} == {promise for _, promise, _ in BROKEN}

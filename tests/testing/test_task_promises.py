@@ -1,4 +1,4 @@
-"""`check_task`: each promise has a task that breaks it, and is refused for it."""
+"""`check_task`: for each promise, a task that breaks it is refused."""
 
 from __future__ import annotations
 
@@ -270,10 +270,10 @@ def test_a_broken_promise_is_named(task: type, promise: str, found: str, folder:
 
 
 @pytest.mark.parametrize(("task", "values"), [(Sound, False), (Values, True)])
-def test_a_sound_task_is_taken(task: type, values: bool, folder: Path) -> None:
+def test_a_valid_task_is_accepted(task: type, values: bool, folder: Path) -> None:
     check_task(component(task), folder=str(folder), values=values)
 
 
-def test_every_promise_is_broken_by_someone() -> None:
+def test_every_promise_has_a_test() -> None:
     promises = {each.name for each in task_promises.PROMISES}
     assert promises == {promise for _, promise, _ in BROKEN}

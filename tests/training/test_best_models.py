@@ -24,7 +24,7 @@ def test_stops_after_n_evaluations_without_improvement() -> None:
         assert validation.exhausted is exhausted
 
 
-def test_goes_on_from_what_was_written() -> None:
+def test_it_continues_from_what_was_saved() -> None:
     first = Validation(["_ppl"], "_ppl,2")
     first.take({"ppl": 3.0})
     first.take({"ppl": 4.0})
@@ -34,7 +34,7 @@ def test_goes_on_from_what_was_written() -> None:
     assert second.exhausted
 
 
-def test_metrics_are_held_to_what_will_be_measured() -> None:
+def test_metrics_must_be_among_those_measured() -> None:
     patterns = ["valid_mlm_ppl", "valid_enc.2_pkm_*"]
     metrics = ("_valid_mlm_ppl", "valid_enc.2_pkm_usage")
     options = RunOptions(validation_metrics=metrics, stopping_criterion="_valid_mlm_ppl,2")
@@ -45,12 +45,12 @@ def test_metrics_are_held_to_what_will_be_measured() -> None:
         Validation.of(RunOptions(), ("_valid_tlm_ppl",), [])
 
 
-def test_an_unknown_metric_names_those_that_there_are() -> None:
+def test_an_unknown_metric_lists_the_known_ones() -> None:
     with pytest.raises(OptionError, match="valid_mlm_ppl"):
         Validation(["_valid_mml_ppl"]).take({"valid_mlm_ppl": 1.0})
 
 
 @pytest.mark.parametrize("text", ["ppl", "ppl,0", "ppl,x", ",3x", ",3"])
-def test_a_criterion_that_cannot_be_read(text: str) -> None:
+def test_an_invalid_criterion_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="METRIC,N"):
         Validation([], text)

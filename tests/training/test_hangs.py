@@ -1,4 +1,4 @@
-"""Two ranks of which one dies, fails, stands still or would do something else."""
+"""Two ranks of which one dies, fails, hangs or would do something else."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ AsRanks = Callable[..., list[int]]
             ["error: a shard is gone", "error: rank 1 failed: a shard is gone"],
         ),
         (
-            "a rank that stands still", "time.sleep(600)", [75, 75],
+            "a rank that hangs", "time.sleep(600)", [75, 75],
             ["rank 1 of 2: no progress", "in faulty", "rank 0 of 2: no progress", "all_reduce"],
         ),
     ],
@@ -67,7 +67,7 @@ def test_all_ranks_end(
     faults,
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    limit = "--hang-minutes=0.5" if name == "a rank that stands still" else "--hang-minutes=10"
+    limit = "--hang-minutes=0.5" if name == "a rank that hangs" else "--hang-minutes=10"
     command = [*OPTIONS, "--data", tiny_data, "--out", run, limit]
     faults.inject(name)
     found = as_ranks(["-c", FAULTY.format(fault=fault), *command], 2, log, SECONDS)
@@ -88,7 +88,7 @@ def test_all_ranks_end(
         (["--seed=2", "--window=16"], "--seed: rank 0 has 1, rank 1 has 2"),
     ],
 )
-def test_ranks_that_would_train_otherwise_are_found(
+def test_ranks_that_would_train_differently_are_found(
     options: list[str], told: str, tiny_data: Path, tmp_path: Path, as_ranks: AsRanks, faults
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
@@ -127,7 +127,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.faults
 @pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp32"), (1, "fp16"),
                                                   (2, "fp32"), (3, "fp32")])  # fmt: skip
-def test_the_step_before_training_leaves_no_trace_at_any_stage(
+def test_the_rehearsal_leaves_no_trace_at_any_stage(
     stage: int, precision: str, tiny_data: Path, tmp_path: Path, as_ranks: AsRanks
 ) -> None:
     """Two ranks, with product keys and their running statistics: weights and moments bitwise."""

@@ -1,4 +1,4 @@
-"""The estimate of memory against what tensors really take."""
+"""The memory estimate compared with what tensors really take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xlm_plugins.training.pretraining.plan import make_plan
     ("number", "told"),
     [(12, "12 bytes"), (999_499_999, "999 MB"), (4.2e9, "4.2 GB"), (5e12, "5000.0 GB")],
 )
-def test_bytes_are_told_in_words(number: float, told: str) -> None:
+def test_bytes_are_written_with_units(number: float, told: str) -> None:
     assert bytes_in_words(number) == told
 
 
@@ -26,7 +26,7 @@ def test_bytes_are_told_in_words(number: float, told: str) -> None:
     ("stage", "weights", "gradients", "moments"),
     [(0, 400, 400, 800), (1, 500, 400, 200), (2, 500, 100, 200), (3, 100, 100, 200)],
 )
-def test_zero_shards_what_its_stage_says(
+def test_zero_shards_according_to_its_stage(
     stage: int, weights: int, gradients: int, moments: int
 ) -> None:
     from xlm_plugins.config.model import ModelOptions
@@ -39,7 +39,7 @@ def test_zero_shards_what_its_stage_says(
 
 
 @pytest.mark.parametrize("objective", ["mlm", "mt"])
-def test_it_is_near_what_a_step_takes(tiny_data: object, objective: str) -> None:
+def test_it_is_close_to_what_a_step_takes(tiny_data: object, objective: str) -> None:
     """Weights, gradients and moments to the byte; activations within a third."""
     plugins = Plugins.discover()
     model = {"dim": 64, "n_layers": 3, "n_heads": 4, "dropout": 0.1}

@@ -1,4 +1,4 @@
-"""The step before training: as large as any, and without a trace."""
+"""The rehearsal before training: as large as any batch, and without a trace."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def everything(engine: Engine) -> dict[str, torch.Tensor]:
     return {**found, **counters, "random": torch.get_rng_state()}
 
 
-def test_everything_is_bitwise_as_it_was(tiny_settings: MakeSettings) -> None:
+def test_everything_is_bitwise_unchanged(tiny_settings: MakeSettings) -> None:
     job = job_of(tiny_settings(objective=OBJECTIVES))
     engine = engine_of(job)
     assert any("running_mean" in name for name, _ in engine.model.named_buffers())
@@ -72,8 +72,8 @@ def test_everything_is_bitwise_as_it_was(tiny_settings: MakeSettings) -> None:
         assert torch.equal(tensor, after[name]), name
 
 
-def test_it_would_be_seen_if_something_changed(tiny_settings: MakeSettings) -> None:
-    """The comparison above can fail: a step that is not put back leaves a trace."""
+def test_a_change_would_be_noticed(tiny_settings: MakeSettings) -> None:
+    """The comparison above can fail: a step that is not undone leaves a trace."""
     job = job_of(tiny_settings())
     engine = engine_of(job)
     before = everything(engine)
@@ -88,7 +88,7 @@ def test_it_would_be_seen_if_something_changed(tiny_settings: MakeSettings) -> N
 
 
 def test_no_batch_of_a_run_is_larger(tiny_settings: MakeSettings) -> None:
-    """Nor one of `bt`, whose samples are alike in length: at times all are the longest."""
+    """Not even of `bt`, whose samples have similar lengths: sometimes all are the longest."""
     job = job_of(tiny_settings(batch_tokens=1024, objective=OBJECTIVES))
     batches = job.training_plan(engine_of(job)).batches
     most: dict[str, int] = {}
@@ -116,7 +116,7 @@ OPTIONS = ("--dim=16", "--n-layers=1", "--n-heads=2", "--batch-tokens=256", "--w
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
-def test_too_large_a_batch_is_told_before_anything_is_written(
+def test_too_large_a_batch_is_reported_before_anything_is_written(
     tiny_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""What a person sees."""
+"""What users see on the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_plain_lines_without_a_terminal() -> None:
     assert "\x1b" not in line
 
 
-def test_plain_lines_do_not_flood_but_the_last_one_comes() -> None:
+def test_plain_lines_are_rate_limited_except_the_last_one() -> None:
     report, written = _report(terminal=False)
     for update in range(1, 101):
         report.training(update, 100, [RECORD], COMMON, share=1.0, seconds_left=0.0)
@@ -52,7 +52,7 @@ def test_an_evaluation_shows_perplexities() -> None:
     assert "50" not in written.getvalue().replace("step 5", "")
 
 
-def test_an_evaluation_shows_bleu_where_there_is_any() -> None:
+def test_an_evaluation_shows_bleu_if_there_is_any() -> None:
     report, written = _report(terminal=False)
     metrics = {"valid_fr-en_mt_ppl": 12.34, "valid_fr-en_mt_bleu": 27.81, "valid_fr-en_mt_chrf": 5}
     report.evaluation(1000, metrics)

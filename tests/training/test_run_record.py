@@ -1,4 +1,4 @@
-"""The run hooks: what plugins are told of a run, when, and that none can harm it."""
+"""What plugins are told about a run, when, and that none of them can harm it."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ MakeSettings = Callable[..., Settings]
 
 @pytest.fixture
 def recorder(install: Install) -> Any:
-    """A plugin that writes down what it is told, as a module."""
+    """A plugin that records the calls of its hooks, as a module."""
     install("xlm-recorder", RECORDER)
     return importlib.import_module("xlm_recorder")
 
 
 def as_told(line: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a line of metrics.jsonl by the names that plugins know."""
+    """The numbers in a line of metrics.jsonl under the names that plugins get."""
     if line["kind"] == "evaluation":
         return {name: value for name, value in line.items() if name.startswith("valid_")}
     label = f"train_{line['languages']}_{line['objective']}"
@@ -77,7 +77,7 @@ def as_told(line: dict[str, Any]) -> dict[str, float]:
     return {f"{label}_loss": line["loss"], f"{label}_acc": line["accuracy"], **told}
 
 
-def test_plugins_are_told_of_everything_in_order(
+def test_plugins_hear_of_everything_in_order(
     recorder: Any, tiny_settings: MakeSettings, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -100,7 +100,7 @@ def test_plugins_are_told_of_everything_in_order(
         assert metrics == {name: v for line in lines for name, v in as_told(line).items()}
 
 
-def test_a_run_that_goes_on_tells_of_its_own_updates_only(
+def test_a_resumed_run_reports_only_its_own_updates(
     recorder: Any, tiny_settings: MakeSettings, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "run")
@@ -119,7 +119,7 @@ def test_a_plugin_that_fails_harms_nothing(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It fails at step 2, and before that draws random numbers, which are not the run's."""
+    """It fails at step 2, and draws random numbers before, which do not affect the run's."""
     install("xlm-failing", FAILING)
     plugins = Plugins.discover()
     outcome = train(tiny_settings(out=str(tmp_path / "run")), plugins)
@@ -132,7 +132,7 @@ def test_a_plugin_that_fails_harms_nothing(
 
 
 @pytest.mark.parametrize("error", ["ValueError('no')", "SystemExit(3)", "KeyError('step')"])
-def test_whoever_fails_is_called_no_more(
+def test_a_plugin_that_fails_is_not_called_again(
     error: str, recorder: Any, install: Install, tmp_path: Path
 ) -> None:
     raising = f"from xlm_plugins import hookimpl\n@hookimpl\ndef xlm_step_end(): raise {error}\n"
@@ -159,7 +159,7 @@ def test_a_plugin_that_fails_ends_a_strict_run(
     assert sorted(saved) == ["step-1", "step-2"]
 
 
-def test_other_ranks_tell_nobody(recorder: Any, tmp_path: Path) -> None:
+def test_other_ranks_call_no_plugin(recorder: Any, tmp_path: Path) -> None:
     record = RunRecord(RunFolder(tmp_path), Plugins.discover(), Report(Console(quiet=True)))
     record.evaluation(1, {"valid_mlm_ppl": 2.0})
     record.best(["valid_mlm_ppl"], lambda folder: None, ["valid_mlm_ppl"])

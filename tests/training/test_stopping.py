@@ -131,7 +131,7 @@ def test_ctrl_c_saves_and_a_second_one_stops_at_once(
     with pytest.MonkeyPatch.context() as patched:
         after(patched, Engine, "forward_backward", signal.SIGINT, 4)
         assert main(command) == STOPPED
-    assert "saving after this step; press Ctrl-C again to stop immediately" in capfd.readouterr().err
+    assert "saving after this step; press Ctrl-C again" in capfd.readouterr().err
     with pytest.MonkeyPatch.context() as patched:
         after(patched, Engine, "forward_backward", signal.SIGINT, 2)
         after(patched, RunFolder, "save_checkpoint", signal.SIGINT)

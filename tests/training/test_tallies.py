@@ -1,4 +1,4 @@
-"""Sums while training, and metrics.jsonl."""
+"""Sums between log lines, and metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xlm_plugins.training.tallies import Tallies
 
 
 class OneRank:
-    """As much of an engine as the sums need: a world of one."""
+    """The part of an engine that tallies use, for one process."""
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         return values
@@ -65,7 +65,7 @@ def test_only_rank_0_takes_the_sums_of_all() -> None:
     assert [record["loss"] for record in records] == [0.0, 0.0]
 
 
-def test_metrics_behind_a_checkpoint_are_cut(tmp_path: Path) -> None:
+def test_metrics_after_a_checkpoint_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path, writing=True)
     metrics.write("train", 1, {"loss": 2.0})
@@ -80,7 +80,7 @@ def test_metrics_behind_a_checkpoint_are_cut(tmp_path: Path) -> None:
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 2.0), (2, "nan")]
 
 
-def test_what_was_cut_does_not_count_as_written(tmp_path: Path) -> None:
+def test_removed_lines_do_not_count_as_written(tmp_path: Path) -> None:
     """A resumed run may save before it writes a line."""
     metrics = MetricsFile(tmp_path / "metrics.jsonl", writing=True)
     metrics.write("train", 1, {})
@@ -91,8 +91,8 @@ def test_what_was_cut_does_not_count_as_written(tmp_path: Path) -> None:
     metrics.close()
 
 
-def test_a_line_that_is_not_whole_is_cut(tmp_path: Path) -> None:
-    """Where a file system lost the end of the file, no line is joined to half another."""
+def test_an_incomplete_line_is_removed(tmp_path: Path) -> None:
+    """After a file system lost the end of the file, no line is appended to half a line."""
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step":1}\n{"step":')
     metrics = MetricsFile(path, writing=True)
@@ -102,7 +102,7 @@ def test_a_line_that_is_not_whole_is_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
-def test_a_full_disk_is_told_plainly() -> None:
+def test_a_full_disk_is_a_storage_error() -> None:
     metrics = MetricsFile(Path("/dev/full"), writing=True)
     with pytest.raises(StorageError, match="/dev/full cannot be written: No space left") as told:
         metrics.write("train", 1, {})
@@ -111,7 +111,7 @@ def test_a_full_disk_is_told_plainly() -> None:
     metrics.close()
 
 
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind":"train","step":1}\n{"kind":"tra')
     assert [line["step"] for line in read_metrics(path)] == [1]

@@ -219,4 +219,4 @@ def test_an_out_that_exists(
 
 
 def test_the_group_knows_its_commands(refused: Refused) -> None:
-    refused(["import", "xml", "a", "b"], "there is no command 'xml'", "one of hf, xlm")
+    refused(["import", "xml", "a", "b"], "there is no command 'xml'", "did you mean xlm?")

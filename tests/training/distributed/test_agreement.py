@@ -1,4 +1,4 @@
-"""Ranks that would not do the same are found, and told apart."""
+"""Ranks that would not do the same are found and named."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def test_other_code_is_found(monkeypatch) -> None:
     assert found.startswith("xlm-plugins: ")
 
 
-def test_of_many_ranks_a_few_are_named() -> None:
+def test_only_a_few_of_many_ranks_are_named() -> None:
     others = [facts(data=str(rank)) for rank in range(9)]
     (found,) = agreement.differences([facts(), *others])
     assert found.endswith("rank 3 has 2 and 6 more ranks")
 
 
-def test_alone_there_is_nothing_to_compare() -> None:
+def test_a_single_process_compares_nothing() -> None:
     agreement.check(facts())

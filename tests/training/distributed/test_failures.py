@@ -1,4 +1,4 @@
-"""What torch raises, as users read it."""
+"""What torch raises, as errors for users."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def through(error: Exception, world_size: int = 2) -> None:
         MemoryError(),
     ],
 )
-def test_out_of_memory_says_what_takes_less(error: Exception) -> None:
+def test_out_of_memory_says_how_to_use_less(error: Exception) -> None:
     with pytest.raises(OutOfMemory, match=r"rank 0 .* update 7 \(tlm:en-fr\)") as raised:
         through(error)
     assert raised.value.exit_status == 2
@@ -41,7 +41,7 @@ def test_out_of_memory_says_what_takes_less(error: Exception) -> None:
         assert option in raised.value.remedy
 
 
-def test_the_cpu_s_own_error_is_known() -> None:
+def test_the_cpu_allocator_s_error_is_recognized() -> None:
     with pytest.raises(OutOfMemory), explained(Watchdog(World(), 10.0), World()):
         torch.empty(1 << 62, dtype=torch.uint8)
 
@@ -53,14 +53,14 @@ def test_the_cpu_s_own_error_is_known() -> None:
         ("[/src/gloo/x.cc:78] Timed out waiting 6000ms for recv", "Timed out waiting 6000ms"),
     ],
 )
-def test_a_rank_that_is_gone_is_one_line_and_resumable(text: str, shown: str) -> None:
+def test_a_lost_rank_is_one_line_and_resumable(text: str, shown: str) -> None:
     with pytest.raises(LostRank, match="rank 0 of 2 lost another rank during: update 7") as raised:
         through(RuntimeError(text))
     assert raised.value.exit_status == 75
     assert shown in f"{raised.value}"
 
 
-def test_a_rank_that_failed_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_failed_rank_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     failure = (2, "rank 1 failed: a shard is gone")
     monkeypatch.setattr(process_group, "failure_of_others", lambda: failure)
     with pytest.raises(RankFailed, match="rank 1 failed: a shard is gone") as raised:
@@ -69,7 +69,7 @@ def test_a_rank_that_failed_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("out of memory")])
-def test_other_errors_stay_as_they_are(error: Exception) -> None:
+def test_other_errors_are_not_changed(error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
         through(error)
     assert raised.value is error

@@ -121,7 +121,7 @@ LAUNCHERS = {
 @pytest.mark.parametrize(
     "launcher", ["deepspeed", "torchrun", pytest.param("module", marks=pytest.mark.slow)]
 )
-def test_two_processes_are_as_one(
+def test_two_processes_equal_one(
     one_process: Path, tiny_data: Path, tmp_path: Path, launcher: str
 ) -> None:
     # A process that did not find the other would fail on the run folder that the first one holds.

@@ -99,7 +99,10 @@ def test_a_rank_without_a_rank_0_says_where_it_looked(port):
 
 @pytest.mark.parametrize(
     ("second", "told"),
-    [(World(1, 1, 3), "one of 3 processes, .* are of 2"), (World(0, 0, 2), "already joined at .* as rank 0")],
+    [
+        (World(1, 1, 3), "one of 3 processes, .* are of 2"),
+        (World(0, 0, 2), "already joined at .* as rank 0"),
+    ],
 )
 def test_ranks_of_another_run_are_refused(port, second, told, monkeypatch):
     store = TCPStore("127.0.0.1", port, None, True, wait_for_workers=False)

@@ -1,4 +1,4 @@
-"""SLURM: node lists, and putting a job back into the queue."""
+"""SLURM: node lists, and requeueing a job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_node_list_is_expanded(text: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "n[1-", "n[a-b]", "n1,,n2", "n1,", "n]1", "n[]"])
-def test_what_is_no_node_list_is_refused(text: str) -> None:
+def test_other_texts_are_not_node_lists(text: str) -> None:
     with pytest.raises(RunError, match="not a list of hosts") as error:
         slurm.hosts(text)
     assert "MASTER_ADDR" in error.value.remedy
@@ -35,7 +35,7 @@ def test_what_is_no_node_list_is_refused(text: str) -> None:
 
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stub that writes down how it is called; what it does else goes into the file ``then``."""
+    """A stub that records its arguments; the file ``then`` says what else it does."""
     stub = tmp_path / "scontrol"
     stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n. {tmp_path}/then\n')
     stub.chmod(0o755)
@@ -44,18 +44,18 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_job_is_put_back_into_the_queue(scontrol: Path) -> None:
+def test_a_job_is_requeued(scontrol: Path) -> None:
     assert slurm.requeue({"SLURM_JOB_ID": "81"}).startswith("scontrol requeue 81: ")
     assert (scontrol / "called").read_text() == "requeue 81\n"
 
 
-def test_a_failing_scontrol_is_told(scontrol: Path) -> None:
+def test_a_failing_scontrol_is_reported(scontrol: Path) -> None:
     (scontrol / "then").write_text("echo not permitted >&2; exit 1")
     told = slurm.requeue({"SLURM_JOB_ID": "81"})
     assert told == "scontrol requeue 81 failed: not permitted; submit the job again"
 
 
-def test_a_missing_scontrol_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scontrol_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert "scontrol requeue 81 failed" in slurm.requeue({"SLURM_JOB_ID": "81"})
     assert "no SLURM job" in slurm.requeue({})

@@ -1,4 +1,4 @@
-"""The watchdog ends what hangs, whatever the main thread is in, and nothing else."""
+"""The watchdog ends what hangs, whatever the main thread is doing, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DeepSpeed engine does what the torch engine does: every stage, one and two processes."""
+"""The DeepSpeed engine equals the torch engine: every stage, one and two processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Launch = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def launch(as_ranks: Callable[..., list[int]]) -> Launch:
-    """Runs scenarios in processes of their own, as a launcher would."""
+    """Runs scenarios in separate processes, as a launcher would."""
 
     def run(folder: Path, n_processes: int, scenarios: list[str]) -> dict[str, Any]:
         out, log = folder / "out.json", folder / "log"
@@ -46,13 +46,13 @@ def launch(as_ranks: Callable[..., list[int]]) -> Launch:
 
 @functools.cache
 def reference(scenario: str) -> dict[str, Any]:
-    """The torch engine's own result."""
+    """The result of the torch engine."""
     with tempfile.TemporaryDirectory() as folder:
         return getattr(worker, f"scenario_{scenario}")(World(), Path(folder), engine="torch")
 
 
 def difference(a: Any, b: Any) -> float:
-    """The greatest difference between the numbers of two results."""
+    """The largest difference between the numbers of two results."""
     return max(abs(x - y) for x, y in zip(_numbers(a), _numbers(b), strict=True))
 
 
@@ -65,7 +65,7 @@ def _numbers(value: Any) -> list[float]:
 
 
 def torch_start(folder: Path) -> list[list[float]]:
-    """Write a checkpoint of the torch engine, and go on with it: the uninterrupted history."""
+    """Write a checkpoint of the torch engine, and continue training: the uninterrupted history."""
     engine = worker.engine_of(World(), engine="torch")
     kinds = (worker.Words, worker.Classes)
     worker.train(engine, 5, kinds=kinds)
@@ -95,7 +95,7 @@ def ran(
 
 def test_alternating_objectives_accumulation_and_evaluation_agree_with_torch(ran):
     """Losses, norms and weights of 1 x 4 or 2 x 2 micro-batches: a parameter that the other
-    objective does not use, moments that go on, an evaluation in between."""
+    objective does not use, moments that keep decaying, an evaluation in between."""
     assert difference(ran["history"], reference("history")) < 1e-5
 
 
@@ -164,7 +164,7 @@ def test_sums_and_maxima_over_ranks(ran):
     }
 
 
-def test_goes_on_from_a_torch_checkpoint_and_torch_goes_on_from_its_own(ran):
+def test_each_engine_resumes_from_the_other_s_checkpoint(ran):
     assert difference(ran["from_torch"]["history"], ran["torch"]) < 1e-5
     state = load_training_state(ran["folder"] / "deepspeed")
     assert state.n_updates == 10
@@ -175,19 +175,19 @@ def test_goes_on_from_a_torch_checkpoint_and_torch_goes_on_from_its_own(ran):
     assert difference(worker.train(back, 3, 10), worker.train(on, 3, 10)) < 1e-5
 
 
-def test_a_json_may_add(ran):
+def test_a_json_may_add_settings(ran):
     assert len(ran["json"]["history"]) == 2
 
 
 def test_no_warning_and_nothing_compiled(ran):
-    """DeepSpeed's op for shared memory would be compiled with g++ at the first start."""
+    """DeepSpeed would compile its op for shared memory with g++ at the first start."""
     assert "shm_comm" not in ran["logs"]
     assert "Warning" not in ran["logs"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 3])
-def test_bf16_is_the_torch_engine_s(launch, tmp_path, stage):
+def test_bf16_equals_the_torch_engine(launch, tmp_path, stage):
     """Autocast over fp32 weights in both, so they round alike and agree closer than bf16 can."""
     result = launch(tmp_path, 1, [f"bf16@{stage}"])[f"bf16@{stage}"]
     assert difference(result, reference("bf16")) < 1e-5
@@ -197,7 +197,7 @@ def test_bf16_is_the_torch_engine_s(launch, tmp_path, stage):
 @pytest.mark.slow
 @pytest.mark.parametrize("n_processes", [1, 2])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_touched_rows_in_bf16_are_the_torch_engine_s(launch, tmp_path, n_processes, stage):
+def test_touched_rows_in_bf16_equal_the_torch_engine(launch, tmp_path, n_processes, stage):
     result = launch(tmp_path, n_processes, [f"touched_bf16@{stage}"])[f"touched_bf16@{stage}"]
     assert_same_end(result, "touched_bf16")
 
@@ -226,7 +226,7 @@ def test_a_contradicting_json_names_both_values(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"optimizer": {"type": "Adam"}}'])
-def test_an_unusable_json_is_told(tmp_path, text):
+def test_an_unusable_json_is_refused(tmp_path, text):
     path = tmp_path / "ds.json"
     path.write_text(text)
     with pytest.raises(OptionError, match=r"ds\.json"):

@@ -45,7 +45,7 @@ def adamw(parameters: Sequence[nn.Parameter], moments: list[list[Tensor]], n: in
 
 @functools.cache
 def reference(name: str) -> dict[str, Any]:
-    """What `gradient_worker.trained` gives, in plain torch and in one piece."""
+    """What `gradient_worker.trained` returns, computed in plain torch and in one batch."""
     case = worker.Case(name)
     model = case.model()
     parameters = list(model.parameters())
@@ -79,7 +79,7 @@ def runs(cases: Sequence[str], accumulations: Sequence[int], stages: Sequence[in
 
 
 class Apart(NamedTuple):
-    """The greatest differences from the reference.
+    """The largest differences from the reference.
 
     The keys' biases stand apart: they add one number to all scores of a query, which its softmax
     takes away again.  Their gradient is rounding, and Adam makes it large.
@@ -98,7 +98,7 @@ Compare = Callable[[int, Sequence[str]], dict[str, Apart]]
 
 @pytest.fixture
 def compare(as_ranks: Callable[..., list[int]], tmp_path: Path) -> Compare:
-    """Makes runs on so many ranks; how far each is off the reference."""
+    """Trains on a number of ranks; returns how far each run is off the reference."""
 
     def compare(n_ranks: int, texts: Sequence[str]) -> dict[str, Apart]:
         out, log = tmp_path / "out", tmp_path / "log"
@@ -128,12 +128,12 @@ def apart(found: dict[str, Any], text: str) -> Apart:
 
 
 def keys_of(bias: Tensor) -> Tensor:
-    """The part of a bias that is added to keys, between that of queries and that of values."""
+    """The part of a bias that is added to keys, between those of queries and of values."""
     return bias.chunk(3)[1]
 
 
 def show(n_ranks: int, differences: dict[str, Apart]) -> None:
-    """The greatest differences by accumulation and stage; ``pytest -s`` prints them."""
+    """The largest differences by accumulation and stage; ``pytest -s`` prints them."""
     columns = ("ranks", "accumulation", "stage", "runs", "weights", "keys' biases", "norms")
     print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     rows: dict[tuple[str, str], list[Apart]] = {}
@@ -145,7 +145,7 @@ def show(n_ranks: int, differences: dict[str, Apart]) -> None:
         print(f"| {n_ranks} | {accumulation} | {stage} | {len(found)} | {greatest} |")
 
 
-def test_the_torch_engine_s_update_is_the_plain_one() -> None:
+def test_the_torch_engine_makes_the_plain_update() -> None:
     text = "mlm+tlm+mt/2/torch"
     found = apart(worker.trained(worker.World(), text), text)
     assert found.is_near(), found
@@ -158,14 +158,14 @@ def test_two_ranks_make_the_update_of_one(compare: Compare) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("n_ranks", [1, 2, 4])
-def test_every_division_makes_one_update(compare: Compare, n_ranks: int) -> None:
+def test_every_division_makes_the_same_update(compare: Compare, n_ranks: int) -> None:
     differences = compare(n_ranks, runs(CASES, ACCUMULATIONS, STAGES))
     show(n_ranks, differences)
     assert not {text: found for text, found in differences.items() if not found.is_near()}
 
 
 def test_keys_biases_change_nothing() -> None:
-    """So that they may stand apart; those of values change much."""
+    """So they may differ from the reference; biases of values change a lot."""
     case = worker.Case("mt")
     model, (batch,) = case.model(), case[0]
     biases = [p for name, p in model.named_parameters() if name.endswith("qkv.bias")]
@@ -180,7 +180,9 @@ def test_keys_biases_change_nothing() -> None:
     assert values != pytest.approx(before, rel=1e-2)
 
 
-def test_what_generates_is_refused_at_stage_3(tiny_settings: Callable[..., Settings]) -> None:
+def test_objectives_that_generate_are_refused_at_stage_3(
+    tiny_settings: Callable[..., Settings],
+) -> None:
     """Ranks gather parameters at every step, and generate unequal numbers of tokens."""
     plugins, settings = Plugins.discover(), tiny_settings(objective=["bt"], layer=[])
     job = Pretraining(settings, make_plan(settings, plugins), plugins)

@@ -1,4 +1,4 @@
-"""The torch engine: gradients, updates, state, and what it refuses."""
+"""The torch engine: gradients, updates, state, and refused options."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_gradient_is_that_of_the_scaled_sum(engine):
     assert output.n_targets == 24
 
 
-def test_micro_batches_of_unequal_size_make_the_whole_batch_s_update():
+def test_micro_batches_of_unequal_size_make_the_update_of_the_whole_batch():
     one, many = worker.engine_of(World()), worker.engine_of(World())
     histories = [worker.train(one, 4, kinds=KINDS), worker.train(many, 4, 0, 4, KINDS)]
     torch.testing.assert_close(*map(torch.tensor, histories), rtol=1e-5, atol=1e-6)
@@ -79,12 +79,12 @@ def test_the_state_holds_every_weight_once_and_its_own_copy(engine):
     assert torch.equal(state.weights["hidden.weight"], before)
 
 
-def test_a_fresh_engine_s_state_is_a_start(engine):
+def test_a_fresh_engine_has_an_initial_state(engine):
     resumed = worker.engine_of(World(), engine.state())
     assert worker.train(resumed, 2) == worker.train(engine, 2)
 
 
-def test_skipping_leaves_everything_and_counts_nothing():
+def test_skipped_updates_change_nothing_and_do_not_count():
     result = worker.scenario_skip(World(), Path(), engine="torch")
     assert [entry[2] for entry in result["broken"]] == [1.0]
     assert not math.isfinite(result["broken"][0][1])
@@ -95,7 +95,7 @@ def test_skipping_leaves_everything_and_counts_nothing():
     assert result["after"] == worker.train(untouched, 2, 2)
 
 
-def test_what_is_frozen_stays(engine):
+def test_frozen_parameters_do_not_change(engine):
     frozen = worker.engine_of(World(), train_only=("head.*",))
     before = frozen.weights()
     worker.train(frozen, 2, kinds=(worker.Classes,))
@@ -114,7 +114,7 @@ def test_evaluation_has_no_gradient_and_returns_to_training(engine):
     assert engine.model.hidden.weight.grad is None
 
 
-def test_prepare_runs_the_objective_s_own_in_eval_mode_without_gradient(engine):
+def test_prepare_calls_the_objective_in_eval_mode_without_gradient(engine):
     seen = []
 
     class Preparing(worker.Words):
@@ -148,7 +148,7 @@ def test_bf16_multiplies_in_bf16_and_keeps_fp32_weights():
     assert {p.dtype for p in engine.model.parameters()} == {torch.float32}
 
 
-def test_fp16_names_the_engine_that_has_it():
+def test_fp16_is_refused_with_the_engine_that_supports_it():
     with pytest.raises(OptionError, match="deepspeed"):
         worker.engine_of(World(), precision="fp16")
 
@@ -179,7 +179,7 @@ def test_the_engine_follows_the_world():
         (lambda state: state.moments.pop("exp_avg_sq"), "moments exp_avg_sq"),
     ],
 )
-def test_a_state_that_does_not_fit_is_told(engine, damage, told):
+def test_a_state_that_does_not_fit_is_refused(engine, damage, told):
     state = engine.state()
     damage(state)
     with pytest.raises(BundleError, match=told):

@@ -1,4 +1,4 @@
-"""What is said of a classifier that is no better than one class, and what is not."""
+"""Remarks on classifiers that are no better than always predicting one class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTINGS = FinetuneSettings(
 
 
 def told(*parts: tuple[str, float, bool]) -> str:
-    """The remarks on parts: title, share of rows that are right, whether it is trained on."""
+    """The remarks on parts: title, share of correct rows, whether it is trained on."""
     findings = []
     for title, share, trained in parts:
         wrong = np.arange(1000) >= 1000 * share
@@ -26,7 +26,7 @@ def told(*parts: tuple[str, float, bool]) -> str:
     return "\n".join(remarks(findings, SETTINGS))
 
 
-def test_nothing_is_said_of_what_is_better_than_one_class() -> None:
+def test_classifiers_better_than_one_class_get_no_remark() -> None:
     assert told(("en", 0.9, True), ("fr", 0.6, False)) == ""
 
 
@@ -48,7 +48,7 @@ def test_nothing_transfers_where_nothing_was_learnt() -> None:
     assert found.count("the learning rate is too high") == 1
 
 
-def test_one_class_throughout_is_a_collapse_in_any_language() -> None:
+def test_predicting_one_class_throughout_is_a_collapse_in_any_language() -> None:
     learnt = Finding("en", Majority.of(TARGETS, TARGETS, CLASSES), trained=True)
     collapsed = Finding("fr", Majority.of(TARGETS, np.zeros_like(TARGETS), CLASSES), trained=False)
     lines = remarks([learnt, collapsed], SETTINGS)

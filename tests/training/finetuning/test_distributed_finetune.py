@@ -34,7 +34,7 @@ OPTIONS = shlex.split(
 def command(
     tiny_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
-    """Fine-tunes a model without memory, whose BatchNorm would see a rank's own tokens."""
+    """Fine-tunes a model without memory, whose BatchNorm would see only a rank's own tokens."""
     folder, rng = tmp_path_factory.mktemp("distributed"), random.Random(1)
     few = {"steps": 2, "evaluate_every": 0, "save_every": 0}
     settings = tiny_settings(layer=[], out=str(folder / "base"), **few)
@@ -50,7 +50,7 @@ def command(
 
 @pytest.fixture(scope="module")
 def one_process(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs that others must equal, of the torch engine."""
+    """Runs of the torch engine, which the others must equal."""
     out = tmp_path_factory.mktemp("one") / "runs"
     assert main([*command, f"--out={out}"]) == 0
     return out
@@ -65,7 +65,7 @@ def numbers(line: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stage", ["1", "3"])
-def test_two_processes_are_as_one(
+def test_two_processes_equal_one(
     one_process: Path,
     command: list[str],
     as_ranks: Callable[..., list[int]],
@@ -95,7 +95,7 @@ def test_two_processes_are_as_one(
     assert told["n_seeds"] == 2
 
 
-def test_what_one_process_refuses_all_refuse(
+def test_if_one_process_refuses_all_do(
     command: list[str], as_ranks: Callable[..., list[int]], tmp_path: Path
 ) -> None:
     (tmp_path / "runs").mkdir()

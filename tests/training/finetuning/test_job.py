@@ -1,4 +1,4 @@
-"""``xlm finetune``, start to finish: what a run learns, leaves behind and goes on with."""
+"""``xlm finetune`` from start to finish: what a run learns, writes and resumes from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Command = Callable[..., list[str]]
 
 
 def lines(run: Path, kind: str = "") -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what the clock decides."""
+    """The lines of metrics.jsonl without what depends on the clock."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     clock = ("time", "tokens_per_second")
     return [
@@ -49,7 +49,7 @@ def test_a_toy_rule_is_learnt(toy_run: Path) -> None:
     assert lines(toy_run, "train")[-1]["step"] == N_UPDATES
 
 
-def test_metrics_have_the_names_of_the_field(toy_run: Path) -> None:
+def test_metrics_have_the_usual_names(toy_run: Path) -> None:
     found = results(toy_run)
     assert set(found) == {
         f"{split}_{title}classify_{metric}"
@@ -71,7 +71,7 @@ def test_predictions_are_those_that_were_measured(toy_run: Path, toy_files: Path
         assert 100 * n_right / len(rows) == pytest.approx(accuracy)
 
 
-def test_the_best_model_is_chosen_in_the_language_trained_on(toy_run: Path) -> None:
+def test_the_best_model_is_selected_in_the_training_language(toy_run: Path) -> None:
     evaluations = lines(toy_run, "evaluation")
     assert [line["step"] for line in evaluations] == [12, 24, 36, 48]
     best = max(line["valid_en_classify_acc"] for line in evaluations)
@@ -80,7 +80,7 @@ def test_the_best_model_is_chosen_in_the_language_trained_on(toy_run: Path) -> N
     assert kept == ["valid_en_classify_acc"]
 
 
-def test_trained_in_both_languages_the_mean_chooses(
+def test_with_two_training_languages_the_mean_selects(
     toy_command: Command, toy_files: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     both, out = f"{toy_files}/train.en.tsv,fr={toy_files}/test.fr.tsv", tmp_path / "run"
@@ -102,7 +102,7 @@ def test_a_run_leaves_nothing_half_written(toy_run: Path) -> None:
     assert environment["directory"] == os.getcwd()
 
 
-def test_what_fails_while_it_is_measured_leaves_no_results(
+def test_a_failing_evaluation_leaves_no_results(
     toy_command: Command,
     tiny_run: Path,
     tmp_path: Path,
@@ -149,7 +149,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str], int], None]
 
 # Update 24 is the end of an epoch, with an evaluation; update 27 stands inside one.
 @pytest.mark.parametrize("at", [24, 27])
-def test_a_stopped_run_goes_on_to_the_last_digit(
+def test_a_stopped_run_resumes_bitwise(
     toy_run: Path,
     toy_command: Command,
     tiny_run: Path,
@@ -172,7 +172,7 @@ def test_a_stopped_run_goes_on_to_the_last_digit(
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
-def test_longer_training_is_measured_anew(
+def test_longer_training_is_evaluated_again(
     toy_command: Command, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -196,7 +196,7 @@ def test_its_own_settings_repeat_a_run(toy_run: Path, tmp_path: Path) -> None:
     assert (again / "config.toml").read_bytes() == (toy_run / "config.toml").read_bytes()
 
 
-def test_a_model_named_with_at_holds_from_anywhere(
+def test_a_model_named_with_at_gets_an_absolute_path(
     toy_command: Command, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_run.parent)
@@ -250,7 +250,7 @@ def test_several_seeds_give_mean_and_deviation(
         (["--from="], "there is no model to fine-tune"),
     ],
 )
-def test_what_does_not_fit_is_told_and_nothing_is_written(
+def test_what_does_not_fit_is_refused_and_nothing_is_written(
     toy_command: Command,
     tiny_run: Path,
     tmp_path: Path,
@@ -278,7 +278,7 @@ def test_folders_that_hold_something_else_are_refused(
     assert "holds no run" in capsys.readouterr().err
 
 
-def test_other_files_do_not_go_on_with_a_run(
+def test_a_run_is_not_resumed_with_other_files(
     toy_files: Path, toy_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(toy_run, tmp_path / "run")

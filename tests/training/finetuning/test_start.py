@@ -1,4 +1,4 @@
-"""What fine-tuning starts from, what of it is trained, and what is said of the outcome."""
+"""What fine-tuning starts from, which parameters are trained, and remarks on the results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_layers_freezes_the_others(
     assert changed == moved
 
 
-def test_the_head_can_have_a_rate_of_its_own(
+def test_the_head_can_have_its_own_learning_rate(
     toy_command: Command, tiny_run: Path, tmp_path: Path
 ) -> None:
     outs = [tmp_path / name for name in ("same", "higher")]
@@ -110,7 +110,7 @@ def test_a_model_with_memory_and_adapters(
     assert {key for key in results(out) if "pkm" in key} == set()
 
 
-def test_a_finetuned_model_is_a_start_for_more(
+def test_a_finetuned_model_can_be_finetuned_again(
     toy_command: Command,
     toy_files: Path,
     toy_run: Path,

@@ -31,7 +31,7 @@ class Table(Layer):
 
 
 class Run:
-    """Updates of one table beside an ordinary parameter, as an engine makes them."""
+    """Updates a table and an ordinary parameter, as an engine does."""
 
     def __init__(self, values, touched_rows=True, options=OPTIONS):
         self.model = nn.ModuleDict({"table": Table(values.clone(), touched_rows)})
@@ -59,7 +59,7 @@ class Run:
 
 
 def random_gradients(shape, share=0.4, zeros=0.2, n_updates=6):
-    """Gradients of which a share of the rows is not zero, but for some zeros in these, too."""
+    """Gradients with a share of nonzero rows, which contain some zeros as well."""
     generator = torch.Generator().manual_seed(0)
     for update in range(n_updates):
         rows = shape[:1] + (1,) * (len(shape) - 1)
@@ -97,7 +97,7 @@ def chunks(request, monkeypatch):
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.8, 1.0])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_updates_are_those_of_the_definition(chunks, shape, share):
-    """Few rows (gathered) and many (the others put back), of every form."""
+    """Few rows (gathered) and many (the others restored), of every shape."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     gradients = list(random_gradients(shape, share=share))
     run = Run(values)
@@ -138,8 +138,8 @@ def test_the_rows_of_a_transposed_parameter_are_its_own(chunks):
     assert_close(run.end, by_rows(values, gradients))
 
 
-def test_what_is_almost_zero_touches_and_minus_zero_does_not():
-    """Squares of the one would be zero; the bits of the other are not."""
+def test_tiny_gradients_touch_a_row_and_minus_zero_does_not():
+    """The square of the former is zero; the bits of the latter are not."""
     run = Run(torch.ones(3, 4))
     run.update(torch.tensor([[0, 0, 1e-30, 0], [0, -1e-30, 0, 0], [-0.0] * 4]))
     values, _, _ = run.end
@@ -170,7 +170,7 @@ def test_a_skipped_update_leaves_rows_and_the_count():
 
 
 def test_updates_without_a_gradient_change_nothing_but_count():
-    """So that the next update corrects the bias as the run's own count says."""
+    """The next update's bias correction counts all updates of the run."""
     gradients = list(random_gradients((12, 8)))
     zero = torch.zeros(12, 8)
     absent, zeros = Run(torch.ones(12, 8)), Run(torch.ones(12, 8))
@@ -185,7 +185,7 @@ def test_updates_without_a_gradient_change_nothing_but_count():
     assert_close(absent.end, by_rows(torch.ones(12, 8), spaced))
 
 
-def test_other_groups_are_updated_as_ever():
+def test_other_groups_are_updated_as_usual():
     run = Run(torch.ones(3, 4))
     run.update(torch.zeros(3, 4), other=torch.tensor([1.0, 0.0]))
     run.update(None, other=None)
@@ -194,8 +194,8 @@ def test_other_groups_are_updated_as_ever():
 
 
 @pytest.mark.parametrize("cut", range(16))
-def test_pieces_cover_rows_wherever_a_parameter_is_cut(cut):
-    """A (5, 3) parameter in two flat tensors, behind two elements of something else."""
+def test_pieces_cover_rows_wherever_a_parameter_is_split(cut):
+    """A (5, 3) parameter in two flat tensors, after two elements of something else."""
     whole = torch.arange(15)
     parts = [
         (Piece(2, cut, 0, 3), torch.cat([torch.tensor([-1, -1]), whole[:cut]])),
@@ -211,7 +211,7 @@ def test_a_piece_within_a_row_is_one_part_of_it():
     assert [b.tolist() for b in Piece(1, 2, 4, 9).blocks(torch.arange(5))] == [[[1, 2]]]
 
 
-def test_a_row_that_is_cut_is_judged_in_its_parts():
+def test_the_parts_of_a_split_row_are_updated_separately():
     part = nn.Parameter(torch.ones(3))
     part.grad = torch.tensor([0.0, 0.0, 1.0])
     group = {"params": [part], "lr": 1e-2, "touched_rows": True}
@@ -223,8 +223,8 @@ def test_a_row_that_is_cut_is_judged_in_its_parts():
 
 
 @pytest.mark.parametrize("cut", [0, 1, 33, 40, 60, 77, 82, 88])
-def test_flat_partitions_are_updated_as_the_parameters_that_they_hold(cut):
-    """Two parameters of different row length in one flat tensor, cut in two as by two ranks."""
+def test_flat_partitions_are_updated_like_the_parameters_in_them(cut):
+    """Two parameters of different row length in one flat tensor, split as if over two ranks."""
     shapes = [(11, 7), (11,)]
     starts = [torch.randn(shape, generator=torch.Generator().manual_seed(2)) for shape in shapes]
     gradients = [list(random_gradients(shape, zeros=0.0)) for shape in shapes]

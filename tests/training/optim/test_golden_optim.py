@@ -1,4 +1,4 @@
-"""Six updates under four settings, as the reference implementation made them."""
+"""Six updates in four settings match the reference implementation."""
 
 from __future__ import annotations
 

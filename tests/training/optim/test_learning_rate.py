@@ -43,14 +43,14 @@ def test_a_period_that_shrinks_to_nothing_still_ends():
     assert schedule.at(1000, 0.5) <= 1e-3
 
 
-def test_linear_rises_from_almost_nothing_and_falls_to_zero():
+def test_linear_rises_from_almost_zero_and_falls_to_zero():
     found = rates(11, lr=1.0, schedule="linear", warmup=4)
     assert found[0] == 1e-7
     assert found[2] == pytest.approx(0.5)
     assert found[5:] == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
 
 
-def test_progress_decides_and_not_the_update_number():
+def test_progress_counts_and_not_the_update_number():
     schedule = LearningRate(OptimizerOptions(lr=1.0, warmup=2))
     assert schedule.at(50, 0.25) == pytest.approx(0.75)
     assert schedule.at(50, 1.7) == 0.0

@@ -52,7 +52,7 @@ def test_layers_get_their_groups_and_tied_parameters_come_once():
     assert run.rate(1e-4, 1e-2) == 1e-4
 
 
-def test_a_group_without_a_schedule_of_its_own_moves_with_the_run():
+def test_a_group_without_its_own_schedule_follows_the_run():
     model = Tiny()
     model.layer.parameter_groups = lambda: [ParameterGroup((model.layer.values,), lr=0.5)]
     values = optim.parameter_groups(model, OPTIONS)[1]
@@ -63,7 +63,7 @@ def requiring_gradients(model):
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_train_only_selects_and_freezing_is_a_step_of_its_own():
+def test_train_only_selects_and_freezing_is_a_separate_step():
     model = Tiny()
     everything = requiring_gradients(model)
     groups = optim.parameter_groups(model, OPTIONS, ("layer.*", "output.bias"))
@@ -88,7 +88,7 @@ def test_a_group_that_train_only_empties_is_left_out():
     assert [group.names for group in groups] == [("embedding.weight", "embedding.bias")]
 
 
-def test_a_pattern_that_matches_nothing_names_what_is_near():
+def test_a_pattern_that_matches_nothing_suggests_similar_names():
     with pytest.raises(OptionError, match=r"(?s)'embeding\.weight'.*similar: embedding\.weight"):
         optim.parameter_groups(Tiny(), OPTIONS, ("embeding.weight",))
 
@@ -107,8 +107,8 @@ OWN = {"layer.values", "layer.query.weight", "layer.query.bias"}
     ("patterns", "beside"),
     [(("output.*",), {"output.bias"}), (("*.bias",), {"output.bias", "embedding.bias"})],
 )
-def test_a_layer_freezes_the_rest_but_for_its_patterns_and_itself(patterns, beside):
-    """``output.weight`` is tied, and goes by the name that it has first."""
+def test_a_layer_freezes_everything_except_its_patterns_and_itself(patterns, beside):
+    """``output.weight`` is tied, and known by its first name."""
     model = Tiny()
     model.layer.train_only = lambda: patterns
     assert trained_names(model) == OWN | beside
@@ -129,7 +129,7 @@ def test_the_user_s_train_only_wins_over_a_layer_s():
     assert trained_names(model, ("embedding.*",)) == {"embedding.weight", "embedding.bias"}
 
 
-def test_layers_that_freeze_do_so_together_and_freeze_those_that_do_not_ask():
+def test_layers_that_freeze_do_so_together_and_freeze_other_layers():
     model = Tiny()
     model.second, model.third = Values(), Values()
     model.layer.train_only = lambda: ("output.bias",)
@@ -148,7 +148,7 @@ def test_layers_that_share_a_table_ask_for_its_group_together():
 
 
 @pytest.mark.parametrize("other", [{"lr": 0.1}, {"touched_rows": True}])
-def test_one_parameter_in_two_groups_that_differ_is_a_fault(other):
+def test_one_parameter_in_two_different_groups_is_an_error(other):
     model = Tiny()
     values = (model.layer.values,)
     model.layer.parameter_groups = lambda: [ParameterGroup(values), ParameterGroup(values, **other)]
@@ -156,7 +156,7 @@ def test_one_parameter_in_two_groups_that_differ_is_a_fault(other):
         optim.parameter_groups(model, OPTIONS)
 
 
-def test_parameters_in_two_groups_that_overlap_are_a_fault():
+def test_groups_that_overlap_are_an_error():
     model = Tiny()
     values, bias = model.layer.values, model.layer.query.bias
     groups = [ParameterGroup((values,)), ParameterGroup((values, bias))]
@@ -175,7 +175,7 @@ def test_touched_rows_reach_the_optimizer():
 
 
 def updates(gradients, options=OPTIONS):
-    """The parameter after updates with these gradients (None: none came)."""
+    """The parameter after updates with these gradients; None for a missing one."""
     parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
     model = nn.Module()
     model.register_parameter("weight", parameter)
@@ -191,7 +191,7 @@ def updates(gradients, options=OPTIONS):
 
 
 def by_hand(gradients, options=OPTIONS):
-    """Adam with eps added before the bias correction, and decay apart (docs/semantics.md, 6.2)."""
+    """Adam with eps before the bias correction, and decoupled decay (docs/semantics.md, 6.2)."""
     weight = torch.tensor([1.0, -2.0], dtype=torch.float64)
     m, v = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for t, gradient in enumerate(gradients, 1):
@@ -207,7 +207,7 @@ def by_hand(gradients, options=OPTIONS):
     return weight.float()
 
 
-def test_updates_are_adam_s_by_hand():
+def test_updates_are_those_of_adam_computed_by_hand():
     gradients = [[0.1, -3.0], [0.02, 1.0], [-0.3, 0.001]]
     torch.testing.assert_close(updates(gradients), by_hand(gradients), rtol=1e-6, atol=1e-7)
 

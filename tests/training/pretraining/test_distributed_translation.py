@@ -1,4 +1,4 @@
-"""Two processes that translate while they train do what one process does.
+"""Two processes that translate during training do what one process does.
 
 In fp32 without dropout, and with an epsilon that keeps Adam from making rounding large.
 """
@@ -35,7 +35,7 @@ Train = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def train(as_ranks: Callable[..., list[int]]) -> Train:
-    """Trains in processes of their own."""
+    """Trains in separate processes."""
 
     def run(out: Path, n_processes: int, *options: str | Path) -> Path:
         log = out.with_suffix(".log")
@@ -78,7 +78,7 @@ def assert_same_run(run: Path, reference: Path) -> None:
 
 @pytest.fixture(scope="module")
 def one_process(train: Train, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that others must equal, of the torch engine; and it learns."""
+    """A run of the torch engine that others must equal, and that learns."""
     run = train(tmp_path_factory.mktemp("one") / "run", 1, "--data", tiny_data, *VERSES)
     losses = [line["loss"] for line in lines(run)]
     assert losses[-1] < losses[0] - 0.3

@@ -1,4 +1,4 @@
-"""Metrics of models whose every score is known."""
+"""Metrics of models with known scores."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_even_scores_have_the_perplexity_of_the_vocabularys_size(
 def test_perplexity_and_accuracy_are_those_of_the_predicted_tokens(
     planned: Callable[..., Planned],
 ) -> None:
-    """A model that knows how often tokens occur and nothing else: both can be counted."""
+    """A model that only knows token frequencies: both can be counted."""
     plan, model = planned(objective=["mlm:fr"], layer=[])
     (step,) = plan.steps["mlm"]
     batches = evaluation_batches(
@@ -99,7 +99,7 @@ def test_perplexity_and_accuracy_are_those_of_the_predicted_tokens(
     assert metrics["valid_fr_mlm_acc"] == pytest.approx(100 * n_correct / len(targets))
 
 
-def test_a_perplexity_beyond_all_numbers_is_infinite(planned: Callable[..., Planned]) -> None:
+def test_a_perplexity_that_overflows_is_infinite(planned: Callable[..., Planned]) -> None:
     plan, model = planned(objective=["mlm:en"], layer=[])
     bias = torch.zeros(400)
     bias[0] = 1e4  # a special token, which is never right
@@ -107,7 +107,7 @@ def test_a_perplexity_beyond_all_numbers_is_infinite(planned: Callable[..., Plan
     assert _measure(plan, model)["valid_en_mlm_ppl"] == math.inf
 
 
-def test_means_are_over_the_steps_and_not_over_what_each_step_is_compared_with(
+def test_means_are_over_steps_and_not_over_a_step_s_other_metrics(
     planned: Callable[..., Planned],
 ) -> None:
     metrics = _measure(*planned(objective=["tlm"], layer=[]))
@@ -117,7 +117,7 @@ def test_means_are_over_the_steps_and_not_over_what_each_step_is_compared_with(
         assert f"valid_tlm_alone_{measure}" not in metrics
 
 
-def test_how_batches_are_cut_does_not_matter_where_nothing_is_masked(
+def test_the_batch_size_does_not_matter_if_nothing_is_masked(
     planned: Callable[..., Planned],
 ) -> None:
     plan, model = planned(objective=["clm"], layer=["pkm"])
@@ -136,7 +136,7 @@ def test_grouping_training_batches_by_length_does_not_matter(
 
 
 def test_every_evaluation_measures_the_same(planned: Callable[..., Planned]) -> None:
-    """The masks are those of the time before, and a layer counts anew."""
+    """Masks are the same as the time before, and layers start counting again."""
     plan, model = planned(objective=["mlm:en", "tlm:en-fr"], layer=["pkm"])
     first = _measure(plan, model.train())
     assert _measure(plan, model) == first
@@ -144,8 +144,8 @@ def test_every_evaluation_measures_the_same(planned: Callable[..., Planned]) -> 
     assert model.training
 
 
-def test_what_a_layer_counts_in_a_repeat_is_left_out() -> None:
-    """A batch that only keeps ranks together is not measured."""
+def test_repeated_batches_do_not_count_for_layers() -> None:
+    """A batch that only keeps ranks in step is not measured."""
 
     class Counting(Layer):
         n_seen = 0
@@ -168,7 +168,7 @@ def test_what_a_layer_counts_in_a_repeat_is_left_out() -> None:
     assert counters.sums[place]["seen"] == 7
 
 
-def test_a_split_has_a_name_of_its_own_and_steps_without_text_are_left_out(
+def test_splits_have_names_and_steps_without_text_are_skipped(
     planned: Callable[..., Planned],
 ) -> None:
     plan, model = planned(objective=["mlm", "tlm:en-fr"], layer=[])
@@ -181,7 +181,9 @@ def test_a_split_has_a_name_of_its_own_and_steps_without_text_are_left_out(
     }  # fmt: skip
 
 
-def test_a_run_measures_itself_as_it_did_while_it_trained(tiny_run: Path, tiny_data: Path) -> None:
+def test_a_run_evaluates_to_what_it_measured_during_training(
+    tiny_run: Path, tiny_data: Path
+) -> None:
     """The final line of metrics.jsonl is the last model's."""
     line = json.loads((tiny_run / "metrics.jsonl").read_text().splitlines()[-1])
     metrics = evaluate_run(f"{tiny_run}@last", None, "valid", Plugins.discover())
@@ -189,6 +191,6 @@ def test_a_run_measures_itself_as_it_did_while_it_trained(tiny_run: Path, tiny_d
     assert set(line) - set(metrics) == {"kind", "step", "time"}
 
 
-def test_a_split_that_there_is_not_names_those_that_there_are(tiny_run: Path) -> None:
+def test_an_unknown_split_lists_the_known_ones(tiny_run: Path) -> None:
     with pytest.raises(DataError, match=r"'dev'.*\n.*test, train, valid"):
         evaluate_run(str(tiny_run), None, "dev", Plugins.discover())

@@ -52,7 +52,7 @@ def many_shards(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def whole(many_shards: Path) -> Path:
-    """A run of 60 updates that nothing befalls."""
+    """An undisturbed run of 60 updates."""
     run = many_shards.with_name("whole")
     assert main(["train", *TRAIN, f"--data={many_shards}", "--steps=60", f"--out={run}"]) == 0
     return run
@@ -62,7 +62,7 @@ def whole(many_shards: Path) -> Path:
 def losing(
     many_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], Path]:
-    """A copy of the data set that loses a shard when a run comes to an update."""
+    """A copy of the data set that loses a shard when a run reaches an update."""
     data = Path(shutil.copytree(many_shards, tmp_path / "data"))
     monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0))
 
@@ -80,7 +80,7 @@ def losing(
     return lose_at
 
 
-def test_a_run_whose_shard_vanishes_tells_it_and_goes_on_when_it_is_back(
+def test_a_run_whose_shard_vanishes_reports_it_and_resumes_when_it_is_back(
     losing: Callable[[int], Path], many_shards: Path, whole: Path, tmp_path: Path,
     faults: Any, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -128,7 +128,7 @@ def server(many_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         yield server
 
 
-def test_a_run_from_a_url_is_that_from_the_folder(
+def test_a_run_from_a_url_equals_one_from_the_folder(
     server: Server, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -144,7 +144,7 @@ def test_a_run_from_a_url_is_that_from_the_folder(
     assert "all checksums match" in capsys.readouterr().out
 
 
-def test_a_run_whose_server_dies_goes_on_when_it_is_back(
+def test_a_run_whose_server_dies_resumes_when_it_is_back(
     server: Server, whole: Path, many_shards: Path, tmp_path: Path, faults: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -171,7 +171,7 @@ def test_a_run_whose_server_dies_goes_on_when_it_is_back(
 def test_a_rank_left_with_nothing_keeps_up_with_the_others(
     many_shards: Path, tmp_path: Path, as_ranks: Callable[..., list[int]], faults: Any
 ) -> None:
-    """Two processes with a few sentences left make the same updates as one."""
+    """Two processes with few sentences left make the same updates as one."""
     data = Path(shutil.copytree(many_shards, tmp_path / "data"))
     faults.inject("a rank whose whole batch is in shards that are gone")
     for path in data.glob("train.*.tar"):

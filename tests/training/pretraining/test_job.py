@@ -1,4 +1,4 @@
-"""Runs, start to finish, on a little real text."""
+"""Runs from start to finish on a little real text."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(
 
 
 def _metrics(path: Path, kind: str = "") -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, or of one kind, without what the clock decides."""
+    """The lines of metrics.jsonl, or of one kind, without what depends on the clock."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     clock = ("time", "tokens_per_second")
     return [
@@ -89,8 +89,8 @@ def test_a_run_may_start_from_word_vectors(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """They come after --init, config.toml names them so that it holds anywhere, and --resume
-    does not read them again."""
+    """They come after --init, config.toml has their absolute path, and --resume does not read
+    them again."""
     monkeypatch.chdir(tmp_path)
     rows = [" ".join([word, *["0.1"] * 16]) for word in ("the", "of", "and")]
     Path("words.vec").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -107,7 +107,7 @@ def test_a_run_may_start_from_word_vectors(
     assert not (tmp_path / "none").exists()
 
 
-def test_metrics_have_the_names_of_the_field(tiny_run: Path) -> None:
+def test_metrics_have_the_usual_names(tiny_run: Path) -> None:
     evaluations = _metrics(tiny_run, "evaluation")
     assert [line["step"] for line in evaluations] == [0, 4, 8, 12]
     for name in ("valid_en_mlm_ppl", "valid_mlm_acc", "valid_en-fr_tlm_ppl",
@@ -157,7 +157,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert _metrics(cut) == _metrics(tiny_run)
 
 
-def test_a_killed_run_goes_on_to_the_last_digit(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bitwise(tiny_run: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     command = ["train", "--config", str(tiny_run / "config.toml"), "--out", str(killed)]
     command += ["--resume", "auto", "--save-every", "5"]
@@ -172,8 +172,8 @@ def test_a_killed_run_goes_on_to_the_last_digit(tiny_run: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_run_killed_from_outside_goes_on(run: Callable[..., Outcome], tmp_path: Path) -> None:
-    """The same, killed at whatever it happens to do."""
+def test_a_run_killed_from_outside_resumes(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    """The same, killed whatever it is doing."""
     whole = run("whole", steps=400, save_every=20, evaluate_every=100)
     config, killed = whole.path / "config.toml", tmp_path / "killed"
     command = [sys.executable, "-m", "xlm_plugins", "train", "--config", config, "--out", killed]
@@ -276,7 +276,7 @@ def test_init_copies_what_fits(
 
 
 def _wait_for(ready: Callable[[], Any], process: subprocess.Popen[Any]) -> None:
-    """Wait until something is there; a test's own time limit."""
+    """Wait until something is there, within a time limit."""
     for _ in range(600):
         if ready():
             return

@@ -35,7 +35,7 @@ def _steps(plan: PretrainingPlan) -> dict[str, list[str]]:
     return {name: [str(step) for step in steps] for name, steps in plan.steps.items()}
 
 
-def test_without_steps_an_objective_takes_all_that_the_data_offers(plan: Planned) -> None:
+def test_without_steps_an_objective_gets_all_that_the_data_offers(plan: Planned) -> None:
     found = plan(objective=["mlm", "tlm", "clm"])
     assert _steps(found) == {
         "mlm": ["en", "fr"], "tlm": ["en-fr", "fr-en"], "clm": ["en", "fr"]
@@ -60,7 +60,7 @@ def test_the_model_has_the_datas_vocabulary_and_the_objectives_stacks(
     assert [chosen.steps for chosen in found.description.objectives] == [("en", "fr")]
 
 
-def test_a_layer_goes_where_it_is_told_or_where_it_wants(plan: Planned) -> None:
+def test_a_layer_is_placed_as_requested_or_at_its_default(plan: Planned) -> None:
     places = [str(p.position) for p in plan(layer=["pkm:0,1+"]).description.layers]
     assert places == ["enc.0", "enc.1+"]
     (placed,) = plan(layer=["pkm"]).description.layers
@@ -101,13 +101,13 @@ def test_languages_are_drawn_by_size_to_the_power_alpha(
         ({"objective": ["mlm:en-fr"]}, "a language such as en"),
     ],
 )
-def test_what_does_not_fit_is_told(plan: Planned, options: dict[str, Any], told: str) -> None:
+def test_what_does_not_fit_is_refused(plan: Planned, options: dict[str, Any], told: str) -> None:
     with pytest.raises(OptionError, match=told):
         plan(**options)
 
 
-def test_only_lengths_of_what_is_trained_are_held_to_the_positions(plan: Planned) -> None:
-    """Windows are of running text, --max-length is of sentences and pairs."""
+def test_only_lengths_that_are_trained_must_fit_the_positions(plan: Planned) -> None:
+    """--window concerns running text, --max-length sentences and pairs."""
     plan(objective=["mt:en-fr"], layer=[], window=600)
     plan(objective=["mlm"], layer=[], max_length=600)
     with pytest.raises(OptionError, match="--window of at most 512"):
@@ -116,7 +116,7 @@ def test_only_lengths_of_what_is_trained_are_held_to_the_positions(plan: Planned
         plan(objective=["mt:en-fr", "mlm"], layer=[], max_length=600)
 
 
-def test_an_objective_without_text_is_told(
+def test_an_objective_without_text_is_refused(
     plan: Planned, tiny_source: Path, tiny_data: Path, plugins: Plugins, tmp_path: Path
 ) -> None:
     component = plugins.get("tokenizer", "sentencepiece")
@@ -128,7 +128,7 @@ def test_an_objective_without_text_is_told(
     assert _steps(plan(objective=["mlm"], data=str(tmp_path / "data"))) == {"mlm": ["en"]}
 
 
-def test_the_data_is_held_to_its_tokenizer_and_its_shards(
+def test_the_data_must_match_its_tokenizer_and_shards(
     plan: Planned, tiny_data: Path, other_data: Path, tmp_path: Path
 ) -> None:
     data = Path(shutil.copytree(tiny_data, tmp_path / "data"))

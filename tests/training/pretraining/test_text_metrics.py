@@ -33,7 +33,7 @@ def test_scores_are_sacrebleus_with_its_signature() -> None:
     ("language", "tokenizer"),
     [("en", "13a"), ("zh", "zh"), ("zh_Hans", "zh"), ("th", "char"), ("sr_Latn", "13a")],
 )
-def test_words_are_cut_as_the_language_wants(language: str, tokenizer: str) -> None:
+def test_the_language_determines_the_tokenizer(language: str, tokenizer: str) -> None:
     assert bleu_tokenizer(language) == tokenizer
 
 
@@ -44,7 +44,7 @@ def test_chinese_is_compared_by_characters_and_japanese_without_spaces_too() -> 
         assert "tok:13a" not in found.signatures["bleu"]
 
 
-def test_a_language_is_known_by_its_letters(guesser: LanguageGuesser) -> None:
+def test_languages_are_identified_by_character_n_grams(guesser: LanguageGuesser) -> None:
     for code in ("en", "fr", "de"):
         guesses = [guesser.guess(text) for text in embedded_sentences("test", code)]
         assert guesses.count(code) > 0.98 * len(guesses)

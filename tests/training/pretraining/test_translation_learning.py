@@ -1,4 +1,4 @@
-"""Translation is learnt, from raw text to translated text: with parallel text, and without any.
+"""Translation is learnt from raw text, with parallel text and without any.
 
 Without it, one toy language is a cipher of the other.  How well it is found for other shares of
 anchors, the words that both languages have, is printed by
@@ -70,7 +70,7 @@ def test_a_rule_is_learnt_from_pairs(
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1])
 def test_a_cipher_is_found_without_any_pair(share: float, tmp_path: Path) -> None:
-    """MLM of both languages, then AE and BT from it: the whole way of unsupervised translation.
+    """MLM of both languages, then AE and BT from it: unsupervised translation as a whole.
 
     It may end in a cipher that is wrong for some words: three seeds gave 95, 100 and 54 %.  The
     bound leaves room for that, for on another machine a seed is another seed.
@@ -82,7 +82,7 @@ def test_a_cipher_is_found_without_any_pair(share: float, tmp_path: Path) -> Non
 
 @dataclass(frozen=True)
 class Deciphered:
-    """Share of words, in percent, that stand where the true translation has them.
+    """Percentage of words that are where the true translation has them.
 
     :param forth: from the language to its cipher.
     :param back: the other way.
@@ -97,7 +97,7 @@ class Deciphered:
 
 
 def decipher(folder: Path, share: float, seed: int) -> Deciphered:
-    """Make two languages, learn both, learn to translate, and compare with the truth.
+    """Create two languages, learn both, learn to translate, and compare with the truth.
 
     :param share: of the words, that are anchors: both languages have them, with one meaning.
     """
@@ -187,7 +187,7 @@ def spellings(
 
 
 def accuracy(translations: Iterable[str], references: Sequence[Sentence]) -> float:
-    """Share of the references' words, in percent, that the translation has in the same place."""
+    """Percentage of the references' words that the translation has in the same place."""
     n_right = sum(
         word == reference[place]
         for translation, reference in zip(translations, references, strict=True)

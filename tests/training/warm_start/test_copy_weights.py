@@ -1,4 +1,4 @@
-"""Starting from another model: rows by token and language, the rest by name and shape."""
+"""Starting from another model: rows by token and language, everything else by name and shape."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_equal_model_is_copied_whole(start: Start) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_rows_go_by_token(start: Start, tied: bool) -> None:
+def test_rows_are_matched_by_token(start: Start, tied: bool) -> None:
     old, new, before, report = start("cxa", theirs={"tied_output": tied}, tied_output=tied)
     for name in ("embeddings.tokens.weight", "output.weight", "output.bias"):
         rows, given = (model.state_dict()[f"encoder.{name}"] for model in (new, old))
@@ -98,7 +98,7 @@ def test_rows_go_by_token(start: Start, tied: bool) -> None:
     assert report.new == []
 
 
-def test_rows_go_by_language(start: Start) -> None:
+def test_rows_are_matched_by_language(start: Start) -> None:
     old, new, before, report = start(languages={"de": 0, "en": 1, "fr": 2})
     name = "encoder.embeddings.languages.weight"
     rows, given = new.state_dict()[name], old.state_dict()[name]
@@ -115,7 +115,7 @@ def test_a_model_of_one_language_has_no_row_to_give(start: Start) -> None:
 
 
 @pytest.mark.parametrize(("n_positions", "partly"), [(6, {}), (14, {(10, 14)})])
-def test_positions_are_cut_or_extended(start: Start, n_positions: int, partly: Any) -> None:
+def test_positions_are_truncated_or_extended(start: Start, n_positions: int, partly: Any) -> None:
     old, new, before, report = start(max_positions=n_positions)
     name = "encoder.embeddings.positions.weight"
     n_both = min(n_positions, 10)
@@ -135,7 +135,7 @@ def test_a_deeper_model_has_new_layers_and_a_shallower_one_leaves_some_out(start
     assert all(name.startswith("encoder.layers.1.") for name in report.left_out)
 
 
-def test_what_has_another_shape_stays_as_initialised(start: Start) -> None:
+def test_parameters_of_another_shape_stay_as_initialised(start: Start) -> None:
     _, new, before, report = start(ffn_dim=5)
     names = {f"encoder.layers.{i}.feed_forward.{x}" for i in (0, 1)
              for x in ("expand.weight", "expand.bias", "contract.weight")}  # fmt: skip
@@ -143,14 +143,14 @@ def test_what_has_another_shape_stays_as_initialised(start: Start) -> None:
     assert all(torch.equal(new.state_dict()[name], before[name]) for name in names)
 
 
-def test_another_width_is_refused_with_the_one_that_fits(start: Start) -> None:
+def test_another_width_is_refused_with_a_hint(start: Start) -> None:
     with pytest.raises(BundleError, match=r"width is 8, the new model's is 16\n.*--dim 8"):
         start(dim=16)
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[[str, tuple[StackName, ...]], Model]:
-    """Save a model with some stacks under a name; each has weights of its own."""
+    """Save a model with some stacks under a name; each has its own weights."""
 
     def saved(name: str, stacks: tuple[StackName, ...]) -> Model:
         torch.manual_seed(len(name))
@@ -186,7 +186,7 @@ def test_a_pretrained_encoder_starts_encoder_and_decoder(
     assert all(".source_attention" in name for name in report.new)
 
 
-def test_each_side_may_start_from_a_run_of_its_own(
+def test_each_stack_may_start_from_its_own_run(
     saved: Callable[..., Model], xlm_bare_plugins: Plugins, tmp_path: Path
 ) -> None:
     pretrained, translating = saved("mlm", ("encoder",)), saved("translating", BOTH)
@@ -201,7 +201,7 @@ def test_each_side_may_start_from_a_run_of_its_own(
     assert (whole.new, whole.left_out) == ([], [])
 
 
-def test_a_stack_that_there_is_not_cannot_start(
+def test_a_stack_that_the_model_lacks_is_refused(
     saved: Callable[..., Model], xlm_bare_plugins: Plugins, tmp_path: Path
 ) -> None:
     saved("mlm", ("encoder",))
@@ -232,9 +232,7 @@ def vectors(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_word_vectors_go_into_every_stack_in_the_size_of_its_rows(
-    vectors: Path, tied: bool
-) -> None:
+def test_word_vectors_go_into_every_stack_scaled_to_its_rows(vectors: Path, tied: bool) -> None:
     torch.manual_seed(1)
     description, tokenizer, model = _build("abc", EN_FR, {"tied_output": tied}, BOTH)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

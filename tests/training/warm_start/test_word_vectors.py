@@ -134,7 +134,7 @@ def test_a_quantized_binary_is_refused_with_the_reason(tmp_path: Path) -> None:
         found_in(tmp_path / "a.ftz", binary_of(quantised=True), ["king"])
 
 
-def test_both_spellings_are_shown_where_nothing_is_found(tmp_path: Path) -> None:
+def test_both_spellings_are_shown_if_nothing_is_found(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 tokens; .* ▁der, its words like </s>, king, roi"):
         found_in(tmp_path / "a.vec", text_of(), ["</s>", "▁der"])
     with pytest.raises(DataError, match="its words like </s>, king, roi"):

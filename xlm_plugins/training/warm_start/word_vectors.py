@@ -32,9 +32,7 @@ _SUPERVISED = 3
 _WORD_BEGINS = "▁"
 _END_OF_SENTENCE = "</s>"
 _N_EXAMPLES = 4
-_EXPECTED = (
-    "fastText or GloVe vectors as text (a word and its vector per line), or fastText's .bin"
-)
+_EXPECTED = "fastText or GloVe vectors as text (a word and its vector per line), or fastText's .bin"
 
 
 @dataclass(frozen=True)
