@@ -90,7 +90,7 @@ BROKEN = {
     "undeclared": Broken(
         "import nor_this\n",
         ("needs the module 'nor_this'",),
-        ("pip install nor_this, which xlm-undeclared does not declare",),
+        ("xlm-undeclared does not declare it: ask its author",),
     ),
     "misspelt": Broken(
         layer("misspelt", "def xlm_layers", "def xlm_layer"),

@@ -45,8 +45,10 @@ def test_the_hint_for_a_missing_plugin_is_to_install_it() -> None:
         Registry().get("layer", "adapter")
 
 
-def test_the_hint_for_a_full_name_has_its_distribution() -> None:
-    with pytest.raises(PluginError, match="pip install my-adapters"):
+def test_the_hint_for_a_full_name_has_its_distribution_if_listed() -> None:
+    with pytest.raises(PluginError, match="pip install xlm-adapter"):
+        Registry().get("layer", "xlm-adapter/adapter")
+    with pytest.raises(PluginError, match="`xlm plugins` lists what is installed"):
         Registry().get("layer", "my-adapters/adapter")
 
 

@@ -11,6 +11,7 @@ import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, errors_option, given
 from xlm_plugins.core.errors import OptionError, PluginError
+from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     Chosen = tuple[Component, Tokenizer | TokenizerTraining]
 
 EMBEDDED = "embedded"
-DEFAULT_TOKENIZER = "sentencepiece"
 DEFAULT_VOCABULARY = 8000
 _STAGES = {"read": "checking", "tokenizer": "tokenizer:", "encode": "encoding"}
 

@@ -17,6 +17,7 @@ from xlm_plugins.core.admission import (
     entry_points,
     new_manager,
 )
+from xlm_plugins.core.catalogue import distribution_of
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE, Fault, canonical, explain
 from xlm_plugins.core.registry import Component, Registry
@@ -99,6 +100,30 @@ class Plugins:
             if self.registry.named(kind, name):
                 raise
             raise self.explain_unknown(name, error) from error
+
+    def require(self, needed: Iterable[tuple[str, str]]) -> None:
+        """Refuse at once, with one command, what needs several built-in plugins not installed.
+
+        A single one, and any other reason why there is no such component, is told by `get`.
+
+        :param needed: kind and name of each component.
+        :raises PluginError: two or more of them are missing.
+        """
+        missing = {
+            f"the {kind} {name!r}": distribution
+            for kind, name in needed
+            if (distribution := distribution_of(kind, name))
+            and not self.registry.named(kind, name)
+            and not any(state.may_provide(name) for state in self.states)
+        }
+        if len(missing) < 2:
+            return
+        *first, last = missing
+        raise PluginError(
+            f"no installed plugin provides {', '.join(first)} and {last}",
+            remedy=f"pip install {' '.join(missing.values())}\n"
+            "all built-in plugins: pip install 'xlm-plugins[all]'",
+        )
 
     def explain_unknown(self, name: str, error: PluginError) -> PluginError:
         """An error about an unknown name, with the plugins that may have provided it."""

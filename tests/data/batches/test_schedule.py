@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import Counter
 
 import numpy as np
@@ -121,6 +122,10 @@ def test_weights_that_fall_to_zero_for_good_end_the_schedule() -> None:
     assert schedule.update(99).iteration == 99
     with pytest.raises(RunError, match="after 100 updates"):
         schedule.update(100)
+    schedule.check(100)
+    for n_updates in (101, sys.maxsize):  # the latter where minutes end the run
+        with pytest.raises(RunError, match="after 100 updates"):
+            schedule.check(n_updates)
 
 
 def test_a_long_pause_is_skipped() -> None:

@@ -328,21 +328,3 @@ def test_a_server_that_does_not_answer() -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(DataError, match=rf"{url}/manifest\.json cannot be fetched: .*refused"):
         fetching.fetch_text(f"{url}/manifest.json")
-
-
-def test_another_scheme_is_opened_by_the_users_command(
-    served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GOPEN_REWRITE", f"s3://bucket=pipe:cat {tmp_path}")
-    folder, manifest = open_data_set("s3://bucket/data")
-    assert read_all(manifest, ShardReader(folder, manifest)) == [7, 8, 9, 10, 11, 12]
-    (tmp_path / "data" / "0.tar").unlink()
-    (folder / "0.tar").unlink()
-    with pytest.raises(DataError, match=r"s3://bucket/data/0\.tar"):
-        read_all(manifest, ShardReader(folder, manifest))
-
-
-@pytest.mark.parametrize("place", ["pipe:cat data/{} # ://", "nonsense://x"])
-def test_a_data_set_runs_no_command_and_has_a_known_scheme(served: Server, place: str) -> None:
-    with pytest.raises(DataError, match=r"is a command|no gopen handler"):
-        open_data_set(place)

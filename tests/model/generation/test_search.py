@@ -194,5 +194,5 @@ def test_tokens_are_sampled_with_their_probability() -> None:
 
 
 def test_sampling_and_a_beam_exclude_each_other() -> None:
-    with pytest.raises(OptionError, match="exclude"):
+    with pytest.raises(OptionError, match="mutually exclusive"):
         GenerationOptions(beam=2, sample=True)

@@ -122,7 +122,7 @@ class Pretraining(Job):
             plan.folder, plan.manifest, plan.schedule, plan.objectives, plan.sizes, options.seed,
             engine.rank, engine.world_size, options.accumulation, options.skip_bad_shards,
         )  # fmt: skip
-        plan.schedule.update(options.steps - 1)  # fails if all weights fall to 0 before the end
+        plan.schedule.check(options.most_steps)
         if not engine.can_generate:
             _refuse_generating(plan)
         evaluation = self._evaluation(engine)
