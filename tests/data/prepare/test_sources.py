@@ -1,4 +1,4 @@
-"""Sources and text: what is found, what is read, and what is refused with which words."""
+"""Sources and text: what is found and read, and which error refuses the rest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_folder_names_its_streams_and_sorts_the_codes_of_a_pair(tmp_path):
     assert list(sentences(sources.streams[0], "strict")) == [("a", "b")]
 
 
-def test_toml_lists_several_files_a_stream(tmp_path):
+def test_toml_lists_several_files_per_stream(tmp_path):
     _write(tmp_path, a="one\n", b="two\n", c="un\ndeux\n")
     toml = tmp_path / "sources.toml"
     toml.write_text(
@@ -51,7 +51,7 @@ def test_toml_lists_several_files_a_stream(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "reported"),
     [
         ('[[text]]\nsplit = "train"\nlanguage = "en"\nfiles = ["no.txt"]', "no.txt"),
         ('[[text]]\nsplit = "train"\nlang = "en"\nfiles = []', "lang"),
@@ -61,15 +61,15 @@ def test_toml_lists_several_files_a_stream(tmp_path):
         ("[[text]", "does not list sources"),
     ],
 )
-def test_toml_that_makes_no_sense_is_refused(tmp_path, entry, told):
+def test_invalid_toml_is_refused(tmp_path, entry, reported):
     _write(tmp_path, a="one\n")
     (tmp_path / "sources.toml").write_text(entry)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         Sources.open(tmp_path / "sources.toml")
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "reported"),
     [
         (("train.en-fr.en.txt",), "no fr side"),
         (("train.en-fr.de.txt",), "not one of the pair.s two"),
@@ -78,14 +78,14 @@ def test_toml_that_makes_no_sense_is_refused(tmp_path, entry, told):
         (("notes",), "contains no text"),
     ],
 )
-def test_file_names_that_make_no_sense_are_refused(tmp_path, names, told):
+def test_invalid_file_names_are_refused(tmp_path, names, reported):
     for name in names:
         (tmp_path / name).write_text("a\n")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         Sources.open(tmp_path)
 
 
-def test_restricting_keeps_streams_wholly_in_the_languages(tmp_path):
+def test_restricting_keeps_streams_entirely_in_the_languages(tmp_path):
     _write(tmp_path, train__en="a", train__de="a", train__en_to_fr__en="a", train__en_to_fr__fr="b")
     sources = Sources.open(tmp_path)
     assert [s.name for s in sources.restricted(["en", "de"]).streams] == ["train.de", "train.en"]
@@ -105,7 +105,7 @@ def test_a_stream_is_plain_or_compressed(tmp_path, ending):
     assert len(list(sentences(stream, "strict"))) == 3
 
 
-def test_sides_of_different_length_are_told_with_both_counts(tmp_path):
+def test_sides_of_different_length_are_reported_with_both_counts(tmp_path):
     _write(tmp_path, train__en_to_fr__en="a\n" * 3, train__en_to_fr__fr="b\n" * 5)
     with pytest.raises(DataError, match=r"3 lines in .*en\.txt and 5 lines in .*fr\.txt"):
         count_text(_only(tmp_path), "strict")

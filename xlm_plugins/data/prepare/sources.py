@@ -1,6 +1,6 @@
 """Sources: which text files make up which stream.
 
-A source is either a folder, whose file names tell what they are::
+A source is either a folder with files named::
 
     train.en.txt                    text of one language, one sentence per line
     train.en-fr.en.txt              the English side of a parallel text ...
