@@ -30,11 +30,14 @@ def test_json_has_the_metrics_by_their_names(
 def test_the_table_has_the_same_numbers(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = _evaluate(capsys, tiny_run)
     assert main(["evaluate", str(tiny_run)]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert rows[0] == ["metric", "value"]
-    assert {row[0]: row[1] for row in rows[1:]} == {
-        name: f"{value:,.3f}" for name, value in metrics.items()
-    }
+    told = capsys.readouterr()
+    assert told.err == ""  # how far it is shows on a terminal only
+    rows = [line.split() for line in told.out.splitlines()]
+    assert rows[0] == ["objective", "languages", "perplexity", "accuracy"]
+    french = [f"{metrics[f'test_fr_mlm_{measure}']:,.1f}" for measure in ("ppl", "acc")]
+    assert ["mlm", "fr", *french] in rows
+    alone = [f"{metrics[f'test_en-fr_tlm_alone_{measure}']:,.1f}" for measure in ("ppl", "acc")]
+    assert ["tlm", "alone", "en-fr", *alone] in rows
 
 
 def test_a_run_is_its_best_model_and_others_can_be_named(

@@ -1,4 +1,4 @@
-"""What users see on the terminal."""
+"""What a person sees."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from xlm_plugins.training.progress import Report
+from xlm_plugins.training.progress import Report, parts_of
 
 RECORD = {"objective": "tlm", "languages": "en-fr", "loss": 2.5, "accuracy": 31.25}
 COMMON = {"learning_rate": 1e-3, "tokens_per_second": 12345.0}
@@ -28,7 +28,7 @@ def test_plain_lines_without_a_terminal() -> None:
     assert "\x1b" not in line
 
 
-def test_plain_lines_are_rate_limited_except_the_last_one() -> None:
+def test_plain_lines_do_not_flood_but_the_last_one_comes() -> None:
     report, written = _report(terminal=False)
     for update in range(1, 101):
         report.training([RECORD], COMMON, f"step {update}/100", update / 100, seconds_left=0.0)
@@ -45,17 +45,45 @@ def test_a_live_table_on_a_terminal() -> None:
     assert "50%" in shown
 
 
-def test_an_evaluation_shows_perplexities() -> None:
+def test_minutes_are_what_is_counted_where_they_end_the_run() -> None:
     report, written = _report(terminal=False)
-    report.evaluation(5, {"valid_en_mlm_ppl": 12.34, "valid_en_mlm_acc": 50.0})
-    assert "valid_en_mlm 12.3" in written.getvalue()
-    assert "50" not in written.getvalue().replace("step 5", "")
+    report.training([RECORD], COMMON, "step 50  minute 7.5/20", share=0.375, seconds_left=750.0)
+    assert written.getvalue().startswith("step 50  minute 7.5/20  12,345 tokens/s")
 
 
-def test_an_evaluation_shows_bleu_if_there_is_any() -> None:
+def test_an_evaluation_is_a_table() -> None:
     report, written = _report(terminal=False)
-    metrics = {"valid_fr-en_mt_ppl": 12.34, "valid_fr-en_mt_bleu": 27.81, "valid_fr-en_mt_chrf": 5}
-    report.evaluation(1000, metrics)
-    assert written.getvalue() == (
-        "evaluation at step 1,000: perplexity valid_fr-en_mt 12.3; BLEU valid_fr-en_mt 27.8\n"
-    )
+    metrics = {"valid_fr-en_mt_ppl": 12.34, "valid_fr-en_mt_bleu": 27.81}
+    report.evaluation(1000, metrics, {"valid_fr-en_mt_bleu"})
+    assert written.getvalue().splitlines() == [
+        "evaluation at step 1,000 (* best so far)",
+        "objective  languages  perplexity   BLEU",
+        "mt         fr-en           12.34  27.8*",
+    ]
+
+
+def test_how_far_an_evaluation_is_shows_on_a_terminal_only() -> None:
+    for terminal in (False, True):
+        report, written = _report(terminal=terminal)
+        with report.shown():
+            report.evaluating("mlm:en", 0.5)
+        assert ("evaluating mlm:en" in written.getvalue()) == terminal
+
+
+def test_after_an_evaluation_the_bar_is_that_of_training_again() -> None:
+    report, written = _report(terminal=True)
+    with report.shown():
+        report.training([RECORD], COMMON, "step 50/100", share=0.5, seconds_left=75.0)
+        report.evaluating("mlm:en", 1.0)
+        report.evaluation(50, {"valid_mlm_ppl": 2.0})
+    shown = written.getvalue()
+    assert shown.rindex("step 50/100") > shown.rindex("mlm   ")
+    assert "evaluating" not in shown[shown.rindex("step 50/100") :]
+
+
+def test_parts_fill_a_whole() -> None:
+    told: list[tuple[str, float]] = []
+    first, second = parts_of(lambda *now: told.append(now), 2)
+    first("a", 0.5)
+    second("b", 0.5)
+    assert told == [("a", 0.25), ("b", 0.75)]

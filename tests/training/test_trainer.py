@@ -69,7 +69,9 @@ class Values:
     def names(self, model: Any, split: str) -> list[str]:
         return [METRIC]
 
-    def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
+    def evaluate(
+        self, engine: Engine, split: str, keep: Path | None = None, told: Any = None
+    ) -> dict[str, float]:
         value = self.values.pop(0)
         if value is None:
             self.stop.signal = signal.SIGTERM
@@ -106,6 +108,9 @@ class Recorder:
         for line in self.lines:
             line["gradient_norm"] = str(line["gradient_norm"])  # NaN equals nothing
         self.add("log", update)
+
+    def evaluating(self, activity: str, share: float) -> None:
+        """Not an event: only the terminal shows it."""
 
     def evaluation(self, update: int, metrics: Mapping[str, float]) -> None:
         self.add("evaluation", update)

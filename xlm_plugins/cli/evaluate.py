@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -48,20 +50,39 @@ def evaluate(
     """
     options = build(GenerationOptions, given(context).get("generation", {}), "generation")
     from rich.console import Console
-    from rich.table import Table
 
     from xlm_plugins.model.nn.cpu_tuning import tune_host
+    from xlm_plugins.runs.evaluation_table import evaluation_tables
     from xlm_plugins.training.pretraining.evaluation import evaluate_run
 
     tune_host(threads)
-    metrics = evaluate_run(
-        run, data, split, context.obj.plugins,
-        generation=options, n_sentences=sentences, keep=hypotheses,
-    )  # fmt: skip
+    with _bar() as told:
+        metrics = evaluate_run(
+            run, data, split, context.obj.plugins,
+            generation=options, n_sentences=sentences, keep=hypotheses, told=told,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(metrics))
         return
-    table = Table("metric", "value", box=None, pad_edge=False)
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:,.3f}")
-    Console().print(table)
+    console = Console()
+    for line in evaluation_tables(metrics, console.width):
+        console.print(line, soft_wrap=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, float], None]]:
+    """While entered, a terminal shows on standard error how far an evaluation is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=1.0)
+
+        def told(activity: str, share: float) -> None:
+            progress.update(task, description=activity, completed=share)
+
+        yield told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,28 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from xlm_plugins.runs.evaluation_table import BEST, evaluation_tables
+
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
 
 Record = Mapping[str, Any]
+Told = Callable[[str, float], object]
+"""Is told of an activity, and of the share that is done, from 0 to 1."""
+
+
+def untold(activity: str, share: float) -> None:
+    """Nobody is told."""
+
+
+def parts_of(told: Told, n_parts: int) -> Iterator[Told]:
+    """What to tell of each part of a whole, one part after the other; each goes from 0 to 1."""
+    for part in range(n_parts):
+
+        def tell(activity: str, share: float, done: int = part) -> None:
+            told(activity, (done + share) / n_parts)
+
+        yield tell
 
 
 @dataclass
@@ -31,6 +49,7 @@ class Report:
     _live: Live | None = None
     _bar: Progress | None = None
     _last_plain: float = 0.0
+    _trained: tuple[str, float] = ("", 0.0)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -71,9 +90,9 @@ class Report:
             f"{place}  {common['tokens_per_second']:,.0f} tokens/s  "
             f"lr {common['learning_rate']:.2e}  {_duration(seconds_left)} left"
         )
-        if self._live is not None and self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], description=head, completed=share)
-            self._live.update(Group(self._table(), self._bar))
+        if self._live is not None:
+            self._trained = head, share
+            self._show_bar(*self._trained)
         elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or share >= 1:
             self._last_plain = time.monotonic()
             losses = "  ".join(
@@ -82,18 +101,31 @@ class Report:
             )
             self.note(f"{head}  loss {losses}")
 
-    def evaluation(self, update: int, metrics: Mapping[str, float]) -> None:
-        """Show an evaluation in one line: perplexities and BLEU, or all metrics of a task."""
-        parts = []
-        for title, suffix in (("perplexity", "_ppl"), ("BLEU", "_bleu")):
-            shown = [
-                f"{name.removesuffix(suffix)} {value:,.1f}"
-                for name, value in metrics.items()
-                if name.endswith(suffix) and "_alone_" not in name
-            ]
-            parts += [f"{title} {'  '.join(shown)}"] if shown else []
-        parts = parts or ["  ".join(f"{name} {value:.1f}" for name, value in metrics.items())]
-        self.note(f"evaluation at step {update:,}: {'; '.join(parts)}")
+    def evaluating(self, activity: str, share: float) -> None:
+        """Show how far an evaluation is, where there is a live table.
+
+        :param activity: what is measured now: ``mlm:en``.
+        :param share: of the evaluation that is done, from 0 to 1.
+        """
+        self._show_bar(f"evaluating {activity}", share)
+
+    def evaluation(
+        self, update: int, metrics: Mapping[str, float], best: Collection[str] = ()
+    ) -> None:
+        """Show an evaluation as tables.
+
+        :param best: the metrics that are better than ever before in this run.
+        """
+        legend = f" ({BEST} best so far)" if best else ""
+        self.note(f"evaluation at step {update:,}{legend}")
+        for line in evaluation_tables(metrics, self.console.width, best):
+            self.console.print(line, soft_wrap=True)
+        self._show_bar(*self._trained)
+
+    def _show_bar(self, description: str, share: float) -> None:
+        if self._live is not None and self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], description=description, completed=share)
+            self._live.update(Group(self._table(), self._bar))
 
     def _table(self) -> Table:
         table = Table("objective", "languages", "loss", "accuracy", box=None, pad_edge=False)

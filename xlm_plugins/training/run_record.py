@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.runs.evaluation_table import BestSoFar
 from xlm_plugins.runs.folder import RunFolder
+from xlm_plugins.runs.layout import METRICS_NAME
+from xlm_plugins.runs.metrics_file import read_metrics
 from xlm_plugins.training.progress import Report
 
 Fill = Callable[[Path], None]
@@ -29,6 +32,8 @@ class RunRecord:
         self._plugins = plugins
         self._report = report
         self._measured: dict[str, float] = {}
+        path = folder.path / METRICS_NAME
+        self._best = BestSoFar(read_metrics(path) if folder.writing and path.is_file() else ())
 
     def note(self, text: str) -> None:
         """Show a line on the terminal."""
@@ -59,10 +64,14 @@ class RunRecord:
         self._measured |= common
         self._report.training(records, common, place, share, seconds_left)
 
+    def evaluating(self, activity: str, share: float) -> None:
+        """Show how far an evaluation is, as `Report.evaluating`."""
+        self._report.evaluating(activity, share)
+
     def evaluation(self, update: int, metrics: Mapping[str, float]) -> None:
         """Record an evaluation."""
         self.folder.metrics.write("evaluation", update, metrics)
-        self._report.evaluation(update, metrics)
+        self._report.evaluation(update, metrics, self._best.take(metrics))
         self._measured |= metrics
 
     def best(self, improved: Sequence[str], fill: Fill, metrics: Sequence[str]) -> None:

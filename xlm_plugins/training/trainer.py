@@ -35,6 +35,7 @@ from xlm_plugins.training.distributed.watchdog import Watchdog
 from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.training_state import save_training_state
 from xlm_plugins.training.optim.learning_rate import LearningRate
+from xlm_plugins.training.progress import Told, untold
 from xlm_plugins.training.run_record import RunRecord
 from xlm_plugins.training.tallies import Tallies
 
@@ -88,10 +89,13 @@ class Evaluation(Protocol):
     def names(self, model: Model, split: str) -> list[str]:
         """The names of the metrics that `evaluate` will return, or shell patterns of them."""
 
-    def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
+    def evaluate(
+        self, engine: Engine, split: str, keep: Path | None = None, told: Told = untold
+    ) -> dict[str, float]:
         """All metrics of a split, equal on all ranks.
 
         :param keep: folder for generated text, if any.
+        :param told: is called with what is measured, and with the share that is done.
         """
 
 
@@ -323,7 +327,9 @@ class Trainer:
         self._is_saved = False
         keep = self.record.folder.hypotheses / f"step-{self.state.update}"
         try:
-            metrics = self.plan.evaluation.evaluate(self.engine, "valid", keep)
+            metrics = self.plan.evaluation.evaluate(
+                self.engine, "valid", keep, self.record.evaluating
+            )
         except StopAsked:  # time may be short; resuming makes up for it
             return
         self.state.evaluated = self.state.update

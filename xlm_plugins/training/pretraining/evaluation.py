@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from xlm_plugins.core.errors import BundleError, DataError
 from xlm_plugins.core.options import build
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.selection import Position
-from xlm_plugins.data.batches.evaluation_batches import evaluation_batches
+from xlm_plugins.data.batches.evaluation_batches import EvaluationBatches, evaluation_batches
 from xlm_plugins.data.batches.keyed_rng import keyed_rng
 from xlm_plugins.data.batches.planning import BatchSizes
 from xlm_plugins.data.dataset.manifest import Manifest
@@ -39,6 +39,7 @@ from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.torch_engine import TorchEngine
 from xlm_plugins.training.pretraining.plan import check_tokenizer, open_data
 from xlm_plugins.training.pretraining.translations import TranslationEvaluation
+from xlm_plugins.training.progress import Told, parts_of, untold
 
 MEASURES = ("ppl", "acc")
 """Metrics of every objective: perplexity, and accuracy in percent."""
@@ -78,17 +79,22 @@ class PretrainingEvaluation:
         layers = model.layers_by_position.items()
         return found + [_label(split, str(place), layer.name, "*") for place, layer in layers]
 
-    def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
+    def evaluate(
+        self, engine: Engine, split: str, keep: Path | None = None, told: Told = untold
+    ) -> dict[str, float]:
         """All metrics of a split, equal on all ranks.
 
-        :param keep: a folder for translations.
+        :param keep: a folder for what is translated.
+        :param told: is called with what is measured, and with the share that is done.
         """
+        parts = parts_of(told, self._n_parts(split))
         layers = engine.model.layers_by_position
         counters = LayerCounters(layers)
         metrics: dict[str, float] = {}
         for name, objective in self.objectives.items():
             of_steps = [
-                self._step(engine, split, name, objective, s, counters) for s in self.steps[name]
+                self._step(engine, split, name, objective, s, counters, next(parts))
+                for s in self.steps[name]
             ]
             for measured in of_steps:
                 metrics |= measured
@@ -99,7 +105,7 @@ class PretrainingEvaluation:
             for key, number in layer.metrics(sums).items():
                 metrics[_label(split, str(position), layer.name, key)] = number
         if self.translations is not None:
-            metrics |= self.translations.evaluate(engine, split, keep)
+            metrics |= self.translations.evaluate(engine, split, keep, parts)
         return metrics
 
     def _step(
@@ -110,9 +116,11 @@ class PretrainingEvaluation:
         objective: Objective,
         step: Step,
         counters: LayerCounters,
+        told: Told,
     ) -> dict[str, float]:
         sums: dict[str, Tensor] = {}
         mine = self._batches(split, objective, step, engine.rank, engine.world_size)
+        told(f"{name}:{step}", 0.0)
         for index, (batches, counts) in enumerate(mine):
             # Objectives complete a batch with the same random numbers at every evaluation.
             number = index * engine.world_size + engine.rank
@@ -126,6 +134,7 @@ class PretrainingEvaluation:
                     counters.add()
                 else:
                     counters.forget()
+            told(f"{name}:{step}", (index + 1) / len(mine))
         metrics = {}
         for key, local in sums.items():
             loss, n_targets, n_correct = engine.sum(local).tolist()
@@ -135,9 +144,14 @@ class PretrainingEvaluation:
                 metrics[f"{label}_acc"] = 100 * n_correct / n_targets
         return metrics
 
+    def _n_parts(self, split: str) -> int:
+        """What is measured one after the other: each step, and each translation."""
+        n_translations = len(self.translations.labels(split)) if self.translations else 0
+        return sum(len(steps) for steps in self.steps.values()) + n_translations
+
     def _batches(
         self, split: str, objective: Objective, step: Step, rank: int, world_size: int
-    ) -> Iterable[tuple[dict[str, Batch], bool]]:
+    ) -> EvaluationBatches | list[tuple[dict[str, Batch], bool]]:
         return evaluation_batches(
             self.folder, self.manifest, split, objective, step, self.sizes, rank, world_size
         )
@@ -197,15 +211,17 @@ def evaluate_run(
     generation: GenerationOptions | None = None,
     n_sentences: int | None = None,
     keep: Path | None = None,
+    told: Told = untold,
 ) -> dict[str, float]:
     """Evaluate a run's model on a split, with the batch sizes that the run was trained with.
 
     :param reference: RUN, ``RUN@last``, ``RUN@step-N`` or a bundle.
-    :param data: the data set, a folder or its URL; by default the run's own.
-    :param generation: how to translate; greedily by default.
-    :param n_sentences: maximum per translation direction; all by default.
-    :param keep: a folder for translations.
-    :raises DataError: the data has another tokenizer, or no text to evaluate on in the split.
+    :param data: the data set, a folder or its URL; the run's own where None.
+    :param generation: how to translate; greedily where None.
+    :param n_sentences: of each translation, at most; all where None.
+    :param keep: a folder for what is translated.
+    :param told: is called with what is measured, and with the share that is done.
+    :raises DataError: the data was made with another tokenizer, or has no such split.
     :raises BundleError: the model was fine-tuned on a task.
     """
     bundle = _with_objectives(find_bundle(reference), plugins)
@@ -228,7 +244,7 @@ def evaluate_run(
         ),
     )
     engine = TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World())
-    metrics = evaluation.evaluate(engine, split, keep)
+    metrics = evaluation.evaluate(engine, split, keep, told)
     if not metrics:
         raise _nothing_to_measure(folder, manifest, split, steps)
     return metrics

@@ -8,7 +8,7 @@ are measured on the French in between.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from xlm_plugins.training.pretraining.text_metrics import (
     collapse_measures,
     score,
 )
+from xlm_plugins.training.progress import Told
 
 GUESSER_SENTENCES = 1000
 """Sentences per language from which languages are identified."""
@@ -70,17 +71,21 @@ class TranslationEvaluation:
             check_beam(self.options, self.model.description.vocabulary)
 
     def names(self, split: str) -> list[str]:
-        """The metrics that `evaluate` will return."""
-        return [f"{label}_{name}" for label in self._labels(split) for name in MEASURES]
+        """What `evaluate` will measure."""
+        return [f"{label}_{name}" for label in self.labels(split) for name in MEASURES]
 
-    def evaluate(self, engine: Engine, split: str, keep: Path | None = None) -> dict[str, float]:
-        """Translate, score, and measure signs of a collapse; equal on all ranks.
+    def evaluate(
+        self, engine: Engine, split: str, keep: Path | None, parts: Iterator[Told]
+    ) -> dict[str, float]:
+        """Translate, compare, and look for signs of a collapse; equal on all ranks.
 
         :param keep: a folder for the texts and the scores' signatures; rank 0 writes.
+        :param parts: of these, each translation tells one.
         """
         metrics: dict[str, float] = {}
         guesser = self._guesser(split)
-        for label, step in self._labels(split).items():
+        for label, step in self.labels(split).items():
+            next(parts)(f"translating {step}", 0.0)
             found = self._translate(engine, split, step)
             scores = score(found.outputs[-1], found.references, step.languages[-1])
             signs = collapse_measures(found.sources, found.outputs[0], step.languages[1], guesser)
@@ -90,8 +95,8 @@ class TranslationEvaluation:
                 _write(keep / label, found, scores)
         return metrics
 
-    def _labels(self, split: str) -> dict[str, Step]:
-        """Each translation that the split has text for, by the prefix of its metrics.
+    def labels(self, split: str) -> dict[str, Step]:
+        """Each translation that the split has text for, by what its metrics' names begin with.
 
         A translation that two objectives train is measured once.
         """
