@@ -115,8 +115,72 @@ def test_resuming_a_finished_run_changes_nothing(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    assert main(["train", "--resume", str(run)]) == 0
-    assert (run / "metrics.jsonl").read_bytes() == (tiny_run / "metrics.jsonl").read_bytes()
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert main(["train", "--resume", str(run), "--lr", "0.5"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{run}\n"
+    assert f"{run} is finished, nothing is changed: 12 of 12 steps are done" in err
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def _history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+def test_the_folder_tells_what_a_resumed_run_changed(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, config = tmp_path / "run", tmp_path / "run" / "config.toml"
+    shutil.copytree(tiny_run, run)
+    assert main(["train", "--resume", str(run), "--lr", "0.5", "--steps", "14"]) == 0
+    told = capsys.readouterr().err
+    assert "lr 0.5 (was 0.01), steps 14 (was 12) from step 12 on" in told
+    assert "the linear schedule spans the whole run" in told
+    tree = tomllib.loads(config.read_text())
+    assert (tree["optimizer"]["lr"], tree["train"]["steps"]) == (0.5, 14)
+    new, resumed = _history(run)
+    assert (new["start"], new["step"], new["changed"]) == ("new", 0, {})
+    assert new["settings"] == tomllib.loads((tiny_run / "config.toml").read_text())
+    assert (resumed["start"], resumed["step"]) == ("resumed", 12)
+    assert resumed["changed"] == {"optimizer.lr": [0.01, 0.5], "train.steps": [12, 14]}
+    assert resumed["time"] >= new["time"]
+    assert resumed["environment"] == json.loads((run / "environment.json").read_text())
+
+    out = str(tmp_path / "again")
+    assert main(["train", "--config", str(config), "--out", out, "--steps=1"]) == 0
+    told = capsys.readouterr().err
+    assert "not repeated are the earlier ones" in told
+    assert "until step 12: lr 0.01, steps 12" in told
+
+
+def test_a_resumption_that_fails_leaves_what_the_folder_said(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    names = ("config.toml", "environment.json", "history.jsonl")
+    before = [(run / name).read_bytes() for name in names]
+    command = ["train", "--resume", str(run), "--steps", "14", "--lr", "0.5"]
+    assert main([*command, "--validation-metrics", "nonsense"]) == 2
+    assert [(run / name).read_bytes() for name in names] == before
+
+
+def test_what_is_trained_again_with_the_old_settings_counts_as_unchanged(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    shutil.rmtree(run / "checkpoints" / "step-12")
+    assert main(["train", "--resume", str(run), "--lr", "0.5"]) == 0
+    shutil.rmtree(run / "checkpoints" / "step-12")
+    assert main(["train", "--resume", str(run), "--lr", "0.01"]) == 0
+    assert [line["changed"] for line in _history(run)] == [{}, {"optimizer.lr": [0.01, 0.5]}, {}]
+    assert (run / "config.toml").read_bytes() == (tiny_run / "config.toml").read_bytes()
+    assert _losses(run) == _losses(tiny_run)
+    capsys.readouterr()
+    again = str(tmp_path / "again")
+    assert main(["train", f"--config={run}/config.toml", f"--out={again}", "--steps=1"]) == 0
+    assert "not repeated" not in capsys.readouterr().err
 
 
 def test_a_run_can_be_extended(tiny_run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given
+from xlm_plugins.config.changes import not_repeated
 from xlm_plugins.config.finetune_settings import resolve_finetune, task_of
 from xlm_plugins.config.settings import read_config
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
@@ -81,6 +82,9 @@ def finetune(context: click.Context, task: str | None, config: Path | None) -> i
     from xlm_plugins.training.distributed.process_group import World
     from xlm_plugins.training.finetuning.seeds import finetune as run_finetuning
 
+    if config is not None and World.from_environment().rank == 0:
+        for line in not_repeated(config):
+            click.echo(line, err=True)
     results = run_finetuning(settings, plugins)
     was_stopped = results.reason.startswith("SIG")
     if World.from_environment().rank == 0:

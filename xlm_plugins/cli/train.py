@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given
+from xlm_plugins.config.changes import not_repeated
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.settings import UnresolvedSettings, read_config
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
@@ -50,6 +51,9 @@ def train(context: click.Context, config: Path | None) -> int:
     from xlm_plugins.training.distributed.process_group import World
     from xlm_plugins.training.pretraining.job import train as run_training
 
+    if config is not None and World.from_environment().rank == 0:
+        for line in not_repeated(config):
+            click.echo(line, err=True)
     outcome = run_training(settings, plugins)
     was_stopped = outcome.reason.startswith("SIG")
     if World.from_environment().rank == 0:

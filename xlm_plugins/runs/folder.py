@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import IO
 from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.files import write_json, write_text
 from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.runs.history import Changes, Start, read_history, write_history
 from xlm_plugins.runs.layout import (
     BEST_NAME,
     CHECKPOINTS_NAME,
     CONFIG_NAME,
     ENVIRONMENT_NAME,
+    HISTORY_NAME,
     LOCK_NAME,
     METRICS_NAME,
     ORDER_NAME,
@@ -65,8 +68,10 @@ class RunFolder:
             raise RunError(f"{path} is not empty, and is not a run", remedy="choose another --out")
         path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
+        environment = _environment(plugins)
+        write_history(path, [Start.now("new", 0, {}, config, environment)])
         write_text(path / CONFIG_NAME, config)
-        write_json(path / ENVIRONMENT_NAME, _environment(plugins))
+        write_json(path / ENVIRONMENT_NAME, environment)
         for written in (path / CONFIG_NAME, path):
             flush(written)
         return cls(path, lock)
@@ -86,6 +91,27 @@ class RunFolder:
         for parent in (path / CHECKPOINTS_NAME, path / BEST_NAME):
             clear_leftovers(parent)
         return folder
+
+    def start_again(self, step: int, config: str, changed: Changes, plugins: Plugins) -> None:
+        """Write what this start trains with: the history first, then what holds now.
+
+        A kill in between leaves a start that trained nothing, and the next one replaces it.
+
+        :param step: updates made.
+        :param config: the text of config.toml.
+        :param changed: what differs from the settings of the steps before.
+        :raises StorageError: it cannot be written.
+        """
+        environment, kept = _environment(plugins), self.path / CONFIG_NAME
+        start = Start.now("resumed", step, changed, config, environment)
+        with storing(self.path / HISTORY_NAME):
+            write_history(self.path, [*read_history(self.path), start])
+            flush(self.path / HISTORY_NAME)
+            if tomllib.loads(kept.read_text("utf-8")) != start.settings:
+                write_text(kept, config)
+            write_json(self.path / ENVIRONMENT_NAME, environment)
+            for written in (kept, self.path):
+                flush(written)
 
     @property
     def writing(self) -> bool:

@@ -2,8 +2,10 @@
 
 ::
 
-    RUN/config.toml           settings, which `xlm train --config` repeats
-    RUN/environment.json      versions of plugins and libraries, git state, machine, command
+    RUN/config.toml           settings in force, which `xlm train --config` repeats
+    RUN/environment.json      of the last start: versions of plugins and libraries, git state,
+                              machine, command
+    RUN/history.jsonl         every start: from which step on, when, what it changed; a line each
     RUN/metrics.jsonl         one JSON object per line
     RUN/checkpoints/step-N/   a bundle, and what resuming needs besides
     RUN/best/METRIC/          the best bundle by a validation metric
@@ -25,6 +27,7 @@ from xlm_plugins.core.errors import refuse_password
 
 CONFIG_NAME = "config.toml"
 ENVIRONMENT_NAME = "environment.json"
+HISTORY_NAME = "history.jsonl"
 METRICS_NAME = "metrics.jsonl"
 CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"

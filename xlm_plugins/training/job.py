@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from xlm_plugins.config.settings import Values
 from xlm_plugins.config.training import OptimizerOptions, RunOptions
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.model import Model
@@ -92,6 +93,13 @@ class Job(ABC):
     @abstractmethod
     def config(self) -> str:
         """The text of config.toml, with which the run can be repeated."""
+
+    @abstractmethod
+    def completed(self, config: Values) -> str:
+        """`config` of an earlier start of the run, with the options that are new since then.
+
+        :param config: the tree of its config.toml.
+        """
 
     def prepare_folder(self) -> None:  # noqa: B027  # most jobs have nothing to prepare
         """Called by the process that writes, once the run folder exists."""

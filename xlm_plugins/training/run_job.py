@@ -36,6 +36,7 @@ from xlm_plugins.training.optim.learning_rate import ended_early, schedule_notes
 from xlm_plugins.training.optim.parameter_groups import selected_parameters
 from xlm_plugins.training.preflight import Rehearsal, rehearse
 from xlm_plugins.training.progress import Report
+from xlm_plugins.training.resuming import finished, record_resumption
 from xlm_plugins.training.run_record import RunRecord
 from xlm_plugins.training.trainer import Trainer, TrainerState
 
@@ -73,6 +74,9 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
         with process_group.all_or_none():
             start = _start(decide(report), report)
         job, state = start.job, start.state
+        if start.resumed and (why := finished(job.options, state)):
+            report.note(f"{start.resumed} is finished, nothing is changed: {why}")
+            return Outcome("done", start.resumed, state.update)
         _compare_ranks(job, state.update, plugins, watchdog)
         rehearsals = job.rehearsals(world.world_size * options.accumulation)
         needs = _memory_estimate(job, start.model, world, rehearsals).line()
@@ -84,7 +88,7 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
                 report.note(how_it_fits)
         path = start.resumed or _new_path(job, engine)
         stop.can_save = True
-        with _run_folder(path, start, plugins, world) as folder:
+        with _run_folder(path, start, plugins, report) as folder:
             with explained(watchdog, world, needs), report.shown():
                 record = RunRecord(folder, plugins, report)
                 reason = Trainer(
@@ -251,10 +255,10 @@ def _new_path(job: Job, engine: Engine) -> Path:
 
 
 @contextmanager
-def _run_folder(path: Path, start: _Start, plugins: Plugins, world: World) -> Iterator[RunFolder]:
+def _run_folder(path: Path, start: _Start, plugins: Plugins, report: Report) -> Iterator[RunFolder]:
     """While entered, rank 0 holds the run folder; a new one goes if the run fails untrained."""
     with process_group.all_or_none():
-        if world.rank > 0:
+        if World.from_environment().rank > 0:
             folder = RunFolder(path)
         elif start.resumed:
             folder = RunFolder.reopen(path)
@@ -263,6 +267,9 @@ def _run_folder(path: Path, start: _Start, plugins: Plugins, world: World) -> It
         folder.metrics.cut(start.state.metrics_position)
         if folder.writing:
             start.job.prepare_folder()
+        if folder.writing and start.resumed:
+            for line in record_resumption(folder, start.job, start.state.update, plugins):
+                report.note(line)
     try:
         yield folder
     except XLMError:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xlm_plugins.config.finetune_settings import FinetuneSettings, to_toml
+from xlm_plugins.config.finetune_settings import FinetuneSettings, resolve_finetune, to_toml
+from xlm_plugins.config.settings import Values
 from xlm_plugins.contracts.batch import Step
 from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.files import write_text
@@ -126,9 +127,15 @@ class Finetuning(Job):
     def config(self) -> str:
         return to_toml(self.settings)
 
+    def completed(self, config: Values) -> str:
+        return to_toml(resolve_finetune(self.settings.selected, config, {}, self.plugins))
+
     def prepare_folder(self) -> None:
-        """Write the settings of all seeds' runs, with which they are resumed together."""
-        if self._sweep is not None and not (self._sweep / CONFIG_NAME).exists():
+        """Write the settings of all seeds' runs, with which they are resumed together.
+
+        Those of the last start; what each seed was trained with is in its own folder.
+        """
+        if self._sweep is not None:
             write_text(self._sweep / CONFIG_NAME, to_toml(self.plan.settings))
 
     @property

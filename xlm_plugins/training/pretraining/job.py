@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xlm_plugins.config.inherited import absolute_init, split_init
-from xlm_plugins.config.settings import Settings, to_toml
+from xlm_plugins.config.settings import Settings, Values, resolve, to_toml
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.core.errors import OptionError, RunError
 from xlm_plugins.core.plugins import Plugins
@@ -149,14 +149,10 @@ class Pretraining(Job):
         )
 
     def config(self) -> str:
-        """The settings, with the paths of data, models and word vectors made absolute."""
-        train = self.settings.train
-        train = replace(train, init=tuple(map(absolute_init, train.init)))
-        if train.data is not None and not is_url(train.data):
-            train = replace(train, data=str(Path(train.data).resolve()))
-        if train.init_embeddings is not None:
-            train = replace(train, init_embeddings=str(Path(train.init_embeddings).resolve()))
-        return to_toml(replace(self.settings, train=train))
+        return _config(self.settings)
+
+    def completed(self, config: Values) -> str:
+        return _config(resolve(config, {}, self.plugins))
 
     def _evaluation(self, engine: Engine) -> PretrainingEvaluation:
         plan, settings = self.plan, self.settings
@@ -172,6 +168,17 @@ class Pretraining(Job):
                 model, plan.folder, plan.manifest, plan.steps, settings.generation, n_sentences
             ),
         )
+
+
+def _config(settings: Settings) -> str:
+    """The settings, with the paths of data, models and word vectors made absolute."""
+    train = settings.train
+    train = replace(train, init=tuple(map(absolute_init, train.init)))
+    if train.data is not None and not is_url(train.data):
+        train = replace(train, data=str(Path(train.data).resolve()))
+    if train.init_embeddings is not None:
+        train = replace(train, init_embeddings=str(Path(train.init_embeddings).resolve()))
+    return to_toml(replace(settings, train=train))
 
 
 def _stem(settings: Settings) -> str:
