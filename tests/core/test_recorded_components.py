@@ -13,11 +13,7 @@ from xlm_plugins import Component, OptionError, PluginError
 from xlm_plugins.cli.main import main
 from xlm_plugins.config.settings import selected_components
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.recorded_components import (
-    recorded_plugins,
-    resolve_options,
-    resolve_recorded,
-)
+from xlm_plugins.core.recorded_components import recorded_plugins, resolve_options, resolve_recorded
 from xlm_plugins.core.registry import NoOptions, with_origin
 
 VERSION = "1.5"

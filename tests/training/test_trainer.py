@@ -25,12 +25,7 @@ from xlm_plugins.training.distributed.signals import StopAsked, StopRequest
 from xlm_plugins.training.distributed.watchdog import Watchdog
 from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.training_state import TrainingState
-from xlm_plugins.training.trainer import (
-    MAX_SKIPPED_IN_A_ROW,
-    Trainer,
-    TrainerState,
-    TrainingPlan,
-)
+from xlm_plugins.training.trainer import MAX_SKIPPED_IN_A_ROW, Trainer, TrainerState, TrainingPlan
 
 METRIC = "valid_ppl"
 Event = tuple[str, int]

@@ -10,13 +10,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 import click
 
-from xlm_plugins.cli.pipes import (
-    encoded_chunks,
-    open_model,
-    pipe_options,
-    progress,
-    write_lines,
-)
+from xlm_plugins.cli.pipes import encoded_chunks, open_model, pipe_options, progress, write_lines
 from xlm_plugins.core.errors import OptionError
 
 if TYPE_CHECKING:

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.pipes import (
-    encoded_chunks,
-    open_model,
-    pipe_options,
-    progress,
-    write_lines,
-)
+from xlm_plugins.cli.pipes import encoded_chunks, open_model, pipe_options, progress, write_lines
 
 if TYPE_CHECKING:
     from xlm_plugins.inference.score import SentenceScore

@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from xlm_plugins.core.admission import (
-    check_core_version,
-    components_of,
-    entry_points,
-    new_manager,
-)
+from xlm_plugins.core.admission import check_core_version, components_of, entry_points, new_manager
 from xlm_plugins.core.catalogue import distribution_of
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE, Fault, canonical, explain

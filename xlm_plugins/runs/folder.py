@@ -29,13 +29,7 @@ from xlm_plugins.runs.layout import (
     ORDER_NAME,
 )
 from xlm_plugins.runs.metrics_file import MetricsFile
-from xlm_plugins.runs.whole_folders import (
-    clear_leftovers,
-    flush,
-    prune,
-    storing,
-    write_folder,
-)
+from xlm_plugins.runs.whole_folders import clear_leftovers, flush, prune, storing, write_folder
 
 
 class RunFolder:

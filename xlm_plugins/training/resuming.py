@@ -18,10 +18,10 @@ def finished(options: RunOptions, state: TrainerState) -> str:
     """Why a run has nothing left to do, and what would let it go on; empty if it has."""
     if state.evaluated != state.update:
         return ""
-    if state.update >= options.steps:
-        return f"{state.update:,} of {options.steps:,} steps are done; --steps with more goes on"
+    if state.update >= options.most_steps:
+        return f"all {state.update:,} steps are done; to train on, give more --steps"
     if options.minutes is not None and state.elapsed >= 60 * options.minutes:
-        return f"its {options.minutes:g} minutes are over; --minutes with more goes on"
+        return f"its {options.minutes:g} minutes are over; to train on, give more --minutes"
     validation = Validation((), options.stopping_criterion)
     validation.restore(state.validation)
     if validation.exhausted:
@@ -54,7 +54,6 @@ def record_resumption(folder: RunFolder, job: Job, update: int, plugins: Plugins
     if by_progress and any(name.endswith((".steps", ".epochs", ".minutes")) for name in changed):
         lines.append(
             f"the {job.optimizer.schedule} schedule spans the whole run, now longer or shorter: "
-            f"the learning rate goes on where it would be after {update:,} of "
-            f"{job.options.steps:,} steps, which may be a jump"
+            f"from step {update:,} on the learning rate is that of the new length, which may be a jump"
         )
     return lines

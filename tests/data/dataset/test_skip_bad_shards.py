@@ -20,13 +20,7 @@ from xlm_plugins.data.batches.loader import TrainingBatches, load_batches
 from xlm_plugins.data.batches.planning import BatchSizes
 from xlm_plugins.data.batches.schedule import Schedule, ScheduledObjective
 from xlm_plugins.data.dataset import retry
-from xlm_plugins.data.dataset.manifest import (
-    Block,
-    Manifest,
-    Stream,
-    TokenizerRecord,
-    length_table,
-)
+from xlm_plugins.data.dataset.manifest import Block, Manifest, Stream, TokenizerRecord, length_table
 from xlm_plugins.data.dataset.shards import ShardReader, ShardWriter
 
 ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "mask": 5, "sep": 4}

@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xlm_plugins.config.training import OptimizerOptions, RunOptions
-from xlm_plugins.training.optim.learning_rate import (
-    LearningRate,
-    ended_early,
-    schedule_notes,
-)
+from xlm_plugins.training.optim.learning_rate import LearningRate, ended_early, schedule_notes
 
 
 def rates(n, warmup_start=1e-7, steps=10, **options):

@@ -28,12 +28,7 @@ from xlm_plugins.core.errors import OptionError
 from xlm_plugins.model.weights import load_weights, named_weights
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.signals import StopRequest
-from xlm_plugins.training.engines.engine import (
-    Engine,
-    StepReport,
-    choose_precision,
-    on_cpu,
-)
+from xlm_plugins.training.engines.engine import Engine, StepReport, choose_precision, on_cpu
 from xlm_plugins.training.engines.training_state import TrainingState, moments_for
 from xlm_plugins.training.optim import parameter_groups as optim
 from xlm_plugins.training.optim.adamw import MOMENTS, Piece

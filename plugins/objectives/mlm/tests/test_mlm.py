@@ -8,16 +8,7 @@ import torch
 from xlm_mlm import MLMOptions
 from xlm_mlm.objective import MaskedLanguageModelling
 
-from xlm_plugins import (
-    Batch,
-    Layout,
-    Model,
-    OptionError,
-    Ragged,
-    Samples,
-    Step,
-    Vocabulary,
-)
+from xlm_plugins import Batch, Layout, Model, OptionError, Ragged, Samples, Step, Vocabulary
 from xlm_plugins.config.model import ModelOptions
 from xlm_plugins.testing import check_objective
 

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xlm_plugins import (
-    Batch,
-    Layout,
-    LossOutput,
-    Model,
-    Objective,
-    Samples,
-    Step,
-    pack_translation,
-)
+from xlm_plugins import Batch, Layout, LossOutput, Model, Objective, Samples, Step, pack_translation
 
 
 class MachineTranslation(Objective):
