@@ -119,7 +119,7 @@ def test_resuming_a_finished_run_changes_nothing(
     assert main(["train", "--resume", str(run), "--lr", "0.5"]) == 0
     out, err = capsys.readouterr()
     assert out == f"{run}\n"
-    assert f"{run} is finished, nothing is changed: 12 of 12 steps are done" in err
+    assert f"{run} is finished, nothing is changed: all 12 steps are done" in err
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
