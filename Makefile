@@ -1,5 +1,6 @@
 # make setup   a virtual environment in .venv with the core and all plugins, editable
 # make demo    the main job, start to finish, on the embedded corpus
+# make docs    the documentation site, in build/docs/site
 # make dist    the sdists and wheels of all distributions, in dist
 # make test    lint, types and tests, WORKERS of them at a time; test-slow, test-faults and test-large
 #              run what takes longer, test-lowest the tests at the lower end of every requirement
@@ -10,7 +11,7 @@ DONE := .venv/.set-up
 PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/*/pyproject.toml)))
 EDITABLE := --editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 
-.PHONY: setup demo test test-slow test-faults test-large test-lowest lint dist clean
+.PHONY: setup demo test test-slow test-faults test-large test-lowest lint docs dist clean
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -57,10 +58,17 @@ test-lowest: lint
 	$(LOWEST) --quiet torch==$(shell sed -n 's/^torch==//p' constraints.txt) $(EDITABLE)
 	.venv-lowest/bin/python -m pytest -m 'not slow and not faults and not large'
 
+# The site, in build/docs/site; a dead link or a page that is not in the menu fails the build.
+docs: setup
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --requirement docs/requirements.txt
+	$(BIN)/python tools/documentation.py build/docs
+	cd build/docs && ../../.venv-docs/bin/zensical build --strict
+
 dist: setup
 	$(BIN)/python tools/distributions.py
 	$(BIN)/twine check --strict dist/*
 
 clean:
-	rm -rf dist .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache build
+	rm -rf dist .venv .venv-lowest .venv-docs .mypy_cache .ruff_cache .pytest_cache build
 	find . \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +

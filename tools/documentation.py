@@ -1,0 +1,160 @@
+"""Write the pages of the documentation site, which `make docs` then builds.
+
+The repository's own documents are the pages, under the paths they have there.  Links to what is no
+page lead to the code host.  The tables of options and the reference come from the code, so that
+they cannot go stale.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import tomli_w
+
+import xlm_plugins
+from xlm_plugins.config.settings import CORE_SECTIONS
+from xlm_plugins.core.options import fields_of
+from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.registry import KINDS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "recipes/*.md",
+    "plugins/*/*/README.md",
+)  # fmt: skip
+PICTURE = "docs/picture.png"
+AFTER = "(2026-11-22, two cores"
+"""The picture stands before this paragraph of the README, after what `make demo` prints."""
+
+
+def write_site(out: Path, source: str) -> None:
+    """Write all pages and the site's settings.
+
+    :param out: the folder; replaced.
+    :param source: the address of the repository.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    paths = [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
+    pages = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    for name, text in pages.items():
+        _write(out / "pages" / name, with_links_to_pages(text, name, set(pages), source))
+    landing = out / "pages" / "README.md"
+    shown = f"![A product-key memory in a trained model]({PICTURE})\n\n{AFTER}"
+    _write(landing, landing.read_text(encoding="utf-8").replace(AFTER, shown, 1))
+    (out / "pages" / PICTURE).write_bytes(_picture())
+    _write(out / "pages" / "options.md", "# Options\n\n" + "\n".join(options_tables()))
+    _write(out / "pages" / "reference.md", "# Reference\n\n" + "\n\n".join(references()) + "\n")
+    _write(out / "zensical.toml", tomli_w.dumps(_settings(sorted(pages), source)))
+
+
+def with_links_to_pages(text: str, page: str, pages: set[str], source: str) -> str:
+    """A page's links: to pages by their files, to other files at the code host; code is left out.
+
+    :param page: its path in the repository, to which links are relative.
+    """
+
+    def linked(match: re.Match[str]) -> str:
+        target = match["target"]  # nothing: the match is code
+        if not target or re.match(r"\w+:|#", target):
+            return match[0]
+        path, mark, anchor = target.partition("#")
+        name = os.path.normpath(Path(page).parent / path)
+        folder = Path(page).parent
+        for found in (name, f"{name}/README.md"):
+            if found in pages:
+                return f"]({Path(os.path.relpath(found, folder)).as_posix()}{mark}{anchor})"
+        kind = "tree" if (ROOT / name).is_dir() else "blob"
+        return f"]({source}/{kind}/main/{name}{mark}{anchor})"
+
+    code = r"^```.*?^```$|`[^`\n]*`"
+    return re.sub(rf"{code}|\]\((?P<target>[^)\s]+)\)", linked, text, flags=re.M | re.S)
+
+
+def options_tables() -> Iterator[str]:
+    """The options of every section of the core and of every plugin, as tables."""
+    for section, options in CORE_SECTIONS.items():
+        yield from _table(f"`[{section}]`", options, "--")
+    registry = Plugins.discover().registry
+    for component in (c for kind in KINDS for c in registry.of(kind)):
+        title = f"{component.kind} `{component.name}`"
+        yield from _table(title, component.options, f"--{component.name}.")
+
+
+def _table(title: str, options: type, prefix: str) -> Iterator[str]:
+    fields = fields_of(options)
+    if fields:
+        yield f"## {title}\n\n| option | default | meaning |\n|---|---|---|"
+        for field in fields:
+            shown = (
+                {True: "on", False: "off"}[field.default] if field.kind is bool else field.default
+            )
+            default = "" if shown in (None, ()) else f"`{shown}`"
+            meaning = re.sub(r"([|<*_\[])", r"\\\1", field.info.help)
+            yield f"| `{prefix}{field.key}` | {default} | {meaning} |"
+        yield ""
+
+
+def references() -> Iterator[str]:
+    """A directive for every public name, which takes its text from the docstring."""
+    for name in sorted(xlm_plugins.__all__):
+        found = getattr(xlm_plugins, name)
+        if callable(found) and found.__module__.startswith("xlm_plugins"):
+            yield f"::: {found.__module__}.{found.__qualname__}"
+
+
+def _picture() -> bytes:
+    """The first picture of the notebook about the memory layer."""
+    notebook = json.loads((ROOT / "docs" / "pkm.ipynb").read_text(encoding="utf-8"))
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", ()))
+    images = (output.get("data", {}).get("image/png") for output in outputs)
+    return base64.b64decode(next(image for image in images if image))
+
+
+def _settings(pages: list[str], source: str) -> dict[str, object]:
+    guides = [page for page in pages if page.startswith("docs/")]
+    plugins = [{Path(page).parts[-2]: page} for page in pages if page.startswith("plugins/")]
+    handler = {
+        "paths": [str(ROOT)],
+        "options": {"docstring_style": "sphinx", "heading_level": 2, "show_source": False},
+    }
+    extensions = ("admonition", "attr_list", "md_in_html", "tables", "toc", "pymdownx.superfences")
+    return {
+        "project": {
+            "site_name": "xlm-plugins",
+            "site_description": "Cross-lingual language models from plugins",
+            "docs_dir": "pages",
+            "site_dir": "site",
+            "repo_url": source,
+            "nav": [
+                {"xlm-plugins": "README.md"},
+                {"Guides": guides},
+                {"Plugins": plugins},
+                {"Recipes": "recipes/README.md"},
+                {"Options": "options.md"},
+                {"Reference": "reference.md"},
+                {"Contributing": "CONTRIBUTING.md"},
+                {"Changelog": "CHANGELOG.md"},
+            ],
+            "theme": {"font": False, "features": ["navigation.top", "content.code.copy"]},
+            "plugins": {"search": {}, "mkdocstrings": {"handlers": {"python": handler}}},
+            "markdown_extensions": {name: {} for name in extensions},
+        }
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    write_site(Path(sys.argv[1]).resolve(), project["urls"]["Source"])
