@@ -54,6 +54,6 @@ def record_resumption(folder: RunFolder, job: Job, update: int, plugins: Plugins
     if by_progress and any(name.endswith((".steps", ".epochs", ".minutes")) for name in changed):
         lines.append(
             f"the {job.optimizer.schedule} schedule spans the whole run, now longer or shorter: "
-            f"from step {update:,} on, the learning rate follows the new length, which may be a jump"
+            f"from step {update:,} on, the learning rate follows the new length: maybe with a jump"
         )
     return lines
