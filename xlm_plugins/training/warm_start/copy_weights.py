@@ -95,18 +95,8 @@ def initialise(
     :raises BundleError: the widths differ, so that nothing fits.
     :raises OptionError: ``model`` has no such stack.
     """
-    if stack and stack not in description.stacks:
-        raise OptionError(
-            f"--init {stack}={path}: the model to train has no {stack}",
-            expected=f"one of {', '.join(description.stacks)}, or the run alone",
-        )
     theirs = RecordedModel.read(path)
-    if theirs.options.dim != description.options.dim:
-        raise BundleError(
-            f"--init {path}: its width is {theirs.options.dim}, the new model's is "
-            f"{description.options.dim}",
-            remedy=f"train with --dim {theirs.options.dim}",
-        )
+    _check_fit(description, theirs, path, stack)
     weights = load_tensors(path / WEIGHTS_NAME)
     their_tokenizer = load_tokenizer(plugins, path / TOKENIZER_NAME)
     tables = {
@@ -135,6 +125,22 @@ def initialise(
         is_other_vocabulary=tokenizer.fingerprint != their_tokenizer.fingerprint,
         unknown_languages=_unknown_languages(description, theirs),
     )
+
+
+def _check_fit(
+    description: ModelDescription, theirs: RecordedModel, path: Path, stack: str
+) -> None:
+    if stack and stack not in description.stacks:
+        raise OptionError(
+            f"--init {stack}={path}: the model to train has no {stack}",
+            expected=f"one of {', '.join(description.stacks)}, or the run alone",
+        )
+    if theirs.options.dim != description.options.dim:
+        raise BundleError(
+            f"--init {path}: its width is {theirs.options.dim}, the new model's is "
+            f"{description.options.dim}",
+            remedy=f"train with --dim {theirs.options.dim}",
+        )
 
 
 def initialise_embeddings(
