@@ -1,13 +1,16 @@
 # make setup   a virtual environment in .venv with the core and all plugins, editable
 # make demo    the main job, start to finish, on the embedded corpus
-# make test    lint, types and tests; test-slow, test-faults and test-large run what takes longer
+# make dist    the sdists and wheels of all distributions, in dist
+# make test    lint, types and tests, WORKERS of them at a time; test-slow, test-faults and test-large
+#              run what takes longer, test-lowest the tests at the lower end of every requirement
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 DONE := .venv/.set-up
 PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/*/pyproject.toml)))
 EDITABLE := --editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 
-.PHONY: setup demo test test-slow test-faults test-large lint clean
+.PHONY: setup demo test test-slow test-faults test-large test-lowest lint dist clean
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -30,8 +33,11 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# One thread per worker: more would compete for the same cores.  The other targets run one test at a
+# time, for some of theirs measure time or memory.
+test: export OMP_NUM_THREADS := 1
 test: lint
-	$(BIN)/python -m pytest -m 'not slow and not faults and not large'
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not slow and not faults and not large'
 
 test-slow: lint
 	$(BIN)/python -m pytest -m slow
@@ -42,6 +48,19 @@ test-faults: lint
 test-large: lint
 	$(BIN)/python -m pytest -m large
 
+# In an environment of its own.  torch's lower end is only resolved, the newest tested one runs.
+LOWEST := .venv-lowest/bin/python -m pip install --constraint constraints-lowest.txt
+test-lowest: export PIP_BUILD_CONSTRAINT := constraints.txt
+test-lowest: lint
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(LOWEST) --quiet --dry-run --ignore-installed torch==2.10.0 $(EDITABLE)
+	$(LOWEST) --quiet torch==$(shell sed -n 's/^torch==//p' constraints.txt) $(EDITABLE)
+	.venv-lowest/bin/python -m pytest -m 'not slow and not faults and not large'
+
+dist: setup
+	$(BIN)/python tools/distributions.py
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build
+	rm -rf dist .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache build
 	find . \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +

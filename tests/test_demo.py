@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from xlm_plugins import RunError
-from xlm_plugins.core.plugins import Plugins
+from xlm_plugins import PluginError, RunError
+from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.demo import MASKED, Demonstration, overlap_accuracy, retrieval_accuracy
 from xlm_plugins.inference.fill_mask import MASK_MARK
 
@@ -25,6 +26,13 @@ def _demonstration(folder: Path, minutes: float = 0.2) -> tuple[Demonstration, i
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="already exists"):
         _demonstration(tmp_path)[0].show()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plugins_that_it_needs_are_told_at_once_and_nothing_is_written(tmp_path: Path) -> None:
+    demonstration = replace(_demonstration(tmp_path / "demo")[0], plugins=Plugins(new_manager()))
+    with pytest.raises(PluginError, match="pip install xlm-mlm xlm-tlm xlm-pkm xlm-sentencepiece"):
+        demonstration.show()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,7 +1,7 @@
 """xlm-plugins: cross-lingual language models from plugins.
 
-The public names.  Those that a plugin's entry-point module needs are torch-free and imported
-here; those that need torch are imported on first use, so that ``xlm --help`` stays quick.
+This module has the public names.  Those that a plugin's entry-point module needs are imported
+here, without torch; all others are imported on first use, so that ``xlm --help`` is quick.
 """
 
 from __future__ import annotations

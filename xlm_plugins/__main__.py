@@ -1,4 +1,4 @@
-"""``python -m xlm_plugins``, which is what the launchers of many processes start."""
+"""``python -m xlm_plugins``, for launchers that start many processes."""
 
 import sys
 

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from xlm_plugins.core.errors import RunError
-from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.plugins import Plugins, require
+from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 from xlm_plugins.data.prepare.embedded import embedded_sentences
 from xlm_plugins.inference.embed import embed
 from xlm_plugins.model.bundle import Bundle
@@ -41,6 +42,9 @@ OBJECTIVES = (
     "--objective mlm --mlm.layout sentence --mlm.mask-prob 0.3 --objective tlm --tlm.mask-prob 0.3"
 )
 SCHEDULE = "--batch-tokens 1300 --lr 4e-3 --evaluate-every 2000 --save-every 0"
+NEEDED = (
+    ("objective", "mlm"), ("objective", "tlm"), ("layer", "pkm"), ("tokenizer", DEFAULT_TOKENIZER)
+)  # fmt: skip
 
 # Two of the corpus's three languages: in four minutes the model learns less of three, above all to
 # find translations (the README has both figures).
@@ -76,19 +80,21 @@ class Demonstration:
     def show(self) -> None:
         """Run the commands and show the results.
 
+        :raises PluginError: plugins that it shows are not installed.
         :raises RunError: the folder exists, or a command failed.
         """
         if self.folder.exists():
             raise RunError(
                 f"{self.folder} already exists", remedy="delete it, or choose another --out"
             )
+        require(NEEDED, self.plugins)
         self.folder.mkdir(parents=True)
         data, run = self.folder / "data", self.folder / "run"
         languages = ",".join(MASKED)
         self._xlm(f"prepare embedded {data} --languages {languages} --vocab-size {VOCABULARY_SIZE}")
         self._xlm(
             f"train {OBJECTIVES} {MODEL} --data {data} --out {run} "
-            f"--minutes {self.minutes:g} --steps 1000000 {SCHEDULE}"
+            f"--minutes {self.minutes:g} {SCHEDULE}"
         )
         for language, texts in MASKED.items():
             masked = " ".join(shlex.quote(text) for text in texts)

@@ -1,4 +1,4 @@
-"""``xlm fill-mask``: texts as arguments or by pipe, for people or as JSON."""
+"""``xlm fill-mask``: texts as arguments or from a pipe, output as text or JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xlm_plugins.cli.main import main
 TEXT = "Jesus said to <mask>, Follow me."
 
 
-def test_guesses_stand_under_each_text(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_candidates_follow_each_text(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fill-mask", str(tiny_run), "--language=en", "--top=3", TEXT, "A <mask>"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [lines[0], lines[4]] == [TEXT, "A <mask>"]
@@ -49,7 +49,7 @@ def test_json_from_standard_input(
     assert 0 < guesses[-1]["probability"] <= guesses[0]["probability"] < 1
 
 
-def test_many_lines_go_through_in_lots(
+def test_many_lines_are_read_in_chunks(
     tiny_run: Path, piped: Callable[..., tuple[int, bytes, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [TEXT, "<mask>", "À <mask> <mask>", "God said <mask> and <mask> it", TEXT]

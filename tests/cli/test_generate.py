@@ -87,7 +87,7 @@ def test_what_is_refused(clm_run: Path, piped: Piped, arguments: list[str], told
     assert "Traceback" not in err
 
 
-def test_a_model_that_does_not_write(tiny_run: Path, piped: Piped) -> None:
+def test_a_model_that_cannot_generate(tiny_run: Path, piped: Piped) -> None:
     status, out, err = piped("generate", tiny_run, "--language=en", "God")
     assert (status, out) == (2, b"")
     assert "the model does not generate text: it was trained on mlm, tlm" in err

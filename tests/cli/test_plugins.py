@@ -108,3 +108,15 @@ def test_a_plugin_without_components_is_listed_with_its_hooks(
     assert main(["plugins", "--json"]) == 0
     (row,) = [r for r in json.loads(capsys.readouterr().out) if r["name"] == "watch"]
     assert (row["kind"], row["summary"], row["state"]) == ("hooks", "xlm_step_end", "ok")
+
+
+def test_another_command_xlm_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = tmp_path / "xlm_core-0.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: xlm-core\nVersion: 0.3\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nxlm = xlm.cli:main\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["plugins"]) == 0
+    assert "xlm-core installs a command xlm too" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``xlm predict``: labels by pipe, equal to those of the run, and what it refuses."""
+"""``xlm predict``: the same labels as in the run, and what it refuses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows() -> list[tuple[str, str]]:
 def finetuned(
     base: Path, rows: list[tuple[str, str]], n_texts: int, kind: str, folder: Path
 ) -> Path:
-    """A run that was trained, and tested, on the first texts of rows, or on both."""
+    """A run that was trained and tested on the first texts of rows, or on both."""
     names = ("one", "two")[:n_texts]
     labels = ["even", "odd", "none"] if kind == "classification" else ["1.5", "-2", "0.25"]
     table = ["\t".join(("label", *names))]
@@ -67,7 +67,7 @@ def predictions(run: Path) -> list[str]:
     return (run / "predictions" / "test.en.txt").read_text().splitlines()
 
 
-def test_labels_stand_before_the_lines(
+def test_labels_precede_the_lines(
     classifier: Path,
     rows: list[tuple[str, str]],
     piped: Piped,
@@ -99,7 +99,7 @@ def test_json_lines_have_all_probabilities(
         assert max(shares, key=shares.__getitem__) == answer["label"]
 
 
-def test_pairs_stand_on_a_line_with_a_tab_between_them(
+def test_pairs_are_separated_by_a_tab(
     regression: Path, rows: list[tuple[str, str]], piped: Piped
 ) -> None:
     content = "".join(f"{one}\t{other}\n" for one, other in rows)
@@ -120,7 +120,7 @@ def test_nothing_in_nothing_out(classifier: Path, piped: Piped) -> None:
     assert piped("predict", classifier, "--language=en") == (0, b"", "")
 
 
-def test_rows_that_were_cut_are_counted(classifier: Path, piped: Piped) -> None:
+def test_truncated_rows_are_counted(classifier: Path, piped: Piped) -> None:
     content = "God\n" + "God " * 90 + "\n"
     status, out, err = piped("predict", classifier, "--language=en", content=content)
     assert (status, len(out.splitlines())) == (0, 2)

@@ -1,4 +1,4 @@
-"""``xlm score``: a log-probability before each line, by pipe."""
+"""``xlm score``: a log-probability before each line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXTS = TEXT.split("\n")[:-1]
 
 
 @pytest.mark.parametrize("run", ["tiny_run", "clm_run"])
-def test_a_score_and_a_tab_stand_before_each_line(
+def test_a_score_and_a_tab_precede_each_line(
     tiny_run: Path, clm_run: Path, piped: Piped, monkeypatch: pytest.MonkeyPatch, run: str
 ) -> None:
     path = {"tiny_run": tiny_run, "clm_run": clm_run}[run]
@@ -32,7 +32,7 @@ def test_a_score_and_a_tab_stand_before_each_line(
     assert (empty == 0) == (run == "tiny_run")  # a causal model says how probable an end is
 
 
-def test_json_lines_tell_every_token(clm_run: Path, piped: Piped) -> None:
+def test_json_lines_hold_every_token(clm_run: Path, piped: Piped) -> None:
     status, out, _ = piped("score", clm_run, "--language=en", "--json-lines", content=TEXT)
     assert status == 0
     trees = [json.loads(line) for line in out.splitlines()]

@@ -92,7 +92,7 @@ Translate = Callable[..., tuple[int, str, str]]
 def translate(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Translate:
-    """Run the command in this process; gives status, standard output and standard error."""
+    """Run the command in this process; returns status, standard output and standard error."""
 
     def translate(
         *arguments: str, content: str | bytes = TEXT, run: Path = bundle
@@ -127,13 +127,13 @@ def test_lines_end_at_newlines_and_nowhere_else(translate: Translate, content: s
     assert translate(content=plain)[1] == out
 
 
-def test_a_byte_order_mark_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_byte_order_mark_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     content = "\ufeffa\r\nb \ufeff\n\nc".encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert list(input_lines(3)) == [["a", "b \ufeff", ""], ["c"]]
 
 
-def test_a_long_input_goes_through_in_lots(
+def test_long_input_is_read_in_chunks(
     translate: Translate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = translate()[1]
@@ -175,7 +175,7 @@ def test_long_lines_are_cut_and_counted_or_refused(
     status, strict_out, err = translate("--strict", content=content)
     assert status == 2
     assert "standard input, line 4: 21 tokens\n  expected: at most 20" in err
-    assert strict_out == "".join(line + "\n" for line in out.split("\n")[:2])  # whole lots only
+    assert strict_out == "".join(line + "\n" for line in out.split("\n")[:2])  # whole chunks only
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_progress_shows_on_a_terminal(
     assert "7 lines translated" in err
 
 
-def test_the_help_says_the_default_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_shows_the_actual_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["translate", "--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert f"bounds memory. [default {BATCH_TOKENS}]" in out

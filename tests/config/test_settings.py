@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from xlm_plugins import Component, MaskingOptions, OptionError, PluginError
-from xlm_plugins.config.settings import Settings, read_toml, resolve, to_toml
+from xlm_plugins.config.settings import Settings, UnresolvedSettings, read_toml, resolve, to_toml
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.registry import NoOptions, Registry, with_origin
 
@@ -30,6 +30,24 @@ def plugins() -> Plugins:
         component("bare", "objective", NoOptions),
     ]
     return Plugins(new_manager(), Registry(components))
+
+
+def test_all_that_is_missing_is_told_at_once_with_one_command(plugins: Plugins) -> None:
+    none = Plugins(new_manager())
+    flags = {"train": {"objective": ("tlm",), "layer": ("pkm:2",)}}
+    with pytest.raises(PluginError) as error:
+        UnresolvedSettings.read({}, flags, none)
+    assert error.value.problem == (
+        "no installed plugin provides the objective 'tlm', the layer 'pkm' and "
+        "the tokenizer 'sentencepiece'"
+    )
+    assert error.value.remedy.startswith("pip install xlm-tlm xlm-pkm xlm-sentencepiece\n")
+    assert "pip install 'xlm-plugins[all]'" in error.value.remedy
+    with pytest.raises(PluginError, match=r"'tlm' and the layer 'pkm'\n"):
+        UnresolvedSettings.read({"train": {"data": "my-data"}}, flags, none)
+    with pytest.raises(PluginError, match="no installed plugin provides the objective 'mine'"):
+        UnresolvedSettings.read({}, {"train": {"objective": ("mine",), "layer": ("yours",)}}, none)
+    UnresolvedSettings.read({}, flags, plugins)  # one alone is told where it is looked up
 
 
 TLM: dict[str, Any] = {"train": {"objective": ["tlm"]}}
@@ -85,6 +103,35 @@ def test_a_component_without_options_has_a_section_too(plugins: Plugins) -> None
 
 def test_defaults_need_no_plugins() -> None:
     assert Settings().train.steps == 2000
+
+
+def test_minutes_alone_end_a_run(plugins: Plugins, tmp_path: Path) -> None:
+    settings = resolve(TLM, {"train": {"minutes": 20.0}}, plugins)
+    assert (settings.train.steps, settings.train.minutes) == (None, 20.0)
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(settings), encoding="utf-8")
+    assert resolve(read_toml(path), {}, plugins) == settings
+    assert resolve(read_toml(path), {"train": {"steps": 50}}, plugins).train.steps == 50
+
+
+@pytest.mark.parametrize(
+    ("train", "warmup", "recorded"),
+    [
+        ({}, None, 200),
+        ({"steps": 100}, None, 10),
+        ({"steps": 10**6}, None, 200),
+        ({"minutes": 5.0}, None, 200),
+        ({"steps": 100}, 300, 300),
+    ],
+)
+def test_the_warmup_of_a_short_run_is_short_unless_given(
+    plugins: Plugins, train: dict[str, Any], warmup: int | None, recorded: int
+) -> None:
+    optimizer = {} if warmup is None else {"warmup": warmup}
+    settings = resolve(TLM, {"train": train, "optimizer": optimizer}, plugins)
+    assert settings.optimizer.warmup == recorded
+    written = tomllib.loads(to_toml(settings))
+    assert written["optimizer"]["warmup"] == recorded  # so that a longer run keeps it
 
 
 @pytest.mark.parametrize(

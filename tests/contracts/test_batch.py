@@ -40,11 +40,11 @@ def packed(rows: Ragged, first_id: int = 0) -> Batch:
 
 
 @pytest.mark.parametrize("text", ["en", "en-fr", "en-fr-en", "zh_Hans-en"])
-def test_a_step_is_written_as_it_is_read(text: str) -> None:
+def test_a_step_is_written_as_it_is_parsed(text: str) -> None:
     assert str(Step.parse(text)) == text
 
 
-def test_pack_gives_long_tensors_of_one_layout() -> None:
+def test_pack_makes_int64_tensors() -> None:
     rows = Ragged.of([[7, 8], [9]])
     narrow = Ragged(rows.values.astype(np.uint16), rows.offsets.astype(np.uint32))
     batch = packed(narrow)
@@ -57,7 +57,7 @@ def test_pack_gives_long_tensors_of_one_layout() -> None:
     assert {t.dtype for t in (batch.tokens, batch.offsets, batch.predicted)} == {torch.int64}
 
 
-def test_cat_moves_offsets_and_predicted_along() -> None:
+def test_cat_shifts_offsets_and_predicted() -> None:
     rows = random_rows(9)
     parts = [rows.take(np.arange(0, 4)), rows.take(np.arange(4, 5)), rows.take(np.arange(5, 9))]
     whole = Batch.cat([packed(parts[0]), packed(parts[1], 4), packed(parts[2], 5)])
@@ -68,7 +68,7 @@ def test_cat_moves_offsets_and_predicted_along() -> None:
     assert whole.n_targets == sum(packed(part).n_targets for part in parts)
 
 
-def test_cat_takes_a_part_without_sequences() -> None:
+def test_cat_accepts_a_part_without_sequences() -> None:
     empty, full = packed(Ragged.of([])), packed(random_rows(3))
     whole = Batch.cat([empty, full, empty])
     assert torch.equal(whole.offsets, full.offsets)
@@ -123,7 +123,7 @@ def test_random_tokens_are_ordinary_ones() -> None:
     assert set(np.unique(seen)) == set(VOCABULARY.ordinary.tolist())
 
 
-def test_masking_repeats_under_a_seed_and_leaves_its_input_alone() -> None:
+def test_masking_is_repeatable_and_does_not_modify_its_input() -> None:
     rows = random_rows(20)
     before = rows.values.copy()
     one, two = (
@@ -134,7 +134,7 @@ def test_masking_repeats_under_a_seed_and_leaves_its_input_alone() -> None:
     assert (rows.values == before).all()
 
 
-def test_sample_alpha_prefers_rare_tokens_and_never_takes_special_ones() -> None:
+def test_sample_alpha_prefers_rare_tokens_and_never_masks_special_ones() -> None:
     rows = random_rows(2000)
     counts = np.ones(SIZE, np.int64)
     counts[: SIZE // 2] = 10_000
@@ -168,7 +168,7 @@ def test_evaluation_predicts_inside_each_row_and_shows_mask() -> None:
     assert set(row.tolist()) == set(range(300))
 
 
-def test_evaluation_predicts_nothing_of_rows_without_an_inside() -> None:
+def test_evaluation_predicts_nothing_in_rows_of_fewer_than_three() -> None:
     rows = Ragged.of([[EOS, EOS], [EOS], [EOS, 9, EOS]])
     _, predicted = choose_for_evaluation(rows, VOCABULARY, np.random.default_rng(1))
     assert predicted.tolist() == [4]
@@ -201,7 +201,7 @@ def test_a_translation_is_written_after_an_eos_and_read_between_two():
     assert batch.sample_ids.tolist() == batch.source.sample_ids.tolist() == [4, 2]
 
 
-def test_where_sentences_begin_with_bos_a_source_does_and_what_is_written_does_not():
+def test_with_bos_the_source_begins_with_it_and_the_target_does_not():
     vocabulary = Vocabulary(10, {"eos": 1, "bos": 0, "begin": 0}, (0, 1))
     source, target = Ragged.of([[7, 8]]), Ragged.of([[5]])
     batch = pack_translation(source, target, (0, 1), vocabulary, np.array([4]))

@@ -40,7 +40,7 @@ def test_two_texts_have_three_ends() -> None:
     assert n_cut == 0
 
 
-def test_where_sentences_begin_with_bos_it_is_robertas_layout() -> None:
+def test_with_bos_the_layout_is_robertas() -> None:
     tokenizer = WordTokenizer(WORDS)
     tokenizer.begin_role = "bos"
     bos = tokenizer.special("bos")
@@ -54,7 +54,7 @@ def test_where_sentences_begin_with_bos_it_is_robertas_layout() -> None:
     assert tokenizer.vocabulary().frame == tokenizer.frame == (bos, EOS)
 
 
-def test_one_text_loses_its_end() -> None:
+def test_one_text_is_truncated_at_its_end() -> None:
     rows, n_cut = encode_texts(TOKENIZER, [[text(9), text(8), text(2)]], 10)
     kept = [ids(text(9))[:8], ids(text(8)), ids(text(2))]
     assert rows_of(rows) == [[EOS, *row, EOS] for row in kept]
@@ -62,14 +62,14 @@ def test_one_text_loses_its_end() -> None:
 
 
 @pytest.mark.parametrize("longest", [4, 5, 9, 10])
-def test_of_two_texts_the_longer_one_is_cut_first(longest: int) -> None:
+def test_of_two_texts_the_longer_one_is_truncated_first(longest: int) -> None:
     lengths = [(n, m) for n in range(8) for m in range(8)]
     columns = [[text(n) for n, _ in lengths], [text(m, 5) for _, m in lengths]]
     rows, n_cut = encode_texts(TOKENIZER, columns, longest)
     room = longest - 3
     for row, (n, m) in enumerate(lengths):
         kept_n, kept_m = n, m
-        while kept_n + kept_m > room:  # the plain definition: a token at a time, off the longer
+        while kept_n + kept_m > room:  # the definition: one token at a time, from the longer one
             if kept_n > kept_m:
                 kept_n -= 1
             else:

@@ -19,7 +19,7 @@ def test_cut_keeps_the_first_values() -> None:
     assert lists(Ragged.of(ROWS).cut(lengths)) == [[5, 6], [8], [], []]
 
 
-def test_rows_come_back_as_they_were_laid_down() -> None:
+def test_rows_are_those_it_was_made_of() -> None:
     ragged = Ragged.of(ROWS)
     assert lists(ragged) == ROWS
     assert ragged.n_rows == 4
@@ -38,7 +38,7 @@ def test_take_repeats_and_reorders_rows() -> None:
     assert lists(Ragged.of(ROWS).take(np.array([3, 0, 3, 2]))) == [[9, 10], [5, 6, 7], [9, 10], []]
 
 
-def test_take_works_on_narrow_types_as_shards_have_them() -> None:
+def test_take_works_with_small_integer_types() -> None:
     ragged = Ragged.of(ROWS)
     narrow = Ragged(ragged.values.astype(np.uint16), ragged.offsets.astype(np.uint32))
     taken = narrow.take(np.array([3, 0]))
@@ -48,12 +48,12 @@ def test_take_works_on_narrow_types_as_shards_have_them() -> None:
     assert lists(stack([narrow, narrow])) == ROWS + ROWS
 
 
-def test_framed_puts_a_token_on_both_ends() -> None:
+def test_framed_adds_a_token_at_both_ends() -> None:
     framed = Ragged.of(ROWS).framed(1, 2)
     assert lists(framed) == [[1, 5, 6, 7, 2], [1, 8, 2], [1, 2], [1, 9, 10, 2]]
 
 
-def test_positions_count_anew_in_each_row() -> None:
+def test_positions_start_at_zero_in_each_row() -> None:
     assert lists(Ragged.of(ROWS).positions()) == [[0, 1, 2], [0], [], [0, 1]]
 
 
@@ -61,13 +61,13 @@ def test_filled_keeps_the_layout() -> None:
     assert lists(Ragged.of(ROWS).filled(4)) == [[4, 4, 4], [4], [], [4, 4]]
 
 
-def test_joined_puts_rows_of_two_behind_each_other() -> None:
+def test_joined_concatenates_rows_pairwise() -> None:
     other = Ragged.of([[1], [], [2, 3], [4]])
     assert lists(Ragged.of(ROWS).joined(other)) == [[5, 6, 7, 1], [8], [2, 3], [9, 10, 4]]
 
 
 @pytest.mark.parametrize("n_parts", [1, 3])
-def test_stack_lays_parts_end_to_end(n_parts: int) -> None:
+def test_stack_concatenates_parts(n_parts: int) -> None:
     assert lists(stack([Ragged.of(ROWS)] * n_parts)) == ROWS * n_parts
 
 

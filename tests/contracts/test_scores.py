@@ -1,4 +1,4 @@
-"""Scores: those of scikit-learn and SciPy on the same predictions."""
+"""Scores are those of scikit-learn and SciPy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OF_VALUES = [
 
 
 def classes(n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """True classes, and predictions of which about half are right."""
+    """True classes, and predictions about half of which are right."""
     rng = np.random.default_rng(seed)
     true, guessed = rng.integers(n_classes, size=(2, 60))
     return true, np.where(rng.random(60) < 0.5, true, guessed)
@@ -33,15 +33,17 @@ def classes(n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("n_classes", [2, 3, 7])
 @pytest.mark.parametrize(("ours", "theirs"), OF_CLASSES, ids=["accuracy", "matthews", "macro_f1"])
-def test_classes_are_judged_as_by_scikit_learn(ours: Score, theirs: Score, n_classes: int) -> None:
+def test_scores_of_classes_are_those_of_scikit_learn(
+    ours: Score, theirs: Score, n_classes: int
+) -> None:
     for seed in range(5):
         rows = classes(n_classes, seed)
         assert ours(*rows) == pytest.approx(100 * theirs(*rows), abs=1e-9)
-        assert 20 < ours(*rows) < 90  # or the comparison says little
+        assert 20 < ours(*rows) < 90  # otherwise the comparison means little
 
 
 @pytest.mark.parametrize("positive", [0, 1, 2])
-def test_f1_of_one_class_is_scikit_learns(positive: int) -> None:
+def test_f1_of_one_class_is_that_of_scikit_learn(positive: int) -> None:
     true, predicted = classes(3, seed=0)
     wanted = metrics.f1_score(true == positive, predicted == positive)
     assert f1(true, predicted, positive) == pytest.approx(100 * wanted)
@@ -49,7 +51,7 @@ def test_f1_of_one_class_is_scikit_learns(positive: int) -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), OF_VALUES, ids=["pearson", "spearman"])
-def test_values_are_judged_as_by_scipy(ours: Score, theirs: Score) -> None:
+def test_scores_of_values_are_those_of_scipy(ours: Score, theirs: Score) -> None:
     rng = np.random.default_rng(0)
     for offset in (0.0, 1000.0):
         true = (rng.normal(size=50) + offset).astype(np.float32)
@@ -66,20 +68,20 @@ def test_equal_values_share_their_mean_rank() -> None:
 
 
 @pytest.mark.parametrize("score", [accuracy, macro_f1, matthews, pearson, spearman])
-def test_what_is_perfect_is_100(score: Score) -> None:
+def test_perfect_predictions_score_100(score: Score) -> None:
     true = np.array([2, 0, 1, 1, 2])
     assert score(true, true) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("score", [matthews, pearson, spearman])
 @pytest.mark.parametrize("n", [1, 3, 10])
-def test_correlation_with_what_is_all_alike_is_0(score: Score, n: int) -> None:
-    """Also where the mean of equal numbers is not quite one of them, as that of three 0.1."""
+def test_correlation_with_constant_values_is_0(score: Score, n: int) -> None:
+    """Even if the mean of equal numbers differs from them by rounding, as that of three 0.1."""
     alike, different = np.full(n, 0.1), np.arange(n)
     assert score(alike, different) == score(different, alike) == score(alike, alike) == 0
 
 
-def test_f1_of_a_class_that_nobody_names_is_0() -> None:
+def test_f1_of_a_class_that_does_not_occur_is_0() -> None:
     zeros = np.zeros(3, int)
     assert f1(zeros, zeros) == 0
     assert f1(zeros, np.ones(3, int)) == 0

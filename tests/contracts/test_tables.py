@@ -28,7 +28,7 @@ def refusal(path: Path, names: list[str] | None = None) -> str:
     return str(error.value)
 
 
-def test_a_tsv_file_has_names_in_its_first_line_and_no_quotes(tmp_path: Path) -> None:
+def test_a_tsv_file_has_column_names_and_no_quoting(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, "a.tsv", TSV))
     assert list(table.columns) == ["label", "text"]
     assert table.column("label") == ("good", "bad")
@@ -37,21 +37,19 @@ def test_a_tsv_file_has_names_in_its_first_line_and_no_quotes(tmp_path: Path) ->
     assert table.file == tmp_path / "a.tsv"
 
 
-def test_names_are_given_for_a_file_without(tmp_path: Path) -> None:
+def test_column_names_may_be_given(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, "a.txt", TSV), ["one", "two"])
     assert table.column("one") == ("label", "good", "bad")
     assert table.lines == [1, 2, 3]
 
 
-def test_a_table_of_names_alone_has_no_rows(tmp_path: Path) -> None:
+def test_a_table_of_column_names_only_has_no_rows(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, "a.tsv", "label\ttext\n"))
     assert (table.column("text"), table.lines) == ((), [])
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
-def test_line_ends_and_marks_of_other_systems_are_no_part_of_a_text(
-    tmp_path: Path, name: str
-) -> None:
+def test_line_ends_and_byte_order_marks_are_not_part_of_a_text(tmp_path: Path, name: str) -> None:
     mark = "\t" if name == "a.tsv" else ","
     text = f"\ufefflabel{mark}text\r\ngood{mark}Yes.\r\n"
     table = read_table(written(tmp_path, name, text))
@@ -102,19 +100,19 @@ def test_compressed_files(tmp_path: Path, ending: str, compress: Callable[[bytes
 
 
 def test_damage_within_a_compressed_file_is_reported(tmp_path: Path) -> None:
-    """An error of zlib is no OSError."""
+    """zlib.error is not an OSError."""
     path, packed = tmp_path / "a.tsv.gz", gzip.compress(TSV.encode())
     path.write_bytes(packed[:12] + b"\xff" * 8 + packed[20:])
     assert "cannot be read: Error -3 while decompressing" in refusal(path)
 
 
-def test_a_missing_column_tells_those_there_are(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_column_lists_the_columns(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, "a.tsv", TSV))
     with pytest.raises(DataError, match=r"has no column 'score'\nexpected: one of label, text$"):
         table.column("score")
 
 
-def test_a_row_in_place_of_names_is_told_in_few_words(tmp_path: Path) -> None:
+def test_long_column_names_are_shortened_in_errors(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, "a.tsv", f"good\t{'word ' * 50}\n"))
     with pytest.raises(DataError, match=r"one of good, word [word ]{10,60} \.\.\.$"):
         table.column("label")
@@ -139,16 +137,14 @@ def test_a_row_in_place_of_names_is_told_in_few_words(tmp_path: Path) -> None:
         ("a.gz", "x", "does not tell its format"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(
-    tmp_path: Path, name: str, text: str, told: str
-) -> None:
+def test_errors_name_file_and_line(tmp_path: Path, name: str, text: str, told: str) -> None:
     path = written(tmp_path, name, text)
     found = refusal(path)
     assert str(path) in found
     assert told in found
 
 
-def test_a_file_that_is_not_there_or_not_utf_8(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_not_utf_8(tmp_path: Path) -> None:
     assert refusal(tmp_path / "no.tsv") == f"there is no file {tmp_path / 'no.tsv'}"
     (tmp_path / "latin.tsv").write_bytes("text\ncafé\n".encode("latin-1"))
     assert "latin.tsv cannot be read: 'utf-8' codec" in refusal(tmp_path / "latin.tsv")

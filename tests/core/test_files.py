@@ -1,4 +1,4 @@
-"""Files and folders are whole or as they were."""
+"""Files and folders are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xlm_plugins.core.files import (
 )
 
 
-def test_a_failure_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"é": 1})
     with pytest.raises(UnicodeEncodeError):
@@ -62,7 +62,7 @@ def test_a_failure_leaves_no_folder(tmp_path: Path, shared: bool) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_kill_left_is_not_taken_over(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_overwritten(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys\n"
         "from xlm_plugins.core.files import whole_file, whole_folder\n"
@@ -83,7 +83,7 @@ def test_what_a_kill_left_is_not_taken_over(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_text() == "text"
 
 
-def test_processes_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
+def test_processes_that_write_the_same_file_do_not_interfere(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\n"
         "from xlm_plugins.core.files import whole_file\n"
@@ -101,7 +101,7 @@ def test_processes_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "{", "[1]", "\xff"])
-def test_damaged_json_is_named(tmp_path: Path, text: str | None) -> None:
+def test_damaged_json_is_reported_by_name(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "a.json").write_bytes(text.encode("latin1"))
     with pytest.raises(BundleError, match=r"a\.json (cannot be read|holds no JSON object)"):

@@ -1,4 +1,4 @@
-"""Options dataclasses: what they declare, and what they refuse."""
+"""Options dataclasses: what they declare, and which values they refuse."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Example:
     metrics: tuple[str, ...] = option((), "several, with commas", comma=True)
 
 
-def test_fields_say_how_each_option_is_read() -> None:
+def test_fields_are_resolved() -> None:
     fields = {field.key: field for field in fields_of(Example)}
     assert next(iter(fields)) == "n-keys"
     assert (fields["n-keys"].kind, fields["n-keys"].default) == (int, 128)
@@ -33,7 +33,7 @@ def test_fields_say_how_each_option_is_read() -> None:
     assert fields["kind"].info.choices == ("flat", "product")
 
 
-def test_a_field_without_declaration_is_its_authors_fault() -> None:
+def test_a_field_without_declaration_is_a_type_error() -> None:
     @dataclass
     class Undeclared:
         x: int = 1
@@ -42,7 +42,7 @@ def test_a_field_without_declaration_is_its_authors_fault() -> None:
         fields_of(Undeclared)
 
 
-def test_a_type_that_no_flag_can_carry_is_its_authors_fault() -> None:
+def test_a_type_that_flags_cannot_express_is_a_type_error() -> None:
     Odd = make_dataclass("Odd", [("x", dict[str, int], option(None, "a mapping"))])  # noqa: N806
     with pytest.raises(TypeError, match="an option is a bool, int, float, str"):
         fields_of(Odd)
@@ -52,7 +52,7 @@ def test_keys_may_have_dashes_or_underscores() -> None:
     assert build(Example, {"n-keys": 4}, "x") == build(Example, {"n_keys": 4}, "x")
 
 
-def test_a_whole_number_is_a_float_where_one_is_wanted() -> None:
+def test_an_integer_is_accepted_as_a_float() -> None:
     rate = build(Example, {"rate": 1}, "x").rate
     assert rate == 1.0
     assert type(rate) is float
@@ -74,14 +74,14 @@ def test_a_whole_number_is_a_float_where_one_is_wanted() -> None:
         ({"n-kyes": 4}, "did you mean 'n-keys'"),
     ],
 )
-def test_a_bad_value_is_refused_with_its_name(values: dict[str, Any], said: str) -> None:
+def test_a_bad_value_is_refused_by_name(values: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError) as error:
         build(Example, values, "pkm")
     assert said in str(error.value)
     assert "pkm" in error.value.problem
 
 
-def test_many_values_and_one_value_that_means_many() -> None:
+def test_several_values_may_be_one_with_commas() -> None:
     assert build(Example, {"names": ["a,b", "c"]}, "x").names == ("a,b", "c")
     assert build(Example, {"names": "a"}, "x").names == ("a",)
     assert build(Example, {"metrics": ["a,b", "c"]}, "x").metrics == ("a", "b", "c")

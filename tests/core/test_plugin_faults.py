@@ -1,4 +1,4 @@
-"""Broken plugins, really installed: each is told with cause and hint, and disturbs nobody."""
+"""Broken plugins, installed by pip: each is reported with cause and hint, and affects no other."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SMALL = ("--dim=16", "--n-layers=1", "--n-heads=2", "--steps=2", "--window=32", 
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin, and what is told of it.
+    """A plugin, and what is reported about it.
 
     :param cause: parts of the cause.
     :param remedy: parts of the hint.
@@ -70,7 +70,7 @@ class Broken:
 
 
 def layer(name: str, old: str = "", new: str = "") -> str:
-    """A sound layer plugin, with a part of it replaced."""
+    """A valid layer plugin, with a part of it replaced."""
     assert old in LAYER
     return LAYER.replace(old, new).replace("NAME", name) if old else LAYER.replace("NAME", name)
 
@@ -90,7 +90,7 @@ BROKEN = {
     "undeclared": Broken(
         "import nor_this\n",
         ("needs the module 'nor_this'",),
-        ("pip install nor_this, which xlm-undeclared does not declare",),
+        ("xlm-undeclared does not declare it: ask its author",),
     ),
     "misspelt": Broken(
         layer("misspelt", "def xlm_layers", "def xlm_layer"),
@@ -143,7 +143,7 @@ BROKEN = {
 
 
 def write_project(folder: Path, name: str, broken: Broken) -> Path:
-    """The project of a distribution in ``folder/name``, as its author has it."""
+    """Write the project of a distribution to ``folder/name``."""
     project = folder / name
     module = f"xlm_{name}"
     (project / "src").mkdir(parents=True)
@@ -157,7 +157,7 @@ def write_project(folder: Path, name: str, broken: Broken) -> Path:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip has installed all of them."""
+    """A folder in which pip has installed all of them."""
     folder = tmp_path_factory.mktemp("broken")
     projects = [write_project(folder, name, broken) for name, broken in BROKEN.items()]
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
@@ -213,7 +213,7 @@ def test_strict_refuses_them_all_before_the_command_runs(
 
 
 @pytest.mark.usefixtures("installed")
-def test_none_disturbs_commands_that_need_none_of_them(
+def test_commands_that_need_none_of_them_work(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--help"]) == 0
@@ -227,7 +227,7 @@ def test_none_disturbs_commands_that_need_none_of_them(
 
 
 @pytest.mark.usefixtures("installed")
-def test_one_that_is_asked_for_tells_why_it_is_not_there() -> None:
+def test_selecting_a_broken_one_reports_the_cause() -> None:
     plugins = Plugins.discover()
     for name in ("raises", "dependency", "misspelt", "signature", "answer", "newer", "clash"):
         with pytest.raises(PluginError) as error:
@@ -238,7 +238,7 @@ def test_one_that_is_asked_for_tells_why_it_is_not_there() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_those_in_conflict_are_usable_by_their_full_names() -> None:
+def test_those_in_conflict_can_be_selected_by_full_name() -> None:
     plugins = Plugins.discover()
     with pytest.raises(PluginError, match=r"xlm-pkm 0\.1\.0 and xlm-twin 1\.5"):
         plugins.get("layer", "pkm")
@@ -248,7 +248,7 @@ def test_those_in_conflict_are_usable_by_their_full_names() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_disabled_they_are_no_fault(
+def test_disabled_ones_are_no_fault(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XLM_DISABLE_PLUGINS", ", ".join(f"XLM_{name}" for name in BROKEN))

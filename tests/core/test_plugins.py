@@ -1,4 +1,4 @@
-"""Discovery with broken plugins: each is kept apart, shown, and raised with its cause."""
+"""Discovery with broken plugins: each is isolated, listed, and reported with its cause."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def fault(request: pytest.FixtureRequest) -> tuple[str, str]:
     return FAULTS[request.param]
 
 
-def test_a_good_plugin_brings_its_component(install: Install) -> None:
+def test_a_valid_plugin_provides_its_component(install: Install) -> None:
     install("xlm-good", GOOD)
     plugins = Plugins.discover()
     component = plugins.get("objective", "good")
@@ -101,7 +101,7 @@ def test_a_broken_plugin_leaves_the_others_alone(install: Install, fault: tuple[
     assert plugins.get("objective", "good").distribution == "xlm-good"
 
 
-def test_asking_for_what_it_would_have_brought_tells_the_cause(
+def test_selecting_its_component_reports_the_cause(
     install: Install, fault: tuple[str, str]
 ) -> None:
     source, cause = fault
@@ -143,7 +143,7 @@ def test_a_disabled_plugin_is_not_blamed_for_a_conflict(
 
 
 @pytest.mark.parametrize("requirement", ["xlm-plugins>=9", "XLM_Plugins<0.1"])
-def test_a_plugin_for_another_core_is_told_by_name_and_version(
+def test_a_plugin_for_another_core_is_reported_with_versions(
     install: Install, requirement: str
 ) -> None:
     install("xlm-new", GOOD, requires=requirement)
@@ -170,7 +170,7 @@ def test_two_plugins_of_one_name_are_both_kept(install: Install) -> None:
     ]
 
 
-def test_of_two_plugins_with_one_module_the_first_is_taken(install: Install) -> None:
+def test_of_two_plugins_with_one_module_the_first_counts(install: Install) -> None:
     site = install("xlm-one", GOOD)
     install("xlm-two", GOOD)
     (site / "xlm_two-1.0.dist-info" / "entry_points.txt").write_text("[xlm]\ntwo = xlm_one\n")
@@ -179,7 +179,7 @@ def test_of_two_plugins_with_one_module_the_first_is_taken(install: Install) -> 
     assert "its module 'xlm_one' is also that of xlm-one" in (state_of(plugins, "xlm-two").cause)
 
 
-def test_one_component_by_two_entry_points_is_taken_once(install: Install) -> None:
+def test_a_component_with_two_entry_points_counts_once(install: Install) -> None:
     site = install("xlm-one", GOOD)
     (site / "xlm_again.py").write_text(GOOD)
     entry_points = site / "xlm_one-1.0.dist-info" / "entry_points.txt"
@@ -203,14 +203,14 @@ def test_of_two_versions_on_the_path_the_first_counts(install: Install, tmp_path
     assert not any(state.name == "former-name" for state in plugins.states)
 
 
-def test_metadata_without_a_name_stops_nobody(install: Install) -> None:
+def test_metadata_without_a_name_is_ignored(install: Install) -> None:
     site = install("xlm-odd", GOOD)
     (site / "xlm_odd-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")
     install("xlm-good", GOOD)
     assert Plugins.discover().get("objective", "good")
 
 
-def test_a_run_hook_that_fails_is_left_out_from_then_on(
+def test_a_run_hook_that_fails_is_not_called_again(
     install: Install, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     install("xlm-watch", STEP_END)
@@ -238,14 +238,14 @@ def test_a_run_hook_that_fails_under_strict_ends_the_run(install: Install, tmp_p
     assert "XLM_DISABLE_PLUGINS=xlm-watch" in error.value.remedy
 
 
-def test_a_dependency_that_is_too_old_is_told(install: Install) -> None:
+def test_a_dependency_that_is_too_old_is_reported(install: Install) -> None:
     install("xlm-old", "import click.not_yet", requires="click>=999")
     state = state_of(Plugins.discover(), "xlm-old")
     assert "needs the module 'click.not_yet'" in state.cause
     assert state.remedy == "pip install 'click>=999'"
 
 
-def test_an_unreadable_list_of_entry_points_stops_nobody(install: Install) -> None:
+def test_an_unreadable_list_of_entry_points_is_ignored(install: Install) -> None:
     site = install("xlm-odd", GOOD)
     (site / "xlm_odd-1.0.dist-info" / "entry_points.txt").write_bytes(b"\xff\xfe[xlm\nno =")
     install("xlm-good", GOOD)

@@ -1,4 +1,4 @@
-"""A plugin that is gone: what was made with it says so, with distribution, version and hint."""
+"""A missing plugin: errors name its distribution and version, and have a hint."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SMALL = ("--dim=16", "--n-layers=1", "--n-heads=2", "--window=32", "--threads=1"
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By kind: a folder in which a distribution is installed that brings one of it."""
+    """By kind: a folder with an installed distribution that provides a component of this kind."""
     folder = tmp_path_factory.mktemp("sites")
     for kind, code in CODE.items():
         package = folder / kind / f"xlm_my_{kind}"
@@ -81,7 +81,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def run(sites: dict[str, Path], tiny_source: Path) -> Iterator[Path]:
-    """A run of two steps on a data set beside it, both made with all three.  For reading only."""
+    """A run of two steps and its data set, made with all three.  Do not modify it."""
     folder = sites["layer"].parent
     data, out = str(folder / "data"), str(folder / "run")
     with pytest.MonkeyPatch.context() as patch:
@@ -100,14 +100,14 @@ def run(sites: dict[str, Path], tiny_source: Path) -> Iterator[Path]:
 def gone(
     request: pytest.FixtureRequest, sites: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """The kind whose distribution is gone; the other two are installed."""
+    """The kind whose distribution is missing; the other two are installed."""
     for kind, site in sites.items():
         if kind != request.param:
             monkeypatch.syspath_prepend(str(site))
     return str(request.param)
 
 
-def test_bundles_say_what_they_were_made_with(run: Path) -> None:
+def test_bundles_record_what_they_were_made_with(run: Path) -> None:
     expected = {f"{kind}/my-{kind}": f"xlm-my-{kind} {VERSION}" for kind in CODE}
     found = list(run.glob("*/*/plugins.json"))
     assert {path.parent.parent.name for path in found} == {"best", "checkpoints"}
@@ -118,7 +118,7 @@ def test_bundles_say_what_they_were_made_with(run: Path) -> None:
 @pytest.mark.parametrize(
     "command", [["evaluate", "{run}"], ["train", "--resume", "{run}", "--steps", "4"]]
 )
-def test_what_was_made_with_a_plugin_that_is_gone_names_it(
+def test_a_run_whose_plugin_is_missing_names_it(
     command: list[str], gone: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([text.format(run=run) for text in command]) == 2
@@ -127,14 +127,16 @@ def test_what_was_made_with_a_plugin_that_is_gone_names_it(
 
 def assert_named(gone: str, told: str) -> None:
     assert f"was made with the {gone} 'my-{gone}' of xlm-my-{gone} {VERSION}: " in told
-    assert f"hint: pip install 'xlm-my-{gone}=={VERSION}'" in told
+    # A model can name any distribution, and anyone can register one: no command that installs it.
+    assert f"hint: install xlm-my-{gone} {VERSION} from a source that you trust" in told
+    assert "pip install" not in told
     assert "Traceback" not in told
 
 
-def test_a_model_to_start_from_needs_the_plugins_of_what_is_taken_over(
+def test_init_needs_the_plugins_of_what_it_copies(
     gone: str, run: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tokenizer, whose tokens are rows, and layers; but not what it was trained on."""
+    """Tokenizer and layers, but not the objectives that it was trained on."""
     new = tmp_path / "new"
     command = ["train", "--init", str(run), "--data", str(tiny_data), "--out", str(new)]
     command += ["--objective", "mlm", "--steps=1", "--window=32", "--threads=1"]
@@ -175,7 +177,7 @@ def test_another_version_of_the_plugin_is_used(
 
 
 @pytest.mark.parametrize("gone", ["layer"], indirect=True)
-def test_one_that_is_installed_but_disabled_is_not_to_be_installed(
+def test_the_hint_for_a_disabled_plugin_is_not_to_install_it(
     gone: str, run: Path, sites: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(sites[gone]))
@@ -188,7 +190,7 @@ def test_one_that_is_installed_but_disabled_is_not_to_be_installed(
 
 
 @pytest.mark.parametrize("gone", ["layer"], indirect=True)
-def test_what_the_run_was_not_made_with_is_told_as_ever(gone: str, run: Path) -> None:
+def test_components_that_the_run_does_not_have_are_unknown(gone: str, run: Path) -> None:
     made_with = recorded_plugins(run)
     plugins = Plugins.discover()
     with pytest.raises(PluginError, match=rf"the run was made with the layer 'my-{gone}'"):
@@ -197,7 +199,7 @@ def test_what_the_run_was_not_made_with_is_told_as_ever(gone: str, run: Path) ->
         selected_components(["mlm"], ["other"], plugins, made_with)
 
 
-def test_options_that_another_version_refuses_are_told_with_both_versions() -> None:
+def test_options_that_another_version_refuses_are_reported_with_both_versions() -> None:
     component = with_origin(Component("wide", "x:Y"), "layer", "xlm-wide", "2.0")
     assert resolve_options(component, {}, "xlm-wide 1.0", "the model") == NoOptions()
     with pytest.raises(PluginError) as error:
@@ -211,7 +213,7 @@ def test_options_that_another_version_refuses_are_told_with_both_versions() -> N
         resolve_options(component, {"k": 1}, "xlm-wide 2.0", "the model")
 
 
-def test_a_run_without_a_bundle_says_nothing(tmp_path: Path) -> None:
+def test_a_run_without_a_bundle_records_nothing(tmp_path: Path) -> None:
     assert recorded_plugins(tmp_path) == {}
     damaged = tmp_path / "best" / "x" / "plugins.json"
     damaged.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Components and their look-up by name."""
+"""Components, looked up by name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_a_component_is_found_by_name_and_by_full_name() -> None:
     assert [c.name for c in registry.of("objective")] == ["mlm", "tlm"]
 
 
-def test_kinds_are_apart() -> None:
+def test_kinds_are_separate() -> None:
     registry = Registry([component("x", "objective"), component("x", "layer")])
     assert registry.get("layer", "x").kind == "layer"
 
 
-def test_two_of_one_name_are_refused_and_full_names_help() -> None:
+def test_an_ambiguous_name_is_refused_and_full_names_work() -> None:
     registry = Registry([component("tlm"), component("tlm", distribution="xlm-two")])
     with pytest.raises(PluginError) as error:
         registry.get("objective", "tlm")
@@ -35,22 +35,24 @@ def test_two_of_one_name_are_refused_and_full_names_help() -> None:
     assert registry.get("objective", "xlm-two/tlm").distribution == "xlm-two"
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_the_hint_for_an_unknown_name_is_the_nearest() -> None:
     with pytest.raises(PluginError, match="did you mean tlm"):
         Registry([component("tlm"), component("mlm")]).get("objective", "tlmm")
 
 
-def test_a_missing_plugin_is_answered_with_the_command_that_installs_it() -> None:
+def test_the_hint_for_a_missing_plugin_is_to_install_it() -> None:
     with pytest.raises(PluginError, match="pip install xlm-adapter"):
         Registry().get("layer", "adapter")
 
 
-def test_a_full_name_is_answered_with_its_distribution() -> None:
-    with pytest.raises(PluginError, match="pip install my-adapters"):
+def test_the_hint_for_a_full_name_has_its_distribution_if_listed() -> None:
+    with pytest.raises(PluginError, match="pip install xlm-adapter"):
+        Registry().get("layer", "xlm-adapter/adapter")
+    with pytest.raises(PluginError, match="`xlm plugins` lists what is installed"):
         Registry().get("layer", "my-adapters/adapter")
 
 
-def test_names_that_clash_are_told_for_each_and_full_names_help() -> None:
+def test_conflicts_are_reported_for_each_and_full_names_work() -> None:
     same = [component("tlm"), component("tlm", distribution="xlm-two")]
     registry = Registry([*same, component("mlm"), component("tlm", "layer")])
     conflicts = [registry.conflict(one) for one in registry.of("objective")]
@@ -78,7 +80,7 @@ def test_reserved_names_are_the_core_sections() -> None:
     assert sections == set(RESERVED_NAMES)
 
 
-def test_the_target_is_imported_when_it_is_asked_for() -> None:
+def test_the_target_is_imported_on_demand() -> None:
     from xlm_plugins import Layer
 
     made = Component("x", "xlm_plugins:Layer", kind="layer")
@@ -106,7 +108,7 @@ def test_a_target_that_cannot_be_loaded_names_the_distribution_and_the_cause(
     assert error.value.__cause__ is not None
 
 
-def test_options_come_checked() -> None:
+def test_options_are_checked() -> None:
     assert component("tlm").options_from({"mask-prob": 0.3}).mask_prob == 0.3
 
 

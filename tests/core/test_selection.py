@@ -34,7 +34,7 @@ def test_objectives(text: str, name: str, steps: tuple[str, ...], points: tuple)
 @pytest.mark.parametrize(
     "text", ["", "mlm:", "mlm@", "mlm@a", "mlm@1:2:3", "mlm@5:1,5:0", "mlm@9:1,3:0", "mlm en", "@1"]
 )
-def test_objectives_that_cannot_be_read(text: str) -> None:
+def test_malformed_objectives_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match="cannot be read"):
         ObjectiveSelection.parse(text)
 
@@ -59,7 +59,7 @@ def test_layers(text: str, positions: tuple[Position, ...]) -> None:
 
 
 @pytest.mark.parametrize("text", ["pkm:", "pkm:x", "pkm:4,", "pkm:-1", "p k m", "pkm:mid.1"])
-def test_layers_that_cannot_be_read(text: str) -> None:
+def test_malformed_layers_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match="cannot be read"):
         LayerSelection.parse(text)
 
@@ -69,5 +69,5 @@ def test_one_place_twice_is_an_error() -> None:
         LayerSelection.parse("pkm:4,enc.4")
 
 
-def test_positions_are_written_in_the_flags_own_notation() -> None:
+def test_positions_are_written_as_in_flags() -> None:
     assert [str(p) for p in parse_positions("4,enc.7+,dec.2")] == ["enc.4", "enc.7+", "dec.2"]

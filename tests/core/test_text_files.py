@@ -1,4 +1,4 @@
-"""Text files are read alike whatever compresses them, and errors name file and line."""
+"""Text files are read with any compression, and errors name file and line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_compression_is_tested() -> None:
 
 
 @pytest.mark.parametrize("ending", ["", *COMPRESS])
-def test_plain_and_compressed_text_reads_alike(tmp_path: Path, ending: str) -> None:
+def test_plain_and_compressed_text_is_read(tmp_path: Path, ending: str) -> None:
     """In two frames, as parallel compressors and `cat` make them."""
     path = tmp_path / f"a.txt{ending}"
     text = "\ufeffone\r\ntwo\u2028half\n\n  \nthrée".encode()
@@ -70,7 +70,7 @@ def test_lines_before_a_cut_are_read(tmp_path: Path, ending: str, compress: Comp
 
 
 def test_a_frame_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
-    """What `zstd --ultra --long=31` writes needs 2 GB to be read; zstd itself refuses, too."""
+    """Files of `zstd --ultra --long=31` need 2 GB to be read; by default zstd refuses them, too."""
     compressor = text_files.zstd.ZstdCompressor(
         options={text_files.zstd.CompressionParameter.window_log: 28}
     )

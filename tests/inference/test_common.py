@@ -1,4 +1,4 @@
-"""What all uses of raw text share: languages, framed batches, batches of like length."""
+"""What all uses of raw text share: languages, framed batches, batches of similar length."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_sentences_stand_between_two_eos_and_are_cut(random_bundle: Callable[...
     assert set(batch.languages.tolist()) == {1}
 
 
-def test_batches_hold_every_row_once_the_longest_first() -> None:
+def test_batches_hold_every_row_once_longest_first() -> None:
     lengths = np.array([3, 9, 0, 3, 20, 1, 4])
     batches = [which.tolist() for which in batches_by_length(lengths, 12)]
     assert batches == [[4], [1], [6, 0, 3], [5, 2]]
@@ -45,5 +45,5 @@ def test_batches_hold_every_row_once_the_longest_first() -> None:
     assert list(batches_by_length(np.array([], int), 12)) == []
 
 
-def test_a_line_has_no_ends_inside() -> None:
+def test_line_ends_become_spaces() -> None:
     assert one_line("a\r\nb\n") == "a  b "

@@ -1,4 +1,4 @@
-"""Sentence embeddings: what they are the mean of, whatever stands beside a sentence."""
+"""Sentence embeddings: what is pooled, independently of other sentences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def states_of(bundle: Bundle, text: str, language: int, **options: Any) -> list[
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3, -1, -4])
-def test_an_embedding_is_the_mean_of_the_sentences_own_tokens(bundle: Bundle, layer: int) -> None:
+def test_an_embedding_is_the_mean_over_the_tokens_of_a_sentence(bundle: Bundle, layer: int) -> None:
     found = embed(bundle, TEXTS, "fr", layer=layer)
     for text, vector in zip(TEXTS, found, strict=True):
         states = states_of(bundle, text, 1)[layer]
@@ -42,7 +42,7 @@ def test_an_embedding_is_the_mean_of_the_sentences_own_tokens(bundle: Bundle, la
 
 
 @pytest.mark.parametrize("layer", [0, 2, -1])
-def test_the_first_position_is_another_embedding(bundle: Bundle, layer: int) -> None:
+def test_pooling_by_the_first_position(bundle: Bundle, layer: int) -> None:
     found = embed(bundle, TEXTS, "en", layer=layer, pool="first")
     for text, vector in zip(TEXTS, found, strict=True):
         expected = states_of(bundle, text, 0)[layer][0]
@@ -60,7 +60,7 @@ def test_batches_change_nothing(bundle: Bundle, pool: str) -> None:
         assert (len(counts), sum(counts)) == (n_batches, len(TEXTS))
 
 
-def test_layers_behind_the_one_that_is_wanted_do_not_run(
+def test_layers_after_the_requested_one_do_not_run(
     random_bundle: Callable[..., Bundle],
 ) -> None:
     bundle = random_bundle("mlm")
@@ -71,7 +71,9 @@ def test_layers_behind_the_one_that_is_wanted_do_not_run(
     assert np.isnan(embed(bundle, TEXTS, "en", layer=2)).any()
 
 
-def test_long_texts_are_cut_and_no_texts_are_none(random_bundle: Callable[..., Bundle]) -> None:
+def test_long_texts_are_cut_and_no_texts_give_no_vectors(
+    random_bundle: Callable[..., Bundle],
+) -> None:
     bundle = random_bundle("mlm", max_positions=8)
     assert embed(bundle, [], "en").shape == (0, 16)
     vectors = embed(bundle, ["a b c d e f", "a b c d e f a a a"], "en")
@@ -81,7 +83,7 @@ def test_long_texts_are_cut_and_no_texts_are_none(random_bundle: Callable[..., B
     assert embedder.embed(Ragged.of([])).dtype == np.float32
 
 
-def test_a_model_that_only_looks_back_is_read_so(random_bundle: Callable[..., Bundle]) -> None:
+def test_a_causal_model_attends_causally(random_bundle: Callable[..., Bundle]) -> None:
     bundle = random_bundle("clm")
     (vector,) = embed(bundle, ["a b c"], "en")
     expected = states_of(bundle, "a b c", 0, causal=True)[-1][1:-1].mean(0)

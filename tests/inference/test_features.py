@@ -24,7 +24,7 @@ def model(random_bundle: Bundles) -> LoadedModel:
 def stack_states(
     model: LoadedModel, ids: list[int], language: int, positions: list[int]
 ) -> list[torch.Tensor]:
-    """What the stack itself says of one row.  Shapes: (length, dim)"""
+    """The stack's own states of one row.  Shapes: (length, dim)"""
     none = torch.empty(0, dtype=torch.long)
     batch = Batch(
         tokens=torch.tensor(ids),
@@ -39,7 +39,7 @@ def stack_states(
         return model.bundle.model.stack("encoder").hidden_states(batch)
 
 
-def test_a_text_is_framed_and_comes_back(model: LoadedModel) -> None:
+def test_encoding_frames_a_text_and_decoding_restores_it(model: LoadedModel) -> None:
     ids = model.encode("a c b")
     roles = model.bundle.description.vocabulary.roles
     assert ids[0] == ids[-1] == roles["eos"]
@@ -48,7 +48,7 @@ def test_a_text_is_framed_and_comes_back(model: LoadedModel) -> None:
     assert model.encode("").tolist() == [roles["eos"]] * 2
 
 
-def test_text_is_read_by_the_rules_of_the_only_language(
+def test_text_is_encoded_by_the_rules_of_the_only_language(
     random_bundle: Bundles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = random_bundle("mlm", languages=("fr",))
@@ -64,7 +64,7 @@ def test_text_is_read_by_the_rules_of_the_only_language(
     assert asked == ["fr", "fr"]
 
 
-def test_one_row_gives_every_layer_of_a_batch_of_one(model: LoadedModel) -> None:
+def test_one_row_gives_a_batch_of_one_for_every_layer(model: LoadedModel) -> None:
     ids = model.encode("a c b d")
     states = model.extract_features(ids, torch.ones_like(ids), return_all_hiddens=True)
     assert len(states) == 1 + 3
@@ -76,7 +76,7 @@ def test_one_row_gives_every_layer_of_a_batch_of_one(model: LoadedModel) -> None
     assert not last.requires_grad
 
 
-def test_padded_rows_are_as_they_are_alone(model: LoadedModel) -> None:
+def test_padding_changes_nothing(model: LoadedModel) -> None:
     pad = model.bundle.description.vocabulary.roles["pad"]
     rows = [model.encode(text) for text in ("a b c d e", "f", "")]
     grid = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
@@ -89,7 +89,7 @@ def test_padded_rows_are_as_they_are_alone(model: LoadedModel) -> None:
         assert not together[row, len(ids) :].any()
 
 
-def test_positions_and_languages_are_each_tokens_own(model: LoadedModel) -> None:
+def test_positions_and_languages_are_those_of_each_token(model: LoadedModel) -> None:
     ids = torch.cat([model.encode("a b"), model.encode("a b")])
     positions = torch.tensor([0, 1, 2, 3] * 2)
     languages = torch.tensor([0] * 4 + [1] * 4)
@@ -99,14 +99,14 @@ def test_positions_and_languages_are_each_tokens_own(model: LoadedModel) -> None
         torch.testing.assert_close(first[0, begin : begin + 4], wanted)
 
 
-def test_a_model_that_looks_back_does_so_here(random_bundle: Bundles) -> None:
+def test_a_causal_model_attends_causally(random_bundle: Bundles) -> None:
     model = LoadedModel(random_bundle("clm", languages=("en",)))
     ids = model.encode("a b c d")
     whole, part = model.extract_features(ids), model.extract_features(ids[:3])
     torch.testing.assert_close(whole[:, :3], part)
 
 
-def test_languages_are_asked_for_where_there_are_several(model: LoadedModel) -> None:
+def test_languages_are_required_if_there_are_several(model: LoadedModel) -> None:
     with pytest.raises(OptionError, match="en = 0, fr = 1"):
         model.extract_features(model.encode("a"))
     assert model.language_ids == {"en": 0, "fr": 1}
@@ -125,7 +125,7 @@ def test_languages_are_asked_for_where_there_are_several(model: LoadedModel) -> 
     ],
     ids=str,
 )
-def test_what_cannot_be_is_told(
+def test_invalid_input_is_refused(
     model: LoadedModel, what: str, given: torch.Tensor, told: str
 ) -> None:
     arguments = {"ids": model.encode("a"), "languages": torch.zeros(3).long(), what: given}
@@ -134,7 +134,7 @@ def test_what_cannot_be_is_told(
     assert told in str(error.value)
 
 
-def test_a_row_longer_than_the_positions_is_told(model: LoadedModel) -> None:
+def test_a_row_longer_than_the_positions_is_refused(model: LoadedModel) -> None:
     ids = torch.full((33,), 7)
     with pytest.raises(DataError, match="33"):
         model.extract_features(ids, torch.zeros_like(ids))

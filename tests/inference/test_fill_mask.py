@@ -1,4 +1,4 @@
-"""Filled masks, against a model whose every answer is known."""
+"""Filled masks, with a model whose predictions are known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANSWERS = ("", "b", "c", "d", "e", "f", "a", "")
 @pytest.fixture
 def bundle() -> Bundle:
     """Tokens and positions are unit vectors and the layers add nothing, so that at position p
-    the model says ``ANSWERS[p]``, whatever is there."""
+    the model predicts ``ANSWERS[p]``, whatever token is there."""
     options = ModelOptions(dim=N_TOKENS, n_layers=1, n_heads=1, max_positions=8)
     languages = {"en": 0, "fr": 1}
     tokenizer = WordTokenizer(WORDS)
@@ -65,13 +65,13 @@ def _first_guesses(bundle: Bundle, text: str) -> list[str]:
         ("d <mask> <mask> d <mask>", ["c", "d", "f"]),
     ],
 )
-def test_each_mask_is_filled_at_its_own_place(
+def test_each_mask_is_filled_at_its_own_position(
     bundle: Bundle, text: str, answers: list[str]
 ) -> None:
     assert _first_guesses(bundle, text) == answers
 
 
-def test_guesses_come_by_falling_probability_and_in_the_text(bundle: Bundle) -> None:
+def test_candidates_are_sorted_by_probability_and_filled_in(bundle: Bundle) -> None:
     (fillings,) = fill_mask(bundle, "a <mask> e", "en", top=len(GUESSES))
     assert fillings[0].text == "a c e"
     assert {filling.token for filling in fillings} == GUESSES
@@ -81,8 +81,8 @@ def test_guesses_come_by_falling_probability_and_in_the_text(bundle: Bundle) -> 
     assert sum(probabilities) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_probabilities_are_the_softmax_over_what_text_can_hold(bundle: Bundle) -> None:
-    """With every score alike but one bias, the answer can be computed by hand."""
+def test_probabilities_are_the_softmax_over_ordinary_tokens(bundle: Bundle) -> None:
+    """If all scores but one bias are equal, the result can be computed by hand."""
     with torch.no_grad():
         bundle.model.encoder.embeddings.tokens.weight.zero_()
         bundle.model.encoder.output.bias.zero_()
@@ -93,7 +93,7 @@ def test_probabilities_are_the_softmax_over_what_text_can_hold(bundle: Bundle) -
     assert fillings[0].probability == pytest.approx(10 / (10 + len(GUESSES) - 1), rel=1e-5)
 
 
-def test_more_guesses_than_words_are_all_words(bundle: Bundle) -> None:
+def test_asking_for_too_many_candidates_returns_all_words(bundle: Bundle) -> None:
     (fillings,) = fill_mask(bundle, "<mask>", "en", top=1000)
     assert fillings[0].token == "b"
     assert {filling.token for filling in fillings} == GUESSES
@@ -117,7 +117,7 @@ def test_the_language_changes_the_answer(bundle: Bundle) -> None:
     assert fill_mask(bundle, "a <mask>", "fr", top=1)[0][0].token == "f"
 
 
-def test_texts_in_batches_are_filled_as_each_alone(bundle: Bundle) -> None:
+def test_batching_changes_nothing(bundle: Bundle) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in bundle.model.parameters():
@@ -141,7 +141,7 @@ def test_texts_in_batches_are_filled_as_each_alone(bundle: Bundle) -> None:
     assert filler.fill([]) == []
 
 
-def test_scores_of_many_masks_are_made_in_chunks(
+def test_scores_of_many_masks_are_computed_in_chunks(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["d <mask> <mask> d <mask>"] * 3
@@ -161,7 +161,7 @@ def trained(tiny_run: Path) -> Bundle:
 def test_text_around_a_mask_encodes_as_it_does_around_a_word(
     trained: Bundle, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """SentencePiece marks the beginning of a line; text behind a mask is none, before a comma."""
+    """SentencePiece marks the beginning of a line; text after a mask is not one."""
     tokenizer = trained.tokenizer
     word, mask = tokenizer.tokens().index("▁the"), tokenizer.special("mask")
     row = tokenizer.encode_batch([text]).rows[0].tolist()

@@ -1,4 +1,4 @@
-"""Going on with text: equal to loops by hand, whatever stands beside a prompt."""
+"""Continuing text, against plain loops, independently of other prompts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def texts_of(found: list[list[Continuation]]) -> list[list[str]]:
 
 @torch.no_grad()
 def log_probs_after(bundle: Bundle, row: list[int]) -> torch.Tensor:
-    """The log-probabilities of the next token, by a forward pass over the whole."""
+    """The log-probabilities of the next token, by a forward pass over the whole row."""
     batch = sentence_batch(bundle, Ragged.of([row]), 1)
     stack = bundle.model.causal_stack
     return stack.scores(stack(batch, causal=True)).log_softmax(1)[len(row)]
@@ -75,7 +75,7 @@ def test_greedy_search_takes_the_most_probable_token(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"beam": 3}])
-def test_company_does_not_matter(bundle: Bundle, options: dict[str, Any]) -> None:
+def test_other_rows_of_the_batch_do_not_matter(bundle: Bundle, options: dict[str, Any]) -> None:
     own = {"number": options.get("beam", 1)}
     expected = [written(bundle, [prompt], own, **options)[0] for prompt in PROMPTS]
     for batch_tokens in (1, 100, 10_000):
@@ -99,7 +99,7 @@ def test_a_beams_scores_are_the_models_log_probabilities(bundle: Bundle) -> None
             assert continuation.score == pytest.approx(sum(gained), rel=1e-4)
 
 
-def test_samples_follow_their_seed_and_are_several(bundle: Bundle) -> None:
+def test_samples_follow_the_seed_and_differ(bundle: Bundle) -> None:
     def sampled(seed: int, **options: Any) -> list[list[str]]:
         torch.manual_seed(seed)
         return texts_of(written(bundle, PROMPTS, {"number": 3}, sample=True, **options))
@@ -110,7 +110,7 @@ def test_samples_follow_their_seed_and_are_several(bundle: Bundle) -> None:
     assert sampled(1, top_k=1) == [texts * 3 for texts in greedy]
 
 
-def test_a_sampled_token_comes_as_often_as_it_is_probable(bundle: Bundle) -> None:
+def test_tokens_are_sampled_with_their_probability(bundle: Bundle) -> None:
     torch.manual_seed(0)
     (found,) = written(bundle, ["a b"], {"number": 4000, "max_tokens": 1}, sample=True)
     row = bundle.tokenizer.encode_batch(["a b"]).rows[0].tolist()
@@ -124,15 +124,15 @@ def test_a_sampled_token_comes_as_often_as_it_is_probable(bundle: Bundle) -> Non
     assert abs(share - probabilities[token].item()) < 4 * spread + 1e-9
 
 
-def test_the_prompt_stays_as_it_was_written(bundle: Bundle) -> None:
-    """What the tokenizer makes nothing of, and what it does not know, is still in the line."""
+def test_the_prompt_is_kept_verbatim(bundle: Bundle) -> None:
+    """Even what the tokenizer drops or does not know."""
     for prompt, read in (("  A-b,  b! ", "A b b"), ("a \r b", "a b"), ("z z?", "z z")):
         (((text,),), ((plain,),)) = (texts_of(written(bundle, [p])) for p in (prompt, read))
         assert text.startswith(prompt.rstrip().replace("\r", " "))
         assert text.removeprefix(prompt.rstrip().replace("\r", " ")) == plain.removeprefix(read)
 
 
-def test_of_a_long_prompt_the_end_is_read(bundle: Bundle) -> None:
+def test_the_end_of_a_long_prompt_is_read(bundle: Bundle) -> None:
     generator = TextGenerator(bundle, "fr", max_tokens=9)
     assert generator.longest == 32 - 1 - 9
     begin, end = " ".join("l" * 22), " ".join("abcdefghijkabcdefghijk")
@@ -170,7 +170,9 @@ def test_what_is_refused(bundle: Bundle, own: Any, options: Any, told: str) -> N
         written(bundle, ["a"], own, **options)
 
 
-def test_models_that_do_not_write_say_what_to_train(random_bundle: Callable[..., Bundle]) -> None:
+def test_models_that_cannot_generate_say_what_to_train(
+    random_bundle: Callable[..., Bundle],
+) -> None:
     for name in ("mlm", "mt"):
         with pytest.raises(OptionError, match=rf"on {name}\n(.|\n)*--init my-run --objective clm"):
             written(random_bundle(name), ["a"])

@@ -34,7 +34,7 @@ def test_a_run_is_found_and_does_what_its_bundle_does(tiny_run: Path) -> None:
     assert model.score(texts, "en") == [found.score for found in scores]
 
 
-def test_a_causal_model_goes_on_with_texts(clm_run: Path) -> None:
+def test_a_causal_model_continues_texts(clm_run: Path) -> None:
     model, prompts = xlm_plugins.load(clm_run), ["In the", ""]
     options = GenerationOptions(beam=2)
     lines = model.generate(prompts, "en", options, max_tokens=4)
@@ -58,7 +58,7 @@ def test_a_model_that_cannot_translate_says_so(tiny_run: Path) -> None:
         model.translate(["Bonjour."], source="fr", target="en")
 
 
-def test_the_name_is_light() -> None:
+def test_naming_it_imports_no_torch() -> None:
     program = "import sys, xlm_plugins as x; x.load; print({'torch', 'numpy'} & {*sys.modules})"
     command = [sys.executable, "-c", program]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""Scores of sentences equal those of a slow and plain computation, whatever stands beside them."""
+"""Scores of sentences, against a plain computation, independently of other sentences."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_pseudo_log_likelihood_masks_each_token_in_turn(
 def test_a_causal_score_is_the_negative_loss_of_clm(
     random_bundle: Callable[..., Bundle], objectives: tuple[str, ...]
 ) -> None:
-    """With a decoder it is the decoder that learns clm."""
+    """If there is a decoder, it is the decoder that learns clm."""
     bundle = random_bundle(*objectives)
     clm = bundle.objectives["clm"]
     for text, found in zip(TEXTS, scored(bundle, TEXTS), strict=True):

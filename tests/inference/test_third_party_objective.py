@@ -1,4 +1,4 @@
-"""What an objective says that it predicts is all that decides what its models are used for."""
+"""What an objective says it predicts decides what its models can be used for, not its name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TEXTS = ["In the beginning", "", "God said, Let there be light"]
 
 @pytest.fixture
 def model(install: Callable[..., Path], tiny_data: Path, tmp_path: Path) -> LoadedModel:
-    """A model trained for a few updates on a causal objective of somebody else's, and reloaded."""
+    """A model trained for a few updates on a third party's causal objective, and reloaded."""
     site = install("xlm-forwards", HOOK)
     (site / "xlm_forwards_objective.py").write_text(OBJECTIVE)
     command = ["train", "--objective=forwards", f"--data={tiny_data}", f"--out={tmp_path / 'run'}"]

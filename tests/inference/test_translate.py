@@ -32,7 +32,7 @@ TEXTS = ["a b c", "", "l k j i h g f e d c b a", "a", "  ", "g g g g", "c d", "b
 
 
 class Reading(Objective):
-    """Trained on anything, it translates nothing."""
+    """An objective that trains no translation."""
 
     n_languages = (1, 2)
 
@@ -42,7 +42,7 @@ class Reading(Objective):
 
 
 class Translating(Reading):
-    """Translates what it is trained on; of a loop, there and back, the way back."""
+    """Trains translation by its pairs; by a loop, the direction back and the round trip."""
 
     stacks = frozenset({"encoder", "decoder"})
 
@@ -51,7 +51,7 @@ class Translating(Reading):
 
 
 def made(trained: dict[type[Objective], Sequence[str]], **options: Any) -> Bundle:
-    """A bundle with random weights, its scores so far apart that sentences differ in length."""
+    """A bundle with random weights, large enough that translations differ in length."""
     vocabulary = WordTokenizer(WORDS).vocabulary()
     chosen = {kind.__name__.lower(): (kind, tuple(steps)) for kind, steps in trained.items()}
     components = {name: Component(name, "", kind="objective") for name in chosen}
@@ -91,7 +91,7 @@ def texts_of(found: Sequence[Sequence[Translation]]) -> list[list[str]]:
 def test_every_text_has_its_own_translation_in_order(bundle: Bundle) -> None:
     found = texts_of(translated(bundle, TEXTS))
     assert found == [texts_of(translated(bundle, [text]))[0] for text in TEXTS]
-    assert len({text for (text,) in found}) > 4  # else their order would not show
+    assert len({text for (text,) in found}) > 4  # otherwise the order would not be tested
     assert found[1] == found[4] == [""]
 
 
@@ -105,7 +105,7 @@ def test_batches_change_nothing(bundle: Bundle, options: dict[str, Any]) -> None
         torch.testing.assert_close(torch.tensor(scores), torch.tensor(wanted))
 
 
-def test_batches_keep_to_their_budget_and_sentences_to_like_lengths(
+def test_batches_stay_within_budget_and_hold_similar_lengths(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = []
@@ -130,12 +130,12 @@ def test_progress_counts_every_text_once(bundle: Bundle) -> None:
     assert len(counts) > 3
 
 
-def test_what_encodes_to_nothing_stays_empty_and_is_not_decoded(bundle: Bundle) -> None:
+def test_sentences_without_tokens_stay_empty_and_are_not_decoded(bundle: Bundle) -> None:
     assert translated(bundle, ["", " ", "?!"], beam=2, n_best=2) == [[EMPTY, EMPTY]] * 3
     assert translated(bundle, []) == []
 
 
-def test_the_n_best_are_the_beams_best_with_falling_scores(bundle: Bundle) -> None:
+def test_the_n_best_are_those_of_the_beam_sorted_by_score(bundle: Bundle) -> None:
     three = translated(bundle, TEXTS, beam=3, n_best=3)
     assert all(len(translations) == 3 for translations in three)
     for text, translations in zip(TEXTS, three, strict=True):
@@ -171,7 +171,7 @@ def test_samples_follow_torchs_seed(bundle: Bundle) -> None:
     assert sampled(1) == sampled(1) != sampled(2)
 
 
-def test_directions_are_what_the_objectives_say_of_their_steps(bundle: Bundle) -> None:
+def test_directions_come_from_the_objectives_steps(bundle: Bundle) -> None:
     assert list(map(str, directions(bundle))) == ["en-fr", "fr-en", "de-en"]
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of imports: random checkpoints laid out as the XLM implementation's."""
+"""Fixtures for tests of imports: random checkpoints in the format of the original XLM code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARAMS = {
 
 @pytest.fixture(scope="session")
 def xlm_checkpoint() -> Callable[..., dict[str, Any]]:
-    """Make the content of a checkpoint, with random weights that are always the same.
+    """Make the content of a checkpoint, with random but reproducible weights.
 
     ``xlm_checkpoint(languages=("en",), n_words=40, decoder=True, asm=True)``: the languages, the
     size of the vocabulary, whether there is a decoder, and params of the run.
@@ -58,7 +58,7 @@ def xlm_checkpoint() -> Callable[..., dict[str, Any]]:
 def stack_of(
     params: dict[str, Any], n_words: int, n_positions: int, decoder: bool
 ) -> dict[str, Any]:
-    """The weights of one stack; they are far from what a model starts with."""
+    """The weights of one stack; they are far from initial values."""
     import torch
     from torch import nn
 
@@ -120,7 +120,7 @@ def output(params: dict[str, Any], n_words: int) -> Any:
 
 
 def sinusoids(n_positions: int, dim: int) -> Any:
-    """Sines at even places, cosines at odd ones (arXiv 1706.03762, 3.5)."""
+    """Sines at even indices, cosines at odd ones (arXiv 1706.03762, section 3.5)."""
     import math
 
     import torch
@@ -134,7 +134,7 @@ def sinusoids(n_positions: int, dim: int) -> Any:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., Path]:
-    """Save a checkpoint as torch does, by default as today's."""
+    """Save a checkpoint with torch, by default in the current format."""
     import torch
 
     def saved(content: Any, **options: Any) -> Path:

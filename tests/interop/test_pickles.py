@@ -1,4 +1,4 @@
-"""Checkpoints that are pickles: what they may hold, and that nothing they name is run."""
+"""Checkpoints that are pickles: what they may contain, and that nothing in them is run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMATS = pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
 
 
 class Calls:
-    """Pickles as a call of a function."""
+    """Pickles as a function call."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = function, arguments
@@ -82,7 +82,7 @@ def test_a_plain_pickle_is_refused_by_the_name_that_it_calls(tmp_path: Path, pro
 
 
 def test_an_array_of_objects_is_not_built(saved: Saved) -> None:
-    """numpy trusts the type and the content that a pickle gives it."""
+    """numpy trusts the type and the content in a pickle."""
     path = saved({"params": np.array([{"a": 1}, None], dtype=object)})
     assert isinstance(read_checkpoint(path)["params"], ArrayStandIn)
 
@@ -109,7 +109,7 @@ def test_a_truncated_file(saved: Saved, new: bool, share: float) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"hello world\n", b"\x80\x02}q\x00.", bytes(64)])
-def test_what_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_checkpoint(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.pth"
     path.write_bytes(content)
     with pytest.raises(BundleError, match="something else, or truncated"):

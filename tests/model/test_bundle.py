@@ -1,4 +1,4 @@
-"""A model on disk: what was saved comes back, and what does not fit is told."""
+"""A model on disk: saving and loading, and errors about what does not fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bundle(tiny_run: Path, plugins: Plugins) -> Bundle:
 
 @pytest.fixture
 def folder(bundle: Bundle, tmp_path: Path) -> Path:
-    """A copy on disk, for a test to spoil."""
+    """A copy on disk, for a test to damage."""
     return Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
 
 
@@ -45,7 +45,7 @@ def test_a_bundle_is_ready_for_use(bundle: Bundle) -> None:
     assert text == "In the beginning"
 
 
-def test_written_again_it_is_the_same(bundle: Bundle, plugins: Plugins, tmp_path: Path) -> None:
+def test_a_bundle_saved_again_is_the_same(bundle: Bundle, plugins: Plugins, tmp_path: Path) -> None:
     again_path = tmp_path / "new" / "bundle"
     bundle.save(again_path)
     again = Bundle.load(again_path, plugins)
@@ -83,7 +83,7 @@ def test_another_format_is_refused(folder: Path, plugins: Plugins) -> None:
 
 @pytest.mark.parametrize("name", ["model.json", "plugins.json", "model.safetensors"])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b'{"a')])
-def test_a_damaged_file_is_told(
+def test_a_damaged_file_is_reported(
     folder: Path, plugins: Plugins, name: str, damage: Callable[[Path], object]
 ) -> None:
     damage(folder / name)
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_told(
 
 
 @pytest.mark.parametrize("key", ["model", "vocabulary", "languages", "stacks", "layers"])
-def test_a_description_that_lacks_a_part_is_told(folder: Path, plugins: Plugins, key: str) -> None:
+def test_an_incomplete_description_is_reported(folder: Path, plugins: Plugins, key: str) -> None:
     tree = json.loads((folder / "model.json").read_text())
     del tree[key]
     (folder / "model.json").write_text(json.dumps(tree))

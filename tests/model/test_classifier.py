@@ -1,4 +1,4 @@
-"""The head: its loss by hand on padded input, and what of the model is trained."""
+"""The head: its loss computed by hand on padded input, and what is trained."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model_of(classifier: Classifier) -> Model:
 
 
 def batch_of(lengths: tuple[int, ...] = LENGTHS, *, numbers: bool = False) -> Batch:
-    """Rows that end and begin with EOS; row r has the class r % 3, or the number r / 2."""
+    """Rows framed by EOS; row r has the class r % 3, or the value r / 2."""
     rng = np.random.default_rng(7)
     rows = [np.array([EOS, *rng.integers(6, 30, n - 2), EOS]) for n in lengths]
     tokens, ids = Ragged.of(rows), np.arange(len(rows))
@@ -53,7 +53,7 @@ def batch_of(lengths: tuple[int, ...] = LENGTHS, *, numbers: bool = False) -> Ba
 
 
 def padded_states(model: Model, batch: Batch) -> list[Tensor]:
-    """The last states of each row, read alone: nothing is packed and nothing can leak."""
+    """The last states of each row, computed alone: nothing is packed and nothing can leak."""
     states = []
     for begin, end in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
         alone = dataclasses.replace(
@@ -68,7 +68,7 @@ def padded_states(model: Model, batch: Batch) -> list[Tensor]:
 
 
 def scores_by_hand(model: Model, batch: Batch, pool: str) -> Tensor:
-    """Dropout is none; pooling over padded states with a mask; one matrix product."""
+    """Without dropout: pooling over padded states with a mask, then one matrix product."""
     states = torch.nn.utils.rnn.pad_sequence(padded_states(model, batch), batch_first=True)
     lengths = batch.offsets.diff()
     if pool == "first":
@@ -95,7 +95,7 @@ def test_the_loss_is_cross_entropy(pool: str) -> None:
     assert found.n_correct.item() == (scores.argmax(1) == batch.targets).sum().item()
 
 
-def test_classes_weigh_what_they_are_told_to() -> None:
+def test_class_weights_weight_the_loss() -> None:
     weights = [0.5, 2.0, 0.25]
     classifier = classifier_of(class_weights=weights)
     model, batch = model_of(classifier), batch_of()
@@ -115,7 +115,7 @@ def test_a_regression_has_the_squared_error() -> None:
 
 
 @pytest.mark.parametrize("pool", ["first", "mean"])
-def test_what_stands_beside_a_row_does_not_matter(pool: str) -> None:
+def test_other_rows_do_not_matter(pool: str) -> None:
     classifier = classifier_of(pool=pool)
     model, batch = model_of(classifier), batch_of()
     together = classifier.scores(model, batch)
@@ -140,7 +140,7 @@ def test_the_description_comes_back_from_json() -> None:
 def trained(
     classifier: Classifier, optimizer: FinetuneOptimizerOptions, *only: str
 ) -> dict[str, float]:
-    """How far each parameter moves in one update of Adam, whose first steps are a rate long."""
+    """How far each parameter moves in Adam's first update: by its learning rate."""
     model = model_of(classifier)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     engine = TorchEngine(model, optimizer, RunOptions(train_only=only), World())
@@ -156,7 +156,7 @@ def moved(before: Mapping[str, Tensor], model: Model) -> dict[str, float]:
     }
 
 
-def test_the_head_has_its_own_rate() -> None:
+def test_the_head_has_its_own_learning_rate() -> None:
     distances = trained(classifier_of(lr=1e-2), FinetuneOptimizerOptions(lr=1e-4, clip=0.0))
     for name, distance in distances.items():
         if name.startswith("heads."):
@@ -165,12 +165,12 @@ def test_the_head_has_its_own_rate() -> None:
             assert 0 < distance < 1.01e-4, name
 
 
-def test_without_one_it_has_the_runs() -> None:
+def test_without_one_it_has_the_learning_rate_of_the_run() -> None:
     distances = trained(classifier_of(), FinetuneOptimizerOptions(lr=1e-3, clip=0.0))
     assert distances["heads.task.head.linear.bias"] == pytest.approx(1e-3, rel=0.01)
 
 
-def test_a_frozen_head_stays() -> None:
+def test_a_frozen_head_does_not_change() -> None:
     optimizer = FinetuneOptimizerOptions(lr=1e-3)
     distances = trained(classifier_of(lr=1e-2), optimizer, "encoder.layers.1.*")
     assert {n for n, d in distances.items() if d} <= {n for n in distances if ".layers.1." in n}

@@ -25,13 +25,13 @@ ROLES = {role: i for i, role in enumerate(("bos", "eos", "pad", "unk", "mask", "
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What tells selections apart."""
+    """Options that make selections differ."""
 
     width: int = 4
 
 
 class SharedTable(Layer):
-    """A layer whose table is one for all positions of a selection."""
+    """A layer whose table is shared by all positions of a selection."""
 
     def __init__(self, options: TableOptions, dim: int) -> None:
         super().__init__(options, dim)

@@ -1,4 +1,4 @@
-"""An imported encoder and decoder compute, and write, what the reference implementation did."""
+"""An imported encoder and decoder compute and generate what the reference implementation did."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def source(golden: Golden) -> Batch:
 
 @pytest.fixture(scope="module")
 def order(golden: Golden) -> Tensor:
-    """The reference lists what is predicted position by position, we sequence by sequence."""
+    """The reference orders predictions by position, we by sequence."""
     number = torch.full(golden["pred_mask"].T.shape, -1)
     for index, (position, sequence) in enumerate(golden["pred_mask"].nonzero().tolist()):
         number[sequence, position] = index

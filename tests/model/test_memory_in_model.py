@@ -1,4 +1,4 @@
-"""The product-key memory in a model: one table for several layers, and memories added late."""
+"""The product-key memory in a model: shared tables, and memories added to trained models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The root module holds what was asked for, under names that checkpoints can rely on."""
+"""The root module holds what was requested, under names that checkpoints can rely on."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_layer_is_found_by_its_position() -> None:
         (Position("decoder", 0, True), r"dec.0\+: the model has no decoder"),
     ],
 )
-def test_a_place_that_there_is_not(position: Position, problem: str) -> None:
+def test_a_position_that_does_not_exist_is_refused(position: Position, problem: str) -> None:
     with pytest.raises(OptionError, match=problem):
         make_model(layers={position: Doubling(None, OPTIONS.dim)})
 
@@ -82,7 +82,7 @@ def test_a_decoder_has_attention_to_a_source_beside_what_an_encoder_has() -> Non
     }
 
 
-def test_layers_go_to_the_stack_that_they_are_for() -> None:
+def test_layers_go_to_their_stack() -> None:
     places = (Position("encoder", 1, True), Position("decoder", 1, True))
     layers = {place: Doubling(None, OPTIONS.dim) for place in places}
     model = Model(OPTIONS, 20, 2, {"encoder", "decoder"}, 2, layers)
@@ -106,13 +106,13 @@ def test_heads_are_the_models_own() -> None:
         model.head("mlm", "classes")
 
 
-def test_the_encoder_predicts_the_next_token_without_a_decoder() -> None:
+def test_without_a_decoder_the_encoder_predicts_the_next_token() -> None:
     model = make_model()
     assert model.causal_stack is model.encoder
     assert model.decoder is None
 
 
-def test_a_forward_is_the_objectives_loss() -> None:
+def test_a_forward_pass_computes_the_objectives_loss() -> None:
     class Objective:
         def loss(self, model: Model, batch: Batch) -> LossOutput:
             states = model.encoder(batch, at=batch.predicted)

@@ -35,7 +35,7 @@ def run_cells(notebook: Path, folder: Path) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "MPLBACKEND": "agg",
         "OMP_NUM_THREADS": "1",
-        "XLM_TOUR_MINUTES": "0.1",
+        "XLM_TOUR_MINUTES": "0.03",
     }
     (folder / "docs").mkdir()
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""Every component of the plugins beside the core is held to its contract by its own tests."""
+"""Every component of the built-in plugins has a test that checks its contract."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FOLDERS = {
     f"xlm-{path.parent.name}": path.parent
     for path in Path(__file__).parents[2].glob("plugins/*/*/pyproject.toml")
 }
-"""Where each distribution is made."""
+"""The project folder of each distribution."""
 
 
 @pytest.mark.parametrize("distribution", FOLDERS)
-def test_the_tests_of_a_plugin_have_a_line_for_each_of_its_components(distribution: str) -> None:
+def test_the_tests_of_a_plugin_check_each_of_its_components(distribution: str) -> None:
     (state,) = (s for s in Plugins.discover().states if s.distribution == distribution)
     assert state.state == "ok"
     tests = FOLDERS[distribution].glob("tests/test_*.py")

@@ -1,4 +1,4 @@
-"""The pytest plugin: its fixtures, what a failed check says, and that it is light."""
+"""The pytest plugin: its fixtures, what failed checks report, and that it imports little."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_the_model_fits_the_data(xlm_model: Model, xlm_data: TinyData) -> None:
     assert xlm_model.encoder.embeddings.languages.weight.shape == (2, 32)
 
 
-def test_no_installed_plugin_is_among_the_bare_ones(xlm_bare_plugins: Plugins) -> None:
+def test_the_bare_plugins_have_no_installed_plugin(xlm_bare_plugins: Plugins) -> None:
     registry = xlm_bare_plugins.registry
     assert (registry.of("objective"), registry.of("layer")) == ([], [])
     assert xlm_bare_plugins.get("tokenizer", "words").load() is WordTokenizer
     registry.add(Component("mine", "m:X", kind="layer"))
 
 
-def test_what_one_test_adds_to_the_bare_ones_no_other_sees(xlm_bare_plugins: Plugins) -> None:
+def test_the_bare_plugins_are_new_for_each_test(xlm_bare_plugins: Plugins) -> None:
     assert xlm_bare_plugins.registry.of("layer") == []
 
 
@@ -76,7 +76,7 @@ def test_text_is_the_same_in_both_scripts() -> None:
     assert not any(c.isascii() and c != " " for s in sentences[20:] for c in s)
 
 
-def test_a_failure_says_what_is_broken_and_where_it_is_promised() -> None:
+def test_a_failure_names_the_promise_and_where_it_is_made() -> None:
     with pytest.raises(BrokenPromiseError) as error:
         check_layer(Component("x", "xlm_plugins:Layer", summary=" "))
     assert str(error.value).splitlines() == [
@@ -88,7 +88,7 @@ def test_a_failure_says_what_is_broken_and_where_it_is_promised() -> None:
     assert isinstance(error.value, AssertionError)
 
 
-def test_faults_of_the_test_itself_are_no_broken_promises() -> None:
+def test_errors_of_the_test_itself_are_not_broken_promises() -> None:
     with pytest.raises(PluginError, match="no-such"):
         check_objective("no-such")
     with pytest.raises(OptionError, match="mask_probe"):
@@ -97,7 +97,7 @@ def test_faults_of_the_test_itself_are_no_broken_promises() -> None:
         check_objective("mlm", mask_prob=2.0)
 
 
-def test_a_check_leaves_random_numbers_as_they_were() -> None:
+def test_a_check_restores_the_random_state() -> None:
     wanted = _seeded_draws()
     assert wanted == _seeded_draws()
     checked = _seeded_draws(lambda: check_objective("mlm"))
@@ -112,7 +112,7 @@ def _seeded_draws(meanwhile: Callable[[], None] = lambda: None) -> list[float]:
     return [random.random(), np.random.random(), torch.rand(()).item()]
 
 
-def test_batches_are_taken_apart_by_sample(xlm_data: TinyData) -> None:
+def test_batches_are_split_by_sample(xlm_data: TinyData) -> None:
     from xlm_plugins import pack
 
     rows = xlm_data.samples(Layout.SENTENCE, Step(("xa",))).sides[0].framed(1, 1)
@@ -143,7 +143,7 @@ def test_fixtures(xlm_bare_plugins):
 @pytest.mark.parametrize(
     ("arguments", "outcome"), [([], "1 passed"), (["-p", "no:xlm"], "1 error")]
 )
-def test_pytest_finds_the_fixtures_by_itself_and_starts_light(
+def test_pytest_finds_the_fixtures_without_heavy_imports(
     tmp_path: Path, arguments: list[str], outcome: str
 ) -> None:
     (tmp_path / "test_mine.py").write_text(AUTHORS_TEST)

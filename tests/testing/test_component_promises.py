@@ -1,4 +1,4 @@
-"""What every component promises: each promise has a component that breaks it."""
+"""What components of every kind promise: each promise has a component that breaks it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_broken_promise_is_named(component: Component, promise: str) -> None:
     assert broken_by(component) == promise
 
 
-def test_methods_that_are_missing_are_named() -> None:
+def test_missing_methods_are_named() -> None:
     abstract = component(target=f"{__name__}:Abstract")
     with pytest.raises(BrokenPromiseError, match="Abstract lacks loss, make_batch"):
         check_objective(abstract)
@@ -106,18 +106,18 @@ def test_methods_that_are_missing_are_named() -> None:
 @pytest.mark.parametrize(
     "promise", [promises.has_options_that_travel_by_toml, promises.has_options_that_travel_by_flags]
 )
-def test_options_that_become_others_on_their_way_are_named(promise: object) -> None:
+def test_options_that_change_when_they_are_written_are_named(promise: object) -> None:
     case = promises.ComponentCase(component(Grows), Grows(), None)
     with pytest.raises(BrokenPromiseError, match="width = 5 became 6"):
         hold("it", [promise], case)
 
 
-def test_options_of_every_kind_travel_both_ways() -> None:
+def test_options_of_every_kind_can_be_written_and_read() -> None:
     case = promises.ComponentCase(component(EveryKind), EveryKind(), None)
     hold("it", promises.PROMISES, case)
 
 
-def test_every_option_that_can_be_another_is() -> None:
+def test_every_option_that_can_change_does() -> None:
     found = changed(EveryKind(), "x")
     same = {f.name for f in fields_of(EveryKind) if getattr(found, f.name) == f.default}
     assert same == {"fixed"}
@@ -139,24 +139,24 @@ def xlm_layers():
 
 
 @pytest.mark.parametrize("source", [HEAVY + HOOK.format(""), LATE + HOOK.format("import torch")])
-def test_a_plugin_that_starts_with_torch_is_refused(
+def test_a_plugin_that_imports_torch_at_start_is_refused(
     install: Callable[..., Path], source: str
 ) -> None:
-    name = f"xlm-heavy-{len(source)}"  # what a module imports is found out once a process
+    name = f"xlm-heavy-{len(source)}"  # the imports of a module are checked once per process
     site = install(name, source)
-    (site / "torch.py").write_text("")  # of the fresh process, which then starts sooner
+    (site / "torch.py").write_text("")  # for the new process, which then starts faster
     with pytest.raises(BrokenPromiseError, match=r"xlm_heavy_\d+ imports torch") as error:
         check_layer("heavy")
     assert error.value.promise == "starts_without_torch"
 
 
-def test_a_plugin_that_starts_light_gets_past_that(install: Callable[..., Path]) -> None:
+def test_a_plugin_that_starts_without_torch_is_accepted(install: Callable[..., Path]) -> None:
     install("xlm-heavy", LATE + HOOK.format(""))
     with pytest.raises(BrokenPromiseError) as error:
         check_layer("heavy")  # its class is the contract itself, which has no forward
     assert error.value.promise == "keeps_shape_and_type"
 
 
-def test_every_promise_is_broken_by_someone() -> None:
+def test_every_promise_has_a_test() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [p.name for p in promises.PROMISES if p.name not in text] == []

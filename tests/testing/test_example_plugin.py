@@ -1,4 +1,4 @@
-"""A third party's plugin: the template, and what `xlm plugins new` makes of it, put to use."""
+"""Third-party plugins: the template, and what `xlm plugins new` generates from it, in use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TINY = ("--dim=16", "--n-layers=2", "--n-heads=2", "--batch-tokens=256", "--thre
 
 @dataclass(frozen=True)
 class Installed:
-    """The template and the generated plugins: copies of their sources, and where they are."""
+    """The template and the generated plugins: copies of their sources, and the site folder."""
 
     sources: Path
     site: Path
@@ -40,9 +40,9 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Plugins built and installed by pip, beside the environment and not in it."""
+    """Plugins built and installed by pip, in a folder outside the environment."""
     sources = tmp_path_factory.mktemp("sources")
-    # A build leaves files beside the sources, so it gets a copy.
+    # A build leaves files among the sources, so build a copy.
     shutil.copytree(TEMPLATE, sources / "xlm-example", ignore=shutil.ignore_patterns("*.egg-info"))
     for name, kinds in NEW.items():
         chosen = [word for kind in kinds for word in ("--kind", kind)]
@@ -58,7 +58,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def in_reach(
     installed: Installed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[None]:
-    """The plugins on the path for one test, in an empty working folder."""
+    """The plugins on the path for one test, in an empty working directory."""
     monkeypatch.syspath_prepend(str(installed.site))
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
@@ -69,7 +69,7 @@ def in_reach(
 
 
 def own_files(folder: Path) -> dict[str, str]:
-    """The texts of a distribution, without what a build or a test run left there."""
+    """The text files of a distribution, without those of a build or test run."""
     found = {}
     for pattern in new_plugin.FILES:
         for path in sorted(folder.glob(pattern)):
@@ -90,7 +90,7 @@ def test_the_list_of_plugins_shows_it(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.usefixtures("in_reach")
-def test_a_model_is_trained_with_nothing_but_its_parts(
+def test_a_model_is_trained_with_its_components_only(
     tiny_source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare = ("--tokenizer", "example-tokenizer", "--example-tokenizer.lowercase")
@@ -114,7 +114,7 @@ def test_a_model_is_trained_with_nothing_but_its_parts(
 
 @pytest.mark.usefixtures("in_reach")
 @pytest.mark.parametrize("name", [name for name in NEW if "task" not in NEW[name]])
-def test_what_new_writes_is_trained_with(
+def test_generated_plugins_can_be_trained_with(
     name: str, tiny_source: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called = {k: name if len(NEW[name]) == 1 else f"{name}-{k}" for k in NEW[name]}
@@ -143,10 +143,10 @@ def test_a_model_is_fine_tuned_for_its_task(task: str, tiny_run: Path) -> None:
     assert f"test_fr_{task}_acc" in results
 
 
-def test_all_pass_the_tests_that_they_come_with(installed: Installed) -> None:
+def test_all_pass_their_own_tests(installed: Installed) -> None:
     suites = sorted(str(path) for path in installed.sources.glob("*/tests"))
     assert len(suites) == 1 + len(NEW)
-    # Suites have file names in common, which only this import mode allows in one process.
+    # Only this import mode allows suites with equal file names in one process.
     command = [sys.executable, "-m", "pytest", "--quiet", "--import-mode=importlib"]
     done = subprocess.run(
         [*command, "--override-ini=filterwarnings=error", "-p", "no:cacheprovider", *suites],
@@ -161,13 +161,13 @@ def test_all_pass_the_tests_that_they_come_with(installed: Installed) -> None:
     assert "skipped" not in done.stdout
 
 
-def test_what_new_writes_has_no_trace_of_the_template(installed: Installed) -> None:
+def test_generated_plugins_have_no_trace_of_the_template(installed: Installed) -> None:
     for name in NEW:
         for where, text in own_files(installed.sources / f"xlm-{name}").items():
             assert not re.search(r"example|\bregion|endregion", where + text, re.IGNORECASE), where
 
 
-def test_what_new_writes_is_for_the_kinds_asked_for(installed: Installed) -> None:
+def test_generated_plugins_have_the_requested_kinds(installed: Installed) -> None:
     for name, kinds in NEW.items():
         files = own_files(installed.sources / f"xlm-{name}")
         written = {match[1] for where in files if (match := re.search(r"test_(\w+)\.py$", where))}
@@ -176,7 +176,7 @@ def test_what_new_writes_is_for_the_kinds_asked_for(installed: Installed) -> Non
         assert sorted(hooks) == sorted(f"xlm_{kind}s" for kind in kinds)
 
 
-def test_what_new_writes_is_tidy(installed: Installed) -> None:
+def test_generated_plugins_are_formatted(installed: Installed) -> None:
     for arguments in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *arguments, "--no-cache"]
         folders = [str(installed.sources / f"xlm-{name}") for name in NEW]
@@ -185,10 +185,10 @@ def test_what_new_writes_is_tidy(installed: Installed) -> None:
 
 
 @pytest.mark.slow
-def test_template_and_what_new_writes_are_typed(installed: Installed, tmp_path: Path) -> None:
+def test_template_and_generated_plugins_are_typed(installed: Installed, tmp_path: Path) -> None:
     packages = [str(path.parent) for path in installed.sources.glob("*/src/*/__init__.py")]
     assert len(packages) == 1 + len(NEW)
-    # Type checkers do not see where an editable install of the core is.
+    # Type checkers do not find an editable install of the core.
     environment = {**os.environ, "MYPYPATH": str(Path(new_plugin.__file__).parents[2])}
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path)]
     done = subprocess.run(
@@ -202,7 +202,7 @@ def test_template_and_what_new_writes_are_typed(installed: Installed, tmp_path: 
     assert done.returncode == 0, done.stdout
 
 
-def test_new_says_what_to_type_next(
+def test_new_prints_the_next_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -229,12 +229,12 @@ def test_new_says_what_to_type_next(
         ),
     ],
 )
-def test_a_task_is_fine_tuned_for(kinds: tuple[str, ...], told: list[str]) -> None:
+def test_the_command_for_a_task_is_finetune(kinds: tuple[str, ...], told: list[str]) -> None:
     _, _, *commands = new_plugin._next_commands("lens", kinds, Path("xlm-lens"))
     assert commands == told
 
 
-def test_new_fills_an_empty_folder_and_no_other(
+def test_new_writes_to_an_empty_folder_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine"
@@ -264,7 +264,7 @@ def test_new_fills_an_empty_folder_and_no_other(
         (["lens"], "--kind"),
     ],
 )
-def test_new_refuses_what_cannot_be(
+def test_new_refuses_invalid_arguments(
     arguments: list[str],
     told: str,
     tmp_path: Path,
@@ -279,7 +279,7 @@ def test_new_refuses_what_cannot_be(
     assert "Traceback" not in err
 
 
-def test_regions_of_other_kinds_go_and_marks_of_all() -> None:
+def test_regions_of_other_kinds_and_all_markers_are_removed() -> None:
     reduced = new_plugin._reduced(
         "a\nb  # region layer\nc  # region command\n\n\n# region layer\n\n\nd\n"
         "# endregion\n# region objective\ne\n# endregion\n<!-- region layer -->\n\n\nf\n",

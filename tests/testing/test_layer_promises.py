@@ -1,4 +1,4 @@
-"""`check_layer`: each promise has a layer that breaks it, and is refused for it."""
+"""`check_layer`: for each promise, a layer that breaks it is refused."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class AtMostTwo(Sound):
 
 
 class FoldsItsGate(Sound):
-    """The same product in another order, where there is much of it."""
+    """The same product, in a different order for many rows."""
 
     def __init__(self, options, dim):
         super().__init__(options, dim)
@@ -265,15 +265,15 @@ BROKEN = [
     (NoAutocast, "runs_under_autocast", "RuntimeError"),
     (RowsSeeEachOther, "keeps_rows_apart", "rows alone"),
     (AlwaysDropsOut, "keeps_rows_apart", "rows alone"),
-    (UnseededInTraining, "repeats_under_a_seed", "training, under one seed"),
+    (UnseededInTraining, "repeats_under_a_seed", "training, with one seed"),
     (CountsInBuffer, "stays_as_it_is", "n_seen changed in eval mode"),
-    (OverwritesInTraining, "leaves_its_input_alone", "another one afterwards"),
+    (OverwritesInTraining, "leaves_its_input_alone", "different afterwards"),
     (GroupsTwice, "groups_its_own_parameters", "twice"),
     (GroupsOthers, "groups_its_own_parameters", "not the layer's"),
-    (TrainsByString, "names_what_stays_trained", "no tuple of strings"),
+    (TrainsByString, "names_what_stays_trained", "not a tuple of strings"),
     (UnusedParameter, "learns", "no gradient ever reaches spare"),
     (CannotLearn, "learns", "the squared error falls"),
-    (BeginsNearZero, "begins_at_zero", "map.weight changed, and the output is still"),
+    (BeginsNearZero, "begins_at_zero", "map.weight changed, but outputs are still"),
     (BeginsDead, "begins_at_zero", "cannot learn"),
     (AtMostTwo, "works_in_every_place", "ValueError"),
     (FoldsItsGate, "sends_gradients_in_one_order", r"is 1\.gate with 24 rows, 1\.map.* with 257"),
@@ -282,7 +282,7 @@ BROKEN = [
     (CountsTheLast, "counts_in_sums", "n_rows"),
     (NeverResets, "counts_in_sums", "n_rows"),
     (CountsTraining, "counts_anew_after_a_reset", "in training"),
-    (NamesWhatItHas, "counts_anew_after_a_reset", r"\{\} and \{'n_rows': \(\)\} at first"),
+    (NamesWhatItHas, "counts_anew_after_a_reset", r"\{\} and \{'n_rows': \(\)\} initially"),
     (CountsInPlace, "hands_counters_out_for_good", "a batch changes n_rows"),
     (MetricsAreTensors, "makes_metrics_of_counters", "of type Tensor"),
     (MetricsOfNothing, "makes_metrics_of_counters", "ZeroDivisionError"),
@@ -309,10 +309,10 @@ def test_what_breaks_several_promises_is_refused(layer: type) -> None:
         check_layer(component(layer, "broken"))
 
 
-def test_a_sound_layer_is_taken() -> None:
+def test_a_valid_layer_is_accepted() -> None:
     check_layer(component(Sound, "sound"))
 
 
-def test_every_promise_is_broken_by_someone() -> None:
+def test_every_promise_has_a_test() -> None:
     every = (*layer_promises.PROMISES, *layer_in_model_promises.PROMISES)
     assert {each.name for each in every} == {promise for _, promise, _ in BROKEN}

@@ -1,4 +1,4 @@
-"""`check_objective`: each promise has an objective that breaks it, and is refused for it."""
+"""`check_objective`: for each promise, an objective that breaks it is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xlm_plugins.testing.batches import select
 
 
 class Sound(Objective):
-    """Hides every third token of single sentences, and keeps all promises."""
+    """Masks every third token of single sentences, and keeps all promises."""
 
     def layout(self, step):
         return Layout.SENTENCE
@@ -77,7 +77,7 @@ class SamplesForgotten(Sound):
 
 
 class Unmasked(Sound):
-    """What it predicts is to be seen: nothing is hidden."""
+    """Does not hide the tokens that it predicts."""
 
     predicts = "masked tokens"
 
@@ -215,7 +215,7 @@ class UnusedHead(Sound):
 
 
 class HeadOnly(Sound):
-    """Learns without the model, of which it uses nothing."""
+    """Learns without using the model."""
 
     def modules(self, options):
         return {"head": nn.Embedding(self.vocabulary.size, self.vocabulary.size)}
@@ -228,7 +228,7 @@ class HeadOnly(Sound):
 
 
 class SkipsTheModel(Sound):
-    """Saves the work where there is nothing to predict, and with it the gradients."""
+    """Skips the model if there is nothing to predict, so that gradients are missing."""
 
     def loss(self, model, batch):
         if not batch.n_targets:
@@ -238,7 +238,7 @@ class SkipsTheModel(Sound):
 
 
 class TwoWays(Sound):
-    """Goes through its head before or after the model, as the batch is large or small."""
+    """Applies its head before or after the model, depending on the size of the batch."""
 
     def modules(self, options):
         return {"head": nn.Embedding(self.vocabulary.size, 1)}
@@ -269,28 +269,28 @@ BROKEN = [
     (NarrowTokens, "makes_whole_batches", "tokens of torch.int32, not int64"),
     (TargetsShort, "makes_whole_batches", "targets of shape"),
     (LanguageOutOfRange, "makes_whole_batches", "languages from 2 to 2, not from 0 to 1"),
-    (SamplesForgotten, "makes_whole_batches", "sample_ids that no sample has"),
+    (SamplesForgotten, "makes_whole_batches", "sample_ids of no sample"),
     (Unmasked, "predicts_what_it_says", "is shown as MASK"),
     (NotTheNext, "predicts_what_it_says", "not the token that follows"),
     (PredictsAnything, "predicts_what_it_says", "is 'translations'"),
-    (GlobalDraws, "makes_the_same_batch_again", "tokens is another one"),
+    (GlobalDraws, "makes_the_same_batch_again", "tokens is different"),
     (Remembers, "forgets_what_it_made", "positions depends on the batches before"),
     (GlobalSeed, "leaves_global_randomness", "numpy.random"),
-    (WritesIntoSamples, "leaves_samples_alone", "writes into its samples"),
+    (WritesIntoSamples, "leaves_samples_alone", "modifies its samples"),
     (HoldsTensor, "travels_to_workers", r"tensor of shape \(3,\)"),
     (HoldsFunction, "travels_to_workers", "lambda"),
-    (FewerTargetsPrepared, "prepares_as_many_targets", "targets of"),
+    (FewerTargetsPrepared, "prepares_as_many_targets", "targets instead of"),
     (CountsAreNumbers, "gives_sums", "n_targets is"),
     (Infinite, "gives_sums", "the loss is inf"),
     (Detached, "gives_sums", "no graph"),
     (CountsTooMany, "gives_sums", "n_correct is"),
     (NeedsTwoTokens, "takes_a_single_token", "IndexError"),
-    (AlwaysDropsOut, "draws_nothing_in_eval_mode", "under two seeds"),
+    (AlwaysDropsOut, "draws_nothing_in_eval_mode", "with two seeds"),
     (UnseededInTraining, "repeats_under_a_seed", "the second time"),
     (Mean, "adds_samples_up", "one by one"),
     (SeesOtherSamples, "adds_samples_up", "one by one"),
     (LooksAtOrder, "takes_samples_in_any_order", "backwards"),
-    (WritesIntoBatch, "leaves_its_batch_alone", "sample_ids is another one"),
+    (WritesIntoBatch, "leaves_its_batch_alone", "sample_ids is different"),
     (UnusedHead, "sends_gradient", "heads.broken.head.bias"),
     (HeadOnly, "sends_gradient", "no parameter of the encoder"),
     (SkipsTheModel, "sends_gradients_in_one_order", "with nothing to predict"),
@@ -312,10 +312,10 @@ def test_a_broken_promise_is_named(objective: type, promise: str, found: str) ->
     assert error.value.promise == promise
 
 
-def test_a_sound_objective_is_taken() -> None:
+def test_a_valid_objective_is_accepted() -> None:
     check_objective(component(Sound, "sound"))
 
 
-def test_every_promise_is_broken_by_someone() -> None:
+def test_every_promise_has_a_test() -> None:
     promises = {each.name for each in (*batch_promises.PROMISES, *loss_promises.PROMISES)}
     assert promises == {promise for _, promise, _ in BROKEN}

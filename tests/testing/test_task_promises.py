@@ -1,4 +1,4 @@
-"""`check_task`: each promise has a task that breaks it, and is refused for it."""
+"""`check_task`: for each promise, a task that breaks it is refused."""
 
 from __future__ import annotations
 
@@ -224,23 +224,23 @@ BROKEN = [
     (FailsWithoutOptions, "refuses_options_that_name_nothing", "TypeError"),
     (WithoutValid, "reads_what_is_needed", "no valid part"),
     (WithoutLabels, "reads_what_is_needed", "no valid part"),
-    (ReadsNothing, "reads_what_is_needed", "None, and no TaskData"),
+    (ReadsNothing, "reads_what_is_needed", "None, not a TaskData"),
     (LosesRow, "reads_whole_parts", "7 values for 8 rows"),
     (CountsFromZero, "reads_whole_parts", "numbers from 1"),
-    (HasThreeTexts, "reads_whole_parts", "3 texts a row"),
-    (HasTextOfBytes, "reads_whole_parts", "no str"),
-    (HasFileOfText, "reads_whole_parts", "no Path"),
+    (HasThreeTexts, "reads_whole_parts", "3 texts per row"),
+    (HasTextOfBytes, "reads_whole_parts", "not a str"),
+    (HasFileOfText, "reads_whole_parts", "not a Path"),
     (ReadsOnce, "reads_the_same_again", "3 parts by another instance, the second time"),
-    (DrawsByChance, "reads_the_same_again", "the train part 'train' is another one"),
+    (DrawsByChance, "reads_the_same_again", "the train part 'train' is different"),
     (HoldsFunction, "travels_to_processes", "pickle"),
     (ForgetsWhatItKnew, "travels_to_processes", "unpickled"),
     (MeasuresMore, "measures_what_it_names", "'loss'"),
     (MeasuresNothing, "measures_what_it_names", "acc = nan"),
     (MeasuresShares, "gives_100_for_what_is_perfect", r"acc = 1\.0"),
     (MeasuresErrors, "gives_100_for_what_is_perfect", r"acc = 0\.0"),
-    (CannotTell, "gives_100_for_what_is_perfect", "where some are wrong"),
-    (WeighsByPlace, "judges_rows_in_any_order", "of turned rows"),
-    (SortsInPlace, "judges_rows_in_any_order", "writes into what it is given"),
+    (CannotTell, "gives_100_for_what_is_perfect", "although some are wrong"),
+    (WeighsByPlace, "judges_rows_in_any_order", "for reordered rows"),
+    (SortsInPlace, "judges_rows_in_any_order", "modifies its arguments"),
     (WritesWhereItStands, "writes_into_its_folder_alone", r"predictions\.txt.* appeared"),
     (WritesBesideItsFolder, "writes_into_its_folder_alone", r"more\.txt.* appeared"),
     (WritesBesideItsFiles, "writes_into_its_folder_alone", r"cache\.txt.* changed"),
@@ -270,10 +270,10 @@ def test_a_broken_promise_is_named(task: type, promise: str, found: str, folder:
 
 
 @pytest.mark.parametrize(("task", "values"), [(Sound, False), (Values, True)])
-def test_a_sound_task_is_taken(task: type, values: bool, folder: Path) -> None:
+def test_a_valid_task_is_accepted(task: type, values: bool, folder: Path) -> None:
     check_task(component(task), folder=str(folder), values=values)
 
 
-def test_every_promise_is_broken_by_someone() -> None:
+def test_every_promise_has_a_test() -> None:
     promises = {each.name for each in task_promises.PROMISES}
     assert promises == {promise for _, promise, _ in BROKEN}

@@ -1,4 +1,4 @@
-"""`check_tokenizer`: each promise has a tokenizer that breaks it, and is refused for it."""
+"""`check_tokenizer`: for each promise, a tokenizer that breaks it is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xlm_plugins.testing.words import WordTokenizer
 
 
 class Sound(WordTokenizer):
-    """A token a word; keeps all promises."""
+    """One token per word; keeps all promises."""
 
 
 class NeverTrained(Sound):
@@ -122,7 +122,7 @@ class DropsBeginning(Sound):
 
 
 class MarksEveryBeginning(SentencePieceTokenizer):
-    """Puts the mark of a line's beginning before what goes on in the middle of a word, too."""
+    """Marks the beginning of a line even before text that continues a word."""
 
     def encode_batch(self, texts, *, continues=False):
         return super().encode_batch(texts)
@@ -132,19 +132,19 @@ BROKEN = [
     (NeverTrained, "can_be_trained", "DataError: no"),
     (TooManyIds, "can_be_trained", "401 ids where 400"),
     (FailsOnSize, "refuses_what_cannot_be", "IndexError: 1"),
-    (LearnsByChance, "learns_the_same_again", "other tokens"),
+    (LearnsByChance, "learns_the_same_again", "different tokens"),
     (SavesTooLittle, "survives_saving", "`train` wrote, its fingerprint"),
     (LoadsAnything, "refuses_an_empty_folder", "empty folder"),
     (HoldsFunction, "travels_to_workers", "lambda"),
-    (OneFingerprint, "tells_vocabularies_apart", "399 ids as well"),
+    (OneFingerprint, "tells_vocabularies_apart", "the same one for 399 ids"),
     (WritesAlike, "writes_each_id_differently", "'<pad>'"),
     (MaskIsText, "has_an_id_for_each_role", "mask, 4, is not in"),
-    (AnyRole, "has_an_id_for_each_role", "no KeyError"),
-    (LosesEmptyLines, "encodes_texts_apart", "rows of"),
+    (AnyRole, "has_an_id_for_each_role", "not a KeyError"),
+    (LosesEmptyLines, "encodes_texts_apart", "rows for"),
     (Frames, "encodes_texts_apart", "an empty text"),
     (ReadsMask, "keeps_reserved_ids_from_text", r"\[0\], which is reserved"),
-    (DecodesLoudly, "gives_plain_words_back", "comes back as"),
-    (NeverSettles, "settles_after_one_round", "the next time"),
+    (DecodesLoudly, "gives_plain_words_back", "is decoded as"),
+    (NeverSettles, "settles_after_one_round", "the second time"),
     (ShowsEos, "drops_special_tokens", "<eos>"),
     (DropsBeginning, "goes_on_in_the_middle_of_a_line", "which continues it"),
 ]
@@ -163,7 +163,7 @@ def test_a_broken_promise_is_named(tokenizer: type, promise: str, found: str) ->
     assert error.value.promise == promise
 
 
-def test_parts_of_words_are_tried_where_the_tokenizer_has_them() -> None:
+def test_texts_are_also_continued_within_words() -> None:
     from xlm_sentencepiece import SentencePieceOptions
 
     target = f"{__name__}:MarksEveryBeginning"
@@ -173,16 +173,16 @@ def test_parts_of_words_are_tried_where_the_tokenizer_has_them() -> None:
     assert error.value.promise == "goes_on_in_the_middle_of_a_line"
 
 
-def test_a_sound_tokenizer_is_taken() -> None:
+def test_a_valid_tokenizer_is_accepted() -> None:
     check_tokenizer(component(Sound, "sound"))
 
 
-def test_a_small_vocabulary_is_found_where_the_text_gives_no_large_one() -> None:
+def test_a_small_vocabulary_is_found_if_a_large_one_is_impossible() -> None:
     check_tokenizer(component(Characters, "characters"))
 
 
 class Characters(Sound):
-    """A token a character: the text has 31."""
+    """One token per character, of which the text has 31."""
 
     @classmethod
     def train(cls, texts, vocabulary_size, options, folder, workers):
@@ -200,6 +200,6 @@ class Characters(Sound):
         return ["".join(self._tokens[i] for i in row if i > 5) for row in rows]
 
 
-def test_every_promise_is_broken_by_someone() -> None:
+def test_every_promise_has_a_test() -> None:
     promises = {each.name for each in tokenizer_promises.PROMISES}
     assert promises == {promise for _, promise, _ in BROKEN}

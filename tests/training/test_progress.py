@@ -21,7 +21,7 @@ def _report(*, terminal: bool) -> tuple[Report, io.StringIO]:
 def test_plain_lines_without_a_terminal() -> None:
     report, written = _report(terminal=False)
     with report.shown():
-        report.training(50, 100, [RECORD], COMMON, share=0.5, seconds_left=75.0)
+        report.training([RECORD], COMMON, "step 50/100", share=0.5, seconds_left=75.0)
     (line,) = written.getvalue().splitlines()
     for part in ("step 50/100", "12,345 tokens/s", "lr 1.00e-03", "1:15 left", "tlm:en-fr 2.500"):
         assert part in line
@@ -31,14 +31,14 @@ def test_plain_lines_without_a_terminal() -> None:
 def test_plain_lines_are_rate_limited_except_the_last_one() -> None:
     report, written = _report(terminal=False)
     for update in range(1, 101):
-        report.training(update, 100, [RECORD], COMMON, share=1.0, seconds_left=0.0)
+        report.training([RECORD], COMMON, f"step {update}/100", update / 100, seconds_left=0.0)
     assert [line.split()[1] for line in written.getvalue().splitlines()] == ["1/100", "100/100"]
 
 
 def test_a_live_table_on_a_terminal() -> None:
     report, written = _report(terminal=True)
     with report.shown():
-        report.training(50, 100, [RECORD], COMMON, share=0.5, seconds_left=75.0)
+        report.training([RECORD], COMMON, "step 50/100", share=0.5, seconds_left=75.0)
     shown = written.getvalue()
     assert "en-fr" in shown
     assert "31.2 %" in shown

@@ -89,6 +89,7 @@ class Recorder:
         self.events: list[Event] = []
         self.lines: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self.places: list[str] = []
         self.after = after
 
     def add(self, event: str, update: int) -> None:
@@ -98,7 +99,8 @@ class Recorder:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def training(self, update: int, n_updates: int, records: Any, common: Any, *_: float) -> None:
+    def training(self, update: int, records: Any, common: Any, place: str, *_: float) -> None:
+        self.places.append(place)
         kept = {name: value for name, value in common.items() if name != "tokens_per_second"}
         self.lines += [{"step": update, **record, **kept} for record in records]
         for line in self.lines:
@@ -294,12 +296,15 @@ def test_the_stopping_criterion_ends_a_run() -> None:
 
 
 def test_the_clock_ends_a_run_and_counts_earlier_sessions() -> None:
-    assert Run(minutes=60.0)().reason == "done"
+    by_steps = Run(minutes=60.0)()
+    assert by_steps.reason == "done"
+    assert by_steps.record.places[-1] == "step 6/6"
     state, training = Run(minutes=60.0, after=stopping_after("step end", 2))().checkpoint
     state["elapsed"] += 3600
     resumed = Run(minutes=60.0, start=(state, training))()
     assert (resumed.reason, resumed.trainer.state.update) == ("minutes", 2)
     assert resumed.saved == [("log", 2), ("evaluation", 2), ("best", 2), ("checkpoint", 2)]
+    assert resumed.record.places == ["step 2  minute 60.0/60"]
 
 
 def test_what_was_left_out_is_counted_in_log_lines_and_reported_once() -> None:

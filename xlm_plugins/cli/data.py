@@ -31,13 +31,16 @@ def data(place: str, verify: bool, as_json: bool) -> None:
     if verify:
         _verify(folder, manifest, as_json)
         return
+    from xlm_plugins.data.dataset.health import findings, unused_files
     from xlm_plugins.data.dataset.inspect import inspect
 
     report = inspect(folder, manifest)
     if as_json:
         _print_json(manifest, report)
-    else:
-        _print_tables(folder, manifest, report)
+        return
+    _print_tables(folder, manifest, report)
+    for finding in [*unused_files(manifest), *findings(manifest)]:
+        click.echo(finding, err=True)
 
 
 def _verify(folder: Path, manifest: Manifest, as_json: bool) -> None:
@@ -63,6 +66,7 @@ def _print_json(manifest: Manifest, report: DataReport) -> None:
     import json
     from dataclasses import asdict
 
+    from xlm_plugins.data.dataset.health import findings, unused_files
     from xlm_plugins.data.dataset.inspect import BIN_STARTS
 
     tree = {
@@ -72,6 +76,7 @@ def _print_json(manifest: Manifest, report: DataReport) -> None:
         "n_shards": len(manifest.shards),
         "histogram_starts": BIN_STARTS,
         **asdict(report),
+        "findings": [asdict(found) for found in [*unused_files(manifest), *findings(manifest)]],
     }
     click.echo(json.dumps(tree, indent=2))
 

@@ -11,7 +11,7 @@ import click
 from xlm_plugins.cli.lazy import LazyGroup
 
 if TYPE_CHECKING:
-    from xlm_plugins.model.description import ModelDescription
+    from xlm_plugins.core.plugins import Plugins
 
 SHOWN_LANGUAGES = 20
 
@@ -41,8 +41,8 @@ def import_xlm(
     """
     from xlm_plugins.interop.xlm.importing import import_xlm
 
-    imported = import_xlm(checkpoint, out, context.obj.plugins, codes=codes, vocabulary=vocab)
-    _summarise(imported.out, imported.description, imported.notes)
+    notes = import_xlm(checkpoint, out, context.obj.plugins, codes=codes, vocabulary=vocab)
+    _summarise(out, notes, context.obj.plugins)
 
 
 @import_.command("hf", short_help="XLM-R and RoBERTa: a Hugging Face folder, or fairseq's files.")
@@ -57,14 +57,16 @@ def import_hf(context: click.Context, folder: Path, out: Path) -> None:
     and vocab.bpe.  Nothing is downloaded, and no code in the files is run.
     """
     from xlm_plugins.interop.huggingface.importing import import_hugging_face
-    from xlm_plugins.model.bundle import read_description
 
     notes = import_hugging_face(folder, out, context.obj.plugins)
-    _summarise(out, read_description(out, context.obj.plugins), notes)
+    _summarise(out, notes, context.obj.plugins)
 
 
-def _summarise(out: Path, description: ModelDescription, notes: Sequence[str]) -> None:
+def _summarise(out: Path, notes: Sequence[str], plugins: Plugins) -> None:
     """Describe the imported model on standard error."""
+    from xlm_plugins.model.bundle import read_description
+
+    description = read_description(out, plugins)
     options, languages = description.options, list(description.languages)
     n_more = len(languages) - SHOWN_LANGUAGES
     more = f" and {n_more} more" if n_more > 0 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import click
 
 from xlm_plugins import __version__
 from xlm_plugins.cli.lazy import LazyGroup
-from xlm_plugins.core.errors import XLMError
+from xlm_plugins.core.errors import XLMError, refuse_password, without_passwords
 from xlm_plugins.core.plugins import Plugins
 
 INTERRUPTED = 130
@@ -112,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     session = Session(Plugins.discover())
     try:
+        for argument in sys.argv[1:] if arguments is None else arguments:
+            refuse_password(argument)
         group = build_group(session.plugins)
         result: Any = group.main(
             None if arguments is None else list(arguments),
@@ -120,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             obj=session,
         )
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(without_passwords(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except click.Abort:
         click.echo("interrupted", err=True)
@@ -128,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (XLMError, OSError) as error:
         if session.debug:
             traceback.print_exc()
-        click.echo(f"error: {_indented(error)}", err=True)
+        click.echo(f"error: {without_passwords(_indented(error))}", err=True)
         return getattr(error, "exit_status", XLMError.exit_status)
     return result if type(result) is int else 0
 

@@ -80,7 +80,7 @@ def generation_command() -> Callable[[Callable[..., Any]], click.Command]:
 def generation_options(context: click.Context) -> GenerationOptions:
     """The options of a `generation_command`, as given on the command line.
 
-    :raises OptionError: a value out of range, or options that exclude each other.
+    :raises OptionError: a value out of range, or mutually exclusive options.
     """
     return build(GenerationOptions, given(context).get("generation", {}), "generation")
 

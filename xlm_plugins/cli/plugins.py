@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
 
 import click
 
 from xlm_plugins.cli.lazy import LazyGroup
+from xlm_plugins.core.admission import CORE_DISTRIBUTION
 from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE
 from xlm_plugins.core.plugins import Plugins, PluginState
 
@@ -55,6 +57,19 @@ def plugins(context: click.Context, as_json: bool) -> None:
         _print(rows, found.faults())
     for name in found.unmatched:
         click.echo(f"note: {DISABLE_VARIABLE} names {name}, which is not a plugin", err=True)
+    for distribution in _others_with_a_command_xlm():
+        click.echo(
+            f"note: {distribution} installs a command xlm too, and which one a shell finds depends "
+            "on what was installed last; this one also answers to xlm-plugins",
+            err=True,
+        )
+
+
+def _others_with_a_command_xlm() -> list[str]:
+    """Distributions of others that install a command of our name."""
+    commands = entry_points(group="console_scripts", name="xlm")
+    names = {command.dist.name for command in commands if command.dist}
+    return sorted(names - {CORE_DISTRIBUTION})
 
 
 def _rows(state: PluginState, plugins: Plugins) -> list[Row]:

@@ -11,6 +11,7 @@ import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, errors_option, given
 from xlm_plugins.core.errors import OptionError, PluginError
+from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     Chosen = tuple[Component, Tokenizer | TokenizerTraining]
 
 EMBEDDED = "embedded"
-DEFAULT_TOKENIZER = "sentencepiece"
 DEFAULT_VOCABULARY = 8000
 _STAGES = {"read": "checking", "tokenizer": "tokenizer:", "encode": "encoding"}
 
@@ -88,14 +88,18 @@ def prepare(
     \b
       [[parallel]]
       split = "train"
-      files.en = ["talks.en.txt"]
-      files.fr = ["talks.fr.txt"]
+      files.en = ["talks-*.en.txt"]
+      files.fr = ["talks-*.fr.txt"]
+
+    Files of other names are not used, and are listed; TOML takes names that end in .txt or the
+    language, others after format = "lines".
 
     `embedded` stands for the corpus that comes with the program.
 
     All text is checked before anything is written.  After an interruption, the same command
     continues where it left off.
     """
+    from xlm_plugins.data.dataset.health import findings
     from xlm_plugins.data.prepare.prepare import prepare as prepare_data
 
     if tokenizer_from and (tokenizer or vocab_size):
@@ -104,6 +108,8 @@ def prepare(
             remedy="remove them to use that tokenizer, or --tokenizer-from to train one",
         )
     sources = _sources(source, languages)
+    for group in sources.unused:
+        click.echo(group.finding(), err=True)
     if tokenizer_from:
         chosen = _existing(context.obj.plugins, tokenizer_from)
     else:
@@ -113,6 +119,8 @@ def prepare(
             sources, out, *chosen, workers=workers, errors=errors, report=report
         )
     _summarise(manifest, out)
+    for finding in findings(manifest):
+        click.echo(finding, err=True)
 
 
 def _sources(source: Path, languages: str | None) -> Sources:

@@ -12,8 +12,9 @@ import click
 from xlm_plugins.cli.lazy import LazyGroup
 from xlm_plugins.cli.options import SectionedCommand, errors_option, given
 from xlm_plugins.cli.pipes import input_lines
-from xlm_plugins.cli.prepare import DEFAULT_TOKENIZER, DEFAULT_VOCABULARY, select_tokenizer
+from xlm_plugins.cli.prepare import DEFAULT_VOCABULARY, select_tokenizer
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer

@@ -20,9 +20,10 @@ from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.errors import OptionError, PluginError, RunError
 from xlm_plugins.core.options import build, to_mapping
-from xlm_plugins.core.plugins import Plugins
+from xlm_plugins.core.plugins import Plugins, require
 from xlm_plugins.core.recorded_components import recorded_plugins, resolve_recorded
 from xlm_plugins.core.registry import Component
+from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection, StackName
 from xlm_plugins.runs.layout import CONFIG_NAME
 
@@ -39,7 +40,7 @@ NOT_REPEATED = ("out", "resume")
 AUTO = "auto"
 """``--resume auto``: resume the run in ``--out``, if there is one."""
 
-_SELECTING = ("objective", "layer", "init", "resume", "out")
+_SELECTING = ("objective", "layer", "init", "resume", "out", "data")
 """The options of `TrainOptions` that decide which components there are."""
 
 
@@ -86,6 +87,7 @@ class UnresolvedSettings:
         check_tables(config)
         given = {key: v for key, v in flags.get("train", {}).items() if key in _SELECTING}
         train = merged_options(TrainOptions, "train", config, {"train": given})
+        _check_installed(train, plugins)
         is_layer_given = "layer" in given or "layer" in config.get("train", {})
         layers = train.layer if is_layer_given else None
         inits, inherited = _inherited(train, layers, plugins)
@@ -130,11 +132,20 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
             raise _not_selected(section, plugins)
     return Settings(
         merged_options(ModelOptions, "model", config, flags),
-        merged_options(OptimizerOptions, "optimizer", config, flags),
+        merged_options(OptimizerOptions, "optimizer", config, flags).for_run(train),
         train,
         merged_options(GenerationOptions, "generation", config, flags),
         {name: merged_options(c.options, name, config, flags) for name, c in selected.items()},
     )
+
+
+def _check_installed(train: TrainOptions, plugins: Plugins) -> None:
+    """Say in one message which built-in plugins are missing, the embedded corpus's included."""
+    needed = [("objective", ObjectiveSelection.parse(text).name) for text in train.objective]
+    needed += [("layer", LayerSelection.parse(text).name) for text in train.layer]
+    if train.data is None:
+        needed.append(("tokenizer", DEFAULT_TOKENIZER))
+    require(needed, plugins)
 
 
 def _inherited(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
 from xlm_plugins.core.options import option
+
+DEFAULT_STEPS = 2000
+DEFAULT_WARMUP = 200
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,9 @@ class OptimizerOptions:
         "learning rate schedule; linear decays to zero over the run",
         choices=("linear", "inverse_sqrt", "cosine", "constant"),
     )
-    warmup: int = option(200, "steps of linear warm-up", minimum=0)
+    warmup: int | None = option(
+        None, "steps of linear warm-up; 200 if unset, but at most a tenth of --steps", minimum=0
+    )
     beta1: float = option(0.9, "decay of Adam's first moment", minimum=0.0, maximum=0.9999)
     beta2: float = option(0.98, "decay of Adam's second moment", minimum=0.0, maximum=0.9999)
     eps: float = option(1e-8, "added to Adam's denominator", above=0.0)
@@ -31,18 +37,30 @@ class OptimizerOptions:
     )
     cosine_shrink: float = option(1.0, "peak factor from one cosine period to the next", above=0.0)
 
+    def for_run(self, options: RunOptions) -> OptimizerOptions:
+        """These options with the warm-up that a run has if the user names none."""
+        if self.warmup is not None:
+            return self
+        longest = DEFAULT_WARMUP if options.steps is None else options.steps // 10
+        return replace(self, warmup=min(DEFAULT_WARMUP, longest))
+
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of any run: how long it trains, what it writes, and how it is distributed."""
+    """Options of any run: how long it trains, what it writes, and how it is distributed.
+
+    ``steps`` is None only if ``minutes`` alone end the run.
+    """
 
     out: str | None = option(None, "run folder; a new one in runs/ if unset")
     resume: str | None = option(None, "run to resume; auto: the run in --out, if there is one")
     train_only: tuple[str, ...] = option((), "train only parameters whose names match a pattern")
     seed: int = option(1, "random seed", minimum=0)
-    steps: int = option(2000, "steps to train for", minimum=1)
+    steps: int | None = option(
+        None, "steps to train for; 2000 if neither these nor --minutes are set", minimum=1
+    )
     minutes: float | None = option(
-        None, "stop after this many minutes, if --steps are not reached first", above=0.0
+        None, "minutes to train for, or less if --steps are set and reached first", above=0.0
     )
     accumulation: int = option(
         1, "gradient accumulation: micro-batches per rank and step", minimum=1
@@ -70,6 +88,16 @@ class RunOptions:
         10.0, "abort with status 75 after this long without progress", above=0.0
     )
     threads: int | None = option(None, "CPU threads; all of the machine's if unset", minimum=1)
+
+    def __post_init__(self) -> None:
+        # Whatever becomes of these options, config.toml records the number that holds.
+        if self.steps is None and self.minutes is None:
+            object.__setattr__(self, "steps", DEFAULT_STEPS)
+
+    @property
+    def most_steps(self) -> int:
+        """After how many steps the run ends at the latest."""
+        return sys.maxsize if self.steps is None else self.steps
 
 
 @dataclass(frozen=True)
@@ -122,6 +150,11 @@ class FinetuneOptions(RunOptions):
     from_: str | None = option(None, "RUN whose encoder is fine-tuned")
     epochs: float = option(3.0, "passes over the training rows", above=0.0)
     steps: int = option(0, "steps to train for; 0: determined by --epochs", minimum=0)
+    minutes: float | None = option(
+        None,
+        "stop after this many minutes, if --epochs or --steps are not reached first",
+        above=0.0,
+    )
     batch_sentences: int = option(32, "rows per global batch", minimum=1)
     max_length: int = option(128, "truncate rows longer than this, in tokens", minimum=4)
     pool: str = option(

@@ -41,9 +41,9 @@ def encode_texts(
 
 
 def frame_sides(sides: Sequence[Ragged], frame: tuple[int, int]) -> tuple[Ragged, ...]:
-    """Give each side its part of the frame; joined, they are what an encoder reads.
+    """Add the special ids to each side; joined, the sides are what an encoder reads.
 
-    :param sides: unframed rows, of one text or of two that are compared.
+    :param sides: rows without special ids, of one text or of two.
     :param frame: the ids before and after a sentence (`Vocabulary.frame`).
     :returns: the sides, each with the special ids that belong to it.
     """

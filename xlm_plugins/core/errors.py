@@ -6,8 +6,24 @@ without a traceback and exits with status 2 (``--debug`` shows the traceback).
 
 from __future__ import annotations
 
+import re
+
 RESUMABLE_STATUS = 75
 """Exit status of a run that ended early and can be resumed (EX_TEMPFAIL)."""
+
+NETRC_HINT = (
+    "put them into ~/.netrc, which only you may read (chmod 600): "
+    "machine HOST login NAME password PASSWORD"
+)
+"""Where names and passwords of servers belong."""
+
+# A password may hold slashes.  A number before the first slash is a port, and no password.
+_PASSWORD = re.compile(r"\b([A-Za-z][\w+.-]*:/{1,2})(?:[^/\s]*|[^/\s]*:(?!\d+/)\S*)@")
+
+
+def without_passwords(text: str) -> str:
+    """A text without the names and passwords in its URLs: ``http://NAME:PASSWORD@HOST``."""
+    return _PASSWORD.sub(r"\1", text)
 
 
 class XLMError(Exception):
@@ -21,19 +37,33 @@ class XLMError(Exception):
     exit_status = 2
 
     def __init__(self, problem: str, *, expected: str = "", remedy: str = "") -> None:
-        self.problem = problem
-        self.expected = expected
-        self.remedy = remedy
-        lines = [problem]
+        self.problem = without_passwords(problem)
+        self.expected = without_passwords(expected)
+        self.remedy = without_passwords(remedy)
+        lines = [self.problem]
         if expected:
-            lines.append(f"expected: {expected}")
+            lines.append(f"expected: {self.expected}")
         if remedy:
-            lines.append(f"hint: {remedy}")
+            lines.append(f"hint: {self.remedy}")
         super().__init__("\n".join(lines))
 
 
 class OptionError(XLMError):
     """A flag or TOML key that is unknown, out of range, or does not apply to what is selected."""
+
+
+def refuse_password(argument: str) -> None:
+    """Refuse a URL with a name or password before it lands in a run's folder or on the screen.
+
+    :param argument: any value that was given; text with spaces is no URL.
+    :raises OptionError: it is such a URL.
+    """
+    shown = without_passwords(argument).partition("?")[0]
+    if "@" in argument and not argument.startswith(shown) and not re.search(r"\s", argument):
+        raise OptionError(
+            f"{shown} was given with a name or password, which would be recorded",
+            remedy=f"leave them out of the URL, and {NETRC_HINT}",
+        )
 
 
 class PluginError(XLMError):

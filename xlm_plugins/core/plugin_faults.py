@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import requires, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,8 +85,8 @@ def _missing_module(missing: str, distribution: str, module: str) -> Fault:
     cause = f"it needs the module {missing!r}, which is not installed"
     if unmet := _unmet(distribution):
         return Fault(cause, f"pip install {' '.join(unmet)}")
-    upgrade = "--upgrade " if package in sys.modules or find_spec(package) else ""
-    return Fault(cause, f"pip install {upgrade}{package}, which {distribution} does not declare")
+    # No command: the name of a module says nothing about who owns that name on a package index.
+    return Fault(cause, f"{distribution} does not declare it: ask its author what provides it")
 
 
 def _unmet(distribution: str) -> list[str]:

@@ -17,6 +17,7 @@ from xlm_plugins.core.admission import (
     entry_points,
     new_manager,
 )
+from xlm_plugins.core.catalogue import distribution_of
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE, Fault, canonical, explain
 from xlm_plugins.core.registry import Component, Registry
@@ -24,7 +25,7 @@ from xlm_plugins.core.registry import Component, Registry
 if TYPE_CHECKING:
     import click
 
-__all__ = ["PluginState", "Plugins", "new_manager"]
+__all__ = ["PluginState", "Plugins", "new_manager", "require"]
 _FAULTS = (Exception, SystemExit)
 """What a plugin may raise without stopping the program: everything but the user's interrupt."""
 
@@ -252,3 +253,28 @@ def _check_free(names: Iterable[str], owners: dict[str, str]) -> None:
 
 def _described(what: str, fault: Fault) -> str:
     return f"{what}\n  {fault.cause}\n  hint: {fault.remedy}"
+
+
+def require(needed: Iterable[tuple[str, str]], plugins: Plugins) -> None:
+    """Refuse with one command what needs several built-in plugins that are not installed.
+
+    A single one, and any other reason why there is no such component, is told by `Plugins.get`.
+
+    :param needed: kind and name of each component.
+    :raises PluginError: two or more of them are missing.
+    """
+    missing = {
+        f"the {kind} {name!r}": distribution
+        for kind, name in needed
+        if (distribution := distribution_of(kind, name))
+        and not plugins.registry.named(kind, name)
+        and not any(state.may_provide(name) for state in plugins.states)
+    }
+    if len(missing) < 2:
+        return
+    *first, last = missing
+    raise PluginError(
+        f"no installed plugin provides {', '.join(first)} and {last}",
+        remedy=f"pip install {' '.join(dict.fromkeys(missing.values()))}\n"
+        "all built-in plugins: pip install 'xlm-plugins[all]'",
+    )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xlm_plugins.core.catalogue import how_to_install
 from xlm_plugins.core.errors import OptionError, PluginError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import Component
@@ -33,7 +34,7 @@ def resolve_recorded(plugins: Plugins, kind: str, name: str, origin: str, what: 
         # What keeps an installed one from being used has its own hint.
         present = any(s.state == "disabled" and s.may_provide(name) for s in plugins.states)
         present = present or bool(plugins.registry.named(kind, name))
-        remedy = error.remedy if present else _install(origin)
+        remedy = error.remedy if present else how_to_install(origin)
         raise PluginError(problem, remedy=remedy) from error
 
 
@@ -50,11 +51,7 @@ def resolve_options(component: Component, values: dict[str, Any], origin: str, w
         if origin == installed:
             raise
         problem = f"{what} was made with {origin}, but {installed} is installed: {error.problem}"
-        raise PluginError(problem, remedy=_install(origin)) from error
-
-
-def _install(origin: str) -> str:
-    return f"pip install '{origin.replace(' ', '==')}'"
+        raise PluginError(problem, remedy=how_to_install(origin, component.distribution)) from error
 
 
 def recorded_plugins(run: Path) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from xlm_plugins.core.catalogue import distribution_of
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.options import build, fields_of
 from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE, AuthorError, Fault, explain, nearest
@@ -106,13 +107,12 @@ class Registry:
                 f"several plugins provide the {kind} {name!r}: {owners}", remedy=_hint(found)
             )
         names = [c.name for c in self.of(kind)]
-        distribution = name.rpartition("/")[0] or f"xlm-{name}"
+        listed = distribution_of(kind, name)
         raise PluginError(
             f"no installed plugin provides the {kind} {name!r}",
             expected=f"one of {', '.join(names)}" if names else "a plugin that provides it",
-            remedy=nearest(name, names)
-            or f"plugins are named xlm-NAME by convention: pip install {distribution}; "
-            "`xlm plugins` lists what is installed and what is broken",
+            remedy=(f"pip install {listed}" if listed else nearest(name, names))
+            or "`xlm plugins` lists what is installed and what is broken",
         )
 
     def named(self, kind: str, name: str) -> list[Component]:

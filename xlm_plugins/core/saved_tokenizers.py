@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from xlm_plugins.core.plugins import Plugins
     from xlm_plugins.core.registry import Component
 
+DEFAULT_TOKENIZER = "sentencepiece"
+"""The tokenizer's name where none is given: in `xlm prepare`, and for the embedded corpus."""
+
 COMPONENT_NAME = "component.json"
 # Where a tokenizer is: in its own folder, in a data set or bundle, in a run and its bundles.
 _PLACES = (".", "tokenizer", "*/tokenizer", "*/*/tokenizer")

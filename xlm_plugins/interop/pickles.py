@@ -94,9 +94,9 @@ def read_checkpoint(path: Path) -> Any:
 
 @contextmanager
 def malformed_as_error(problem: str, expected: str) -> Iterator[None]:
-    """Report as the user's error whatever unexpected content makes of the code that converts it.
+    """Turn the errors that unexpected content causes in conversion code into the user's error.
 
-    :raises BundleError: ``problem``, and the error that came out.
+    :raises BundleError: ``problem``, and the original error.
     """
     try:
         yield

@@ -29,7 +29,10 @@ from xlm_plugins.runs.layout import BUNDLE_FORMAT, MODEL_NAME, TOKENIZER_NAME, W
 
 @dataclass(frozen=True)
 class TextModel:
-    """A model with all that applying it to text takes; it need not be on disk."""
+    """Everything needed to apply a model to text; it need not be on disk.
+
+    :param objectives: those that it was trained on, by component name.
+    """
 
     description: ModelDescription
     model: Model
@@ -42,7 +45,7 @@ class Bundle(TextModel):
     """A model that was loaded from disk, in eval mode.
 
     :param path: the bundle's folder.
-    :param classifier: predicts, where the model was fine-tuned on a task.
+    :param classifier: the head of the task that it was fine-tuned on, if it was.
     """
 
     path: Path

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xlm_plugins.core.errors import refuse_password
+
 CONFIG_NAME = "config.toml"
 ENVIRONMENT_NAME = "environment.json"
 METRICS_NAME = "metrics.jsonl"
@@ -38,6 +40,7 @@ TOKENIZER_NAME = "tokenizer"
 
 def split_reference(reference: str) -> tuple[Path, str]:
     """Split ``RUN@WHICH`` into path and WHICH, if any; the path may contain an ``@`` as well."""
+    refuse_password(reference)
     run, _, which = reference.rpartition("@")
     if not run or Path(reference).is_dir():
         return Path(reference), ""

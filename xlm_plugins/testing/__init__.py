@@ -1,7 +1,7 @@
-"""For authors of plugins: fixtures, and checks that hold a plugin to its contract.
+"""For plugin authors: fixtures, and checks that a plugin keeps its contract.
 
-pytest finds this by itself where xlm-plugins is installed.  One line holds a component to all
-that its contract promises::
+pytest finds this by itself if xlm-plugins is installed.  One line checks a component against
+everything that its contract promises::
 
     from xlm_plugins.testing import check_layer
 
@@ -9,7 +9,7 @@ that its contract promises::
         check_layer("pkm", n_keys=8, knn=4)
 
 The fixtures are ``xlm_data``, ``xlm_model`` and ``xlm_bare_plugins``.  Nothing here is imported
-by the rest of `xlm_plugins`, and importing it brings neither torch nor numpy.
+by the rest of `xlm_plugins`, and importing it loads neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORDS = Component(
     distribution="xlm-plugins",
     version=__version__,
 )
-"""A tokenizer that needs no plugin; no command knows it."""
+"""A tokenizer that needs no plugin; it is unknown to all commands."""
 
 __all__ = [
     "WORDS",

@@ -1,4 +1,4 @@
-"""What an objective promises of its steps and batches."""
+"""What an objective promises about its steps and batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from xlm_plugins.contracts.batch import Batch, Layout, Samples, Step
 from xlm_plugins.contracts.objective import Objective
-from xlm_plugins.contracts.ragged import Ragged, offsets_of
 from xlm_plugins.core.registry import Component
 from xlm_plugins.model.description import build_objective
 from xlm_plugins.testing.batches import difference
@@ -45,7 +44,7 @@ MAKERS: tuple[Make, ...] = (for_training, for_evaluation)
 
 @dataclass(frozen=True)
 class ObjectiveCase:
-    """An objective under test, on the data that it is tested with."""
+    """An objective under test, and the data to test it with."""
 
     component: Component
     options: Any
@@ -59,44 +58,38 @@ class ObjectiveCase:
 
     @cached_property
     def steps(self) -> list[Step]:
-        """The steps that it names by itself."""
+        """The steps that it chooses by default."""
         return self.build().steps(list(LANGUAGES), [LANGUAGES])
 
     def samples(self, step: Step, number: int = 0) -> Samples:
-        """Samples of many lengths, so that something would have to be padded."""
+        """Samples of many lengths, which would need padding."""
         samples = self.data.samples(self.build().layout(step), step, number=number)
         if len(samples.sides) > 1:
             return samples
         (rows,) = samples.sides
         kept = np.maximum(rows.lengths - np.arange(rows.n_rows) % 4, 1)
-        return Samples(samples.ids, (_cut(rows, kept),))
+        return Samples(samples.ids, (rows.cut(kept),))
 
     def made(self, make: Make, step: Step, seed: int = 0) -> dict[str, Batch]:
-        """Batches of samples that are always the same, by a new objective."""
+        """Batches of the same samples every time, made by a new objective."""
         return make(self.build(), self.samples(step), step, np.random.default_rng(seed))
 
 
-def _cut(rows: Ragged, lengths: np.ndarray) -> Ragged:
-    """The first values of each row, as many as are wanted."""
-    keep = np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths)
-    return Ragged(rows.values[keep < np.repeat(lengths, rows.lengths)], offsets_of(lengths))
-
-
-@promise("of two languages and their pair it names steps to train on", "Objective.steps")
+@promise("for two languages and their pair there are steps to train on", "Objective.steps")
 def names_its_steps(case: ObjectiveCase) -> None:
     found = case.steps
     demand(bool(found), "no step, so that `--objective NAME` alone could train on nothing")
     known = {Step.parse(str(step)) for step in found}
-    demand(len(known) == len(found), f"a step twice, in {', '.join(map(str, found))}")
+    demand(len(known) == len(found), f"a step occurs twice in {', '.join(map(str, found))}")
     foreign = {code for step in found for code in step.languages} - {*LANGUAGES}
     demand(not foreign, f"languages that the data does not have: {foreign}")
 
 
-@promise("a step is read as it is written", "Objective.parse_step")
+@promise("a step is parsed as it is written", "Objective.parse_step")
 def reads_its_steps(case: ObjectiveCase) -> None:
     for step in case.steps:
         read = case.build().parse_step(str(step))
-        demand(read == step, f"{read!r} is read of {str(step)!r}")
+        demand(read == step, f"{str(step)!r} is parsed as {read!r}")
 
 
 @promise("each step has a layout; PAIR needs a step of two languages", "Objective.layout")
@@ -107,28 +100,28 @@ def has_a_layout(case: ObjectiveCase) -> None:
         demand(layout is not Layout.PAIR or len(step.languages) > 1, f"PAIR for {step}")
 
 
-@promise("a batch has fields of the shapes, types and ranges that `Batch` says", "Batch")
+@promise("the fields of a batch have the shapes, types and ranges of `Batch`", "Batch")
 def makes_whole_batches(case: ObjectiveCase) -> None:
     for step in case.steps:
         samples = case.samples(step)
         for make in MAKERS:
             batches = case.made(make, step)
-            demand(bool(batches), f"{step}: evaluation_batches gives none")
+            demand(bool(batches), f"{step}: evaluation_batches returns none")
             for name, batch in batches.items():
                 _demand_whole(batch, case, f"{step}, {name}")
                 known = np.isin(batch.sample_ids.numpy(), samples.ids).all()
-                demand(bool(known), f"{step}, {name}: sample_ids that no sample has")
+                demand(bool(known), f"{step}, {name}: sample_ids of no sample")
 
 
 @promise(
-    "`predicts` says what the targets are: what follows, or what is masked", "Objective.predicts"
+    "`predicts` says what the targets are: next tokens, or masked tokens", "Objective.predicts"
 )
 def predicts_what_it_says(case: ObjectiveCase) -> None:
     says, mask = case.build().predicts, case.data.vocabulary.roles["mask"]
     demand(says in ("next token", "masked tokens", None), f"predicts is {says!r}")
     for step in case.steps:
         for name, batch in case.made(for_training, step).items():
-            where = f"{step}, {name}: predicts is {says!r}, and"
+            where = f"{step}, {name}: predicts is {says!r}, but"
             if says == "next token":
                 demand(batch.source is None, f"{where} the batch has a source")
                 inside = ~torch.isin(batch.predicted, batch.offsets[1:] - 1)
@@ -140,7 +133,7 @@ def predicts_what_it_says(case: ObjectiveCase) -> None:
                 demand(masked, f"{where} none of the predicted tokens is shown as MASK")
 
 
-@promise("the same samples, step and generator give the same batch", "Objective.make_batch")
+@promise("a batch depends on samples, step and generator only", "Objective.make_batch")
 def makes_the_same_batch_again(case: ObjectiveCase) -> None:
     for step, make in _each(case):
         _seed_global_randomness(1)
@@ -149,10 +142,10 @@ def makes_the_same_batch_again(case: ObjectiveCase) -> None:
         second = case.made(make, step)
         for name, batch in first.items():
             field = difference(batch, second[name])
-            demand(not field, f"{step}, {name}: {field} is another one the second time")
+            demand(not field, f"{step}, {name}: {field} is different the second time")
 
 
-@promise("what an objective made before does not change what it makes", "Objective.make_batch")
+@promise("a batch does not depend on the batches made before", "Objective.make_batch")
 def forgets_what_it_made(case: ObjectiveCase) -> None:
     for step, make in _each(case):
         objective = case.build()
@@ -163,7 +156,7 @@ def forgets_what_it_made(case: ObjectiveCase) -> None:
             demand(not field, f"{step}, {name}: {field} depends on the batches before")
 
 
-@promise("all randomness comes from the generator, none from global ones", "Objective.make_batch")
+@promise("all randomness comes from the given generator", "Objective.make_batch")
 def leaves_global_randomness(case: ObjectiveCase) -> None:
     for step, make in _each(case):
         _seed_global_randomness(3)
@@ -174,7 +167,7 @@ def leaves_global_randomness(case: ObjectiveCase) -> None:
         demand(not drawn, f"{step}: {make.__name__} draws from {drawn}")
 
 
-@promise("samples are for reading: others may hold the same arrays", "Objective.make_batch")
+@promise("samples are not modified: their arrays may be shared", "Objective.make_batch")
 def leaves_samples_alone(case: ObjectiveCase) -> None:
     for step, make in _each(case):
         samples, untouched = case.samples(step), case.samples(step)
@@ -183,10 +176,10 @@ def leaves_samples_alone(case: ObjectiveCase) -> None:
         for side, copy in zip(samples.sides, untouched.sides, strict=True):
             pairs += [(side.values, copy.values), (side.offsets, copy.offsets)]
         same = all(np.array_equal(one, other) for one, other in pairs)
-        demand(same, f"{step}: {make.__name__} writes into its samples")
+        demand(same, f"{step}: {make.__name__} modifies its samples")
 
 
-@promise("it travels to loader workers, is the same there, and holds no tensors", "Objective")
+@promise("it can be pickled for loader workers, and holds no tensors", "Objective")
 def travels_to_workers(case: ObjectiveCase) -> None:
     buffer = io.BytesIO()
     _PicklerWithoutTensors(buffer).dump(case.build())
@@ -195,7 +188,7 @@ def travels_to_workers(case: ObjectiveCase) -> None:
         found = make(copy, case.samples(step), step, np.random.default_rng(0))
         for name, batch in case.made(make, step).items():
             field = difference(batch, found[name])
-            demand(not field, f"{step}, {name}: the unpickled copy makes another {field}")
+            demand(not field, f"{step}, {name}: the unpickled copy makes a different {field}")
 
 
 def _each(case: ObjectiveCase) -> Iterator[tuple[Step, Make]]:
@@ -211,7 +204,7 @@ def _demand_whole(batch: Batch, case: ObjectiveCase, where: str) -> None:
     _demand_ids(batch.predicted, n_predicted, n_tokens, f"{where}: predicted")
     _demand_ids(batch.offsets, n_sequences + 1, n_tokens + 1, f"{where}: offsets")
     offsets = batch.offsets.tolist()
-    demand(offsets == sorted(offsets), f"{where}: offsets that fall")
+    demand(offsets == sorted(offsets), f"{where}: offsets that decrease")
     whole = offsets[:1] == [0] and offsets[-1:] == [n_tokens]
     demand(whole, f"{where}: offsets that do not run from 0 to {n_tokens}, the number of tokens")
     _demand_ids(batch.sample_ids, n_sequences, None, f"{where}: sample_ids")
@@ -220,7 +213,7 @@ def _demand_whole(batch: Batch, case: ObjectiveCase, where: str) -> None:
     demand(dtype in (torch.int64, torch.float32), f"{where}: targets of {dtype}")
     if batch.source is not None:
         n_theirs = len(batch.source.offsets) - 1
-        demand(n_theirs == n_sequences, f"{where}: {n_theirs} sources of {n_sequences} sequences")
+        demand(n_theirs == n_sequences, f"{where}: {n_theirs} sources for {n_sequences} sequences")
         _demand_whole(batch.source, case, f"{where}, source")
 
 

@@ -1,4 +1,4 @@
-"""Batches compared, and taken apart."""
+"""Comparing and splitting batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TENSORS = tuple(field.name for field in dataclasses.fields(Batch) if field.name 
 
 
 def difference(one: Batch, other: Batch) -> str:
-    """The first field in which two batches differ; nothing where they are equal."""
+    """The first field in which two batches differ; empty if they are equal."""
     for name in TENSORS:
         if not torch.equal(getattr(one, name), getattr(other, name)):
             return name
@@ -24,13 +24,13 @@ def difference(one: Batch, other: Batch) -> str:
 
 
 def copied(batch: Batch) -> Batch:
-    """The same batch in memory of its own."""
+    """A copy that shares no memory."""
     tensors = {name: getattr(batch, name).clone() for name in TENSORS}
     return Batch(**tensors, source=copied(batch.source) if batch.source else None)
 
 
 def by_sample(batch: Batch) -> list[list[int]]:
-    """The numbers of the sequences of each sample."""
+    """The indices of the sequences of each sample."""
     found: dict[int, list[int]] = {}
     for sequence, sample in enumerate(batch.sample_ids.tolist()):
         found.setdefault(sample, []).append(sequence)
@@ -38,7 +38,7 @@ def by_sample(batch: Batch) -> list[list[int]]:
 
 
 def select(batch: Batch, sequences: Sequence[int]) -> Batch:
-    """A batch of some sequences of another one, in the order given."""
+    """Some sequences of a batch, in the given order."""
     parts = [_one(batch, sequence) for sequence in sequences]
     source = select(batch.source, sequences) if batch.source else None
     return dataclasses.replace(Batch.cat(parts), source=source)

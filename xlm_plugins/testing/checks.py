@@ -1,4 +1,4 @@
-"""The checks: one call holds a component to everything that its contract promises."""
+"""The checks: one call checks a component against everything that its contract promises."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from xlm_plugins.testing.promises import hold, random_state_kept
 
 
 def check_objective(component: str | Component, **options: Any) -> None:
-    """Hold an objective to `xlm_plugins.Objective`.
+    """Check an objective against `xlm_plugins.Objective`.
 
-    On a tiny data set and model, for each step that the objective names itself: whole batches
-    that depend on nothing but the generator, a loss that is a sum over samples and does not
-    change with what stands beside them, gradient, and a batch that can be learnt by heart.
+    On a tiny data set and model, for each of the objective's own steps: batches are well formed
+    and depend only on samples and generator, the loss is a sum over samples that do not affect
+    each other, gradients reach the model, and it can overfit a batch.
 
-    :param component: the name of an installed one, or the component itself.
-    :param options: values of its options; the others have their defaults.
-    :raises BrokenPromiseError: it breaks a promise; an AssertionError that says which one.
+    :param component: the name of an installed component, or the component itself.
+    :param options: values of its options; others have their defaults.
+    :raises BrokenPromiseError: it breaks a promise; an AssertionError that names it.
     :raises PluginError: no such component is installed.
-    :raises OptionError: it has no such option, or not with that value.
+    :raises OptionError: it has no such option, or refuses the value.
     """
     __tracebackhide__ = True
     owner, found, chosen = _checked_component("objective", component, options)
@@ -34,16 +34,16 @@ def check_objective(component: str | Component, **options: Any) -> None:
 
 
 def check_layer(component: str | Component, **options: Any) -> None:
-    """Hold a layer to `xlm_plugins.Layer`.
+    """Check a layer against `xlm_plugins.Layer`.
 
-    Alone and in every place of a tiny model: rows that do not see each other, counters that add
-    up, weights that can be saved, and that it learns.
+    Alone and in every place of a tiny model: rows do not affect each other, counters add up,
+    weights can be saved, and it learns.
 
-    :param component: the name of an installed one, or the component itself.
-    :param options: values of its options, which keep it small; the others have their defaults.
-    :raises BrokenPromiseError: it breaks a promise; an AssertionError that says which one.
+    :param component: the name of an installed component, or the component itself.
+    :param options: values of its options, to keep it small; others have their defaults.
+    :raises BrokenPromiseError: it breaks a promise; an AssertionError that names it.
     :raises PluginError: no such component is installed.
-    :raises OptionError: it has no such option, or not with that value.
+    :raises OptionError: it has no such option, or refuses the value.
     """
     __tracebackhide__ = True
     owner, found, chosen = _checked_component("layer", component, options)
@@ -56,16 +56,16 @@ def check_layer(component: str | Component, **options: Any) -> None:
 
 
 def check_tokenizer(component: str | Component, **options: Any) -> None:
-    """Hold a tokenizer to `xlm_plugins.Tokenizer`.
+    """Check a tokenizer against `xlm_plugins.Tokenizer`.
 
-    Trained on a little text in two scripts: what it saves, what it encodes and decodes, and
-    which ids it keeps for special tokens.
+    Trained on a little text in two scripts: what it saves, how it encodes and decodes, and
+    which ids it reserves for special tokens.
 
-    :param component: the name of an installed one, or the component itself.
-    :param options: values of its options; the others have their defaults.
-    :raises BrokenPromiseError: it breaks a promise; an AssertionError that says which one.
+    :param component: the name of an installed component, or the component itself.
+    :param options: values of its options; others have their defaults.
+    :raises BrokenPromiseError: it breaks a promise; an AssertionError that names it.
     :raises PluginError: no such component is installed.
-    :raises OptionError: it has no such option, or not with that value.
+    :raises OptionError: it has no such option, or refuses the value.
     """
     __tracebackhide__ = True
     owner, found, chosen = _checked_component("tokenizer", component, options)
@@ -80,17 +80,17 @@ def check_tokenizer(component: str | Component, **options: Any) -> None:
 
 
 def check_task(component: str | Component, **options: Any) -> None:
-    """Hold a downstream task to `xlm_plugins.Task`.
+    """Check a downstream task against `xlm_plugins.Task`.
 
-    On the files that the options name: what it reads, how it judges predictions, and where it
+    On the files that the options name: what it reads, how it scores predictions, and where it
     writes them.
 
-    :param component: the name of an installed one, or the component itself.
+    :param component: the name of an installed component, or the component itself.
     :param options: values of its options, which name files that the test has written: a few
-        rows to train on, to choose the model by, and to test.
-    :raises BrokenPromiseError: it breaks a promise; an AssertionError that says which one.
+        rows for training, validation and test.
+    :raises BrokenPromiseError: it breaks a promise; an AssertionError that names it.
     :raises PluginError: no such component is installed.
-    :raises OptionError: it has no such option, or not with that value.
+    :raises OptionError: it has no such option, or refuses the value.
     """
     __tracebackhide__ = True
     owner, found, chosen = _checked_component("task", component, options)
@@ -104,7 +104,7 @@ def check_task(component: str | Component, **options: Any) -> None:
 def _checked_component(
     kind: str, component: str | Component, values: dict[str, Any]
 ) -> tuple[str, Component, Any]:
-    """What errors call a component, the component and its options, held to what all promise."""
+    """The name of a component for errors, the component and its options, with general checks."""
     __tracebackhide__ = True
     from xlm_plugins.testing import component_promises
 

@@ -1,4 +1,4 @@
-"""What every component promises, whatever its kind: a name, options that travel, a light start."""
+"""What components of every kind promise: names, options that can be written, a quick start."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from xlm_plugins.testing.promises import demand, promise
 class ComponentCase:
     """A component under test.
 
-    :param options: its options object, as it is to be tested.
-    :param module: the module that its distribution's entry point names; None where the component
-        is not installed.
+    :param options: the options object to test it with.
+    :param module: the module that its distribution's entry point names; None if the component is
+        not installed.
     """
 
     component: Component
@@ -34,14 +34,14 @@ class ComponentCase:
     module: str | None
 
 
-@promise("what users type is a name of letters, digits and ``_ . / -``", "Component")
+@promise("the name that users type has letters, digits and ``_ . / -`` only", "Component")
 def has_a_name_that_can_be_typed(case: ComponentCase) -> None:
     name = case.component.name
     if case.component.kind == "layer":
         read = LayerSelection.parse(name).name
     else:
         read = ObjectiveSelection.parse(name).name
-    demand(read == name, f"{name!r}, of which {read!r} is read")
+    demand(read == name, f"{name!r}, which is read as {read!r}")
 
 
 @promise("the summary is one line for `xlm plugins`", "Component")
@@ -50,16 +50,16 @@ def has_a_summary(case: ComponentCase) -> None:
     demand(bool(summary.strip()) and "\n" not in summary, f"the summary {summary!r}")
 
 
-@promise("the entry point's module and its hooks need no torch until a class is built", "Component")
+@promise("the entry point's module and its hooks do not import torch", "Component")
 def starts_without_torch(case: ComponentCase) -> None:
     if case.module is not None:
         found = _imports_torch(case.module, f"xlm_{case.component.kind}s")
-        demand(not found, f"in a fresh process {case.module} {found}")
+        demand(not found, f"in a new process {case.module} {found}")
 
 
 @functools.cache
 def _imports_torch(module: str, hook: str) -> str:
-    """What is wrong with a module's start, in a process of its own; nothing where all is well."""
+    """What is wrong when a new process imports a module; empty if nothing is."""
     script = (
         "import importlib, sys\n"
         "getattr(importlib.import_module(sys.argv[1]), sys.argv[2], list)()\n"
@@ -77,29 +77,29 @@ def _imports_torch(module: str, hook: str) -> str:
     return "imports torch" if process.stdout.split()[-1] == "True" else ""
 
 
-@promise("the target is a class of the contract, without abstract methods left", "Component.load")
+@promise("the target is a class of the contract, without abstract methods", "Component.load")
 def loads_a_class_of_its_contract(case: ComponentCase) -> None:
     found = case.component.load()
     missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
     demand(not missing, f"{found.__name__} lacks {missing}")
 
 
-@promise("an option that may be None is None by default: TOML has no other way to say it", "option")
+@promise("an option that may be None is None by default: TOML cannot express it", "option")
 def leaves_out_what_is_none(case: ComponentCase) -> None:
     for field in fields_of(case.component.options):
         fine = not field.optional or field.default is None
-        demand(fine, f"{field.name} may be None and is {field.default!r} by default")
+        demand(fine, f"{field.name} may be None, but is {field.default!r} by default")
 
 
-@promise("options are equal when their values are, hash alike, and travel to workers", "option")
+@promise("options with equal values are equal, hash equally, and can be pickled", "option")
 def has_options_that_are_values(case: ComponentCase) -> None:
     copy = dataclasses.replace(case.options)
     demand(copy == case.options, f"{copy} is not equal to {case.options}")
-    demand(hash(copy) == hash(case.options), "equal options have other hashes")
-    demand(pickle.loads(pickle.dumps(copy)) == copy, f"{copy} is another one when unpickled")
+    demand(hash(copy) == hash(case.options), "equal options have different hashes")
+    demand(pickle.loads(pickle.dumps(copy)) == copy, f"{copy} is different when unpickled")
 
 
-@promise("options are the same when they are written to TOML and read again", "option")
+@promise("options do not change when they are written to TOML and read", "option")
 def has_options_that_travel_by_toml(case: ComponentCase) -> None:
     import tomli_w
 
@@ -109,7 +109,7 @@ def has_options_that_travel_by_toml(case: ComponentCase) -> None:
         _demand_equal(written, read, f"by the TOML {text.split()}")
 
 
-@promise("options are the same when they are given as flags", "option")
+@promise("options do not change when they are given as flags", "option")
 def has_options_that_travel_by_flags(case: ComponentCase) -> None:
     for written in (case.options, changed(case.options, case.component.name)):
         flags = as_flags(written, f"{case.component.name}.")
@@ -118,7 +118,7 @@ def has_options_that_travel_by_flags(case: ComponentCase) -> None:
 
 
 def _given(component: Component, flags: list[str]) -> dict[str, Any]:
-    """What the command line makes of a component's flags."""
+    """The values of a component's flags, as the command line parses them."""
     import click
 
     from xlm_plugins.cli.main import Session

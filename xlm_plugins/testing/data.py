@@ -1,4 +1,4 @@
-"""A data set for tests: text of two languages and their pair, prepared as any other is."""
+"""A data set for tests: text in two languages and their pair, prepared like any other."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ TINY = ModelOptions(dim=32, n_layers=2, n_heads=4, max_positions=64, dropout=0.0
 class TinyData:
     """A data set of the languages ``xa`` and ``xb``, alone and as a pair; see `testing.text`.
 
-    :param path: its folder, for ``xlm train --data``; its tokenizer is `testing`'s own, of
-        words, which only the fixture ``xlm_bare_plugins`` knows.
+    :param path: its folder, for ``xlm train --data``; its tokenizer, `WORDS`, is known only to
+        the fixture ``xlm_bare_plugins``.
     :param vocabulary: of its tokenizer, with token counts.
     :param languages: id of each language.
     """
@@ -47,9 +47,9 @@ class TinyData:
 
     @classmethod
     def prepare(cls, folder: Path) -> TinyData:
-        """Write the text and prepare it.
+        """Write the text, and prepare it.
 
-        :param folder: an empty one.
+        :param folder: an empty folder.
         """
         text, path = folder / "text", folder / "data"
         text.mkdir()
@@ -65,11 +65,11 @@ class TinyData:
         return cls(path, manifest.vocabulary(counts), languages)
 
     def samples(self, layout: Layout, step: Step, n_tokens: int = 120, number: int = 0) -> Samples:
-        """Training samples, as an objective gets them in a loader worker.
+        """Training samples, as an objective receives them in a loader worker.
 
-        :param layout: what `Objective.layout` says of the step.
-        :param n_tokens: of all samples together, about; a window of running text has 16.
-        :param number: other numbers give other samples.
+        :param layout: the layout of the step, as `Objective.layout` returns it.
+        :param n_tokens: tokens of all samples together, approximately; a window has 16.
+        :param number: a different number returns different samples.
         """
         manifest = Manifest.load(self.path)
         stream = manifest.stream("train", stream_languages(layout, step))
@@ -80,14 +80,14 @@ class TinyData:
 
 
 def tiny_model(data: TinyData) -> Model:
-    """An encoder of two layers, 32 wide, for the data's vocabulary and languages."""
+    """An encoder with two layers of width 32, for the data's vocabulary and languages."""
     pad = data.vocabulary.roles["pad"]
     return Model(TINY, data.vocabulary.size, len(data.languages), ["encoder"], pad)
 
 
 @functools.cache
 def tiny_data() -> TinyData:
-    """The data set that checks use: made once a process, gone at its end."""
+    """The data set of the checks: made once per process, and deleted at its end."""
     folder = tempfile.TemporaryDirectory(prefix="xlm-testing-")
     atexit.register(folder.cleanup)
     return TinyData.prepare(Path(folder.name))

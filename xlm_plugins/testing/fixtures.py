@@ -1,4 +1,4 @@
-"""The fixtures; all names begin with ``xlm_``."""
+"""The fixtures; all of their names begin with ``xlm_``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def xlm_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
-    """A data set of two languages and their pair, a few hundred sentences.  For reading only."""
+    """A data set of two languages and their pair, a few hundred sentences.  Do not modify it."""
     from xlm_plugins.testing.data import TinyData
 
     return TinyData.prepare(tmp_path_factory.mktemp("xlm_data"))
@@ -22,7 +22,7 @@ def xlm_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
 
 @pytest.fixture
 def xlm_model(xlm_data: TinyData) -> Model:
-    """A model for `xlm_data`: an encoder of two layers, 32 wide, without dropout."""
+    """A model for `xlm_data`: an encoder with two layers of width 32, without dropout."""
     import torch
 
     from xlm_plugins.testing.data import tiny_model
@@ -34,9 +34,9 @@ def xlm_model(xlm_data: TinyData) -> Model:
 
 @pytest.fixture
 def xlm_bare_plugins() -> Plugins:
-    """What `Plugins.discover` would give where no plugin is installed, and `xlm_data`'s tokenizer.
+    """`Plugins` as if none were installed, with the tokenizer of `xlm_data`.
 
-    ``xlm_bare_plugins.registry.add(component)`` adds to it.
+    ``xlm_bare_plugins.registry.add(component)`` adds a component.
     """
     from xlm_plugins.core.plugins import Plugins, new_manager
     from xlm_plugins.core.registry import Registry

@@ -1,4 +1,4 @@
-"""In what order gradients come: ZeRO 2 and 3 sum them over ranks in the order of arrival."""
+"""The order in which gradients arrive, which is the order in which ZeRO 2 and 3 sum over ranks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from xlm_plugins.testing.promises import demand
 
 
 def order_of_gradients(module: nn.Module, loss: Callable[[], Tensor]) -> list[str]:
-    """The parameters as their gradients become whole in a backward pass.
+    """The parameters in the order in which a backward pass completes their gradients.
 
-    :param loss: goes forward through the module.  Shape: ()
+    :param loss: runs the module's forward pass.  Shape: ()
     """
     found: list[str] = []
     hooks = [
@@ -37,7 +37,7 @@ def order_of_gradients(module: nn.Module, loss: Callable[[], Tensor]) -> list[st
 def demand_one_order(usual: Sequence[str], found: Sequence[str], batches: tuple[str, str]) -> None:
     """Demand the same gradients in the same order.
 
-    :param batches: what to call the usual batch and the other one.
+    :param batches: the names of the usual batch and of the other one.
     """
     pairs = itertools.zip_longest(usual, found, fillvalue="none")
     for place, (one, other) in enumerate(pairs, start=1):

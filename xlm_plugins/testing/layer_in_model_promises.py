@@ -1,4 +1,4 @@
-"""What a layer promises of its counters, and as a part of a model."""
+"""What a layer promises about its counters, and as part of a model."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from xlm_plugins.testing.promises import demand, promise
 
 VOCABULARY_SIZE = 50
 BATCHES = (1, 2, 63, 64, 257, 512, 0)
-"""Rows of other batches: round numbers and odd ones, which libraries treat differently, and none,
-as in the last layer of a rank that has nothing to predict."""
+"""Numbers of rows: round and odd ones, which libraries treat differently, and none, as in the last
+layer of a rank that has nothing to predict."""
 
 
 def model_with(case: LayerCase, places: str, seed: int = 0) -> Model:
-    """A model of two layers, 16 wide, with the layer at places such as ``0,1+``."""
+    """A model with two layers of width 16, and the tested layer at places such as ``0,1+``."""
     positions = parse_positions(places)
     layers = case.build(len(positions), seed)
     placed: dict[Position, Layer] = dict(zip(positions, layers, strict=True))
@@ -39,7 +39,7 @@ def model_with(case: LayerCase, places: str, seed: int = 0) -> Model:
 
 
 def batch() -> Batch:
-    """Three sequences, one of them a single token, to be predicted from themselves."""
+    """Three sequences, one of them a single token, whose tokens are predicted from themselves."""
     tokens = Ragged.of([[7, 8, 9, 10], [11], [12, 13, 14, 15, 16]])
     predicted = np.array([1, 4, 6, 9])
     languages = tokens.filled(0)
@@ -50,11 +50,11 @@ def batch() -> Batch:
 
 
 def loss_of(model: Model) -> Tensor:
-    """The loss of `batch`, in which every layer of the model has a part.  Shape: ()"""
+    """The loss of `batch`, to which every layer of the model contributes.  Shape: ()"""
     return model.predict_from_source(batch()).loss
 
 
-@promise("it works in every place of a stack, in place of an FFN and after a layer", "Layer")
+@promise("it works in every place of a stack, instead of an FFN and after a layer", "Layer")
 def works_in_every_place(case: LayerCase) -> None:
     for places in ("0", "1+", "0,0+,1,1+", "dec.0", "dec.1+", "0,dec.1"):
         model = model_with(case, places)
@@ -65,7 +65,7 @@ def works_in_every_place(case: LayerCase) -> None:
         demand(not wrong, f"at {places}: the gradient of {', '.join(wrong)} is not finite")
 
 
-@promise("gradients come in one order, whatever the batch, as ZeRO 2 and 3 need", "Layer.forward")
+@promise("gradients arrive in the same order for all batches, for ZeRO 2 and 3", "Layer.forward")
 def sends_gradients_in_one_order(case: LayerCase) -> None:
     usual = _order_of_gradients(case, rows())
     for n in BATCHES:
@@ -73,7 +73,7 @@ def sends_gradients_in_one_order(case: LayerCase) -> None:
         demand_one_order(usual, found, (f"{len(rows())} rows", f"{n}"))
 
 
-@promise("all that decides its output is in parameters and kept buffers", "Layer")
+@promise("its output depends only on parameters and persistent buffers", "Layer")
 def survives_saving(case: LayerCase) -> None:
     model = model_with(case, "0,dec.1+")
     torch.autograd.backward(loss_of(model.train()))
@@ -85,10 +85,10 @@ def survives_saving(case: LayerCase) -> None:
         load_weights(copy, load_tensors(path), "the saved model")
     with torch.no_grad():
         one, other = (float(loss_of(each.eval())) for each in (model, copy))
-    demand(one == other, f"a loss of {one:g}, and {other:g} after the model was saved and loaded")
+    demand(one == other, f"a loss of {one:g}, but {other:g} after the model was saved and loaded")
 
 
-@promise("counters are sums over what eval mode saw, and over nothing else", "Layer.statistics")
+@promise("counters are sums over batches in eval mode", "Layer.statistics")
 def counts_in_sums(case: LayerCase) -> None:
     layer, parts = case.one(), (rows(seed=3), rows(n=5, seed=4))
     counted = []
@@ -101,41 +101,39 @@ def counts_in_sums(case: LayerCase) -> None:
         evaluated(layer, part)
     first, second = counted
     sums = {name: first[name] + second[name] for name in first}
-    _demand_same(sums, _counters(layer), "of two batches by themselves, and one after the other")
+    _demand_same(sums, _counters(layer), "for two batches separately, and one after the other")
 
 
-@promise("a reset sets counters to zero, and leaves names and shapes", "Layer.reset_statistics")
+@promise("a reset sets counters to zero, and keeps names and shapes", "Layer.reset_statistics")
 def counts_anew_after_a_reset(case: LayerCase) -> None:
     (layer,) = case.build()
     at_first = _counters(layer)
     evaluated(layer, rows())
-    _demand_alike(at_first, _counters(layer), "at first, and after a batch")
+    _demand_alike(at_first, _counters(layer), "initially, and after a batch")
     layer.reset_statistics()
-    for when, counters in (("at first", at_first), ("after a reset", _counters(layer))):
+    for when, counters in (("initially", at_first), ("after a reset", _counters(layer))):
         counted = [name for name, value in counters.items() if value.any()]
         demand(not counted, f"{', '.join(counted)} is not zero {when}")
-    _demand_same(at_first, _counters(layer), "at first, and after a reset")
+    _demand_same(at_first, _counters(layer), "initially, and after a reset")
     layer.train()(rows())
-    _demand_same(at_first, _counters(layer), "before and after a forward in training")
+    _demand_same(at_first, _counters(layer), "before and after a forward pass in training")
 
 
-@promise("counters that were handed out do not change any more", "Layer.statistics")
+@promise("counters do not change once they were returned", "Layer.statistics")
 def hands_counters_out_for_good(case: LayerCase) -> None:
     layer = case.one()
     for what, change in (
         ("a batch", lambda: evaluated(layer, rows())),
         ("a reset", layer.reset_statistics),
     ):
-        handed_out = layer.statistics()
-        before = {name: value.clone() for name, value in handed_out.items()}
+        returned = layer.statistics()
+        before = {name: value.clone() for name, value in returned.items()}
         change()
-        changed = [
-            name for name, value in before.items() if not torch.equal(value, handed_out[name])
-        ]
-        demand(not changed, f"{what} changes {', '.join(changed)}, which was handed out before")
+        changed = [name for name, value in before.items() if not torch.equal(value, returned[name])]
+        demand(not changed, f"{what} changes {', '.join(changed)}, which was returned before")
 
 
-@promise("metrics are numbers by name, of any counters, those of no batch too", "Layer.metrics")
+@promise("metrics are numbers by name, even for counters of no batch", "Layer.metrics")
 def makes_metrics_of_counters(case: LayerCase) -> None:
     layer = case.one()
     layer.reset_statistics()
@@ -147,7 +145,7 @@ def makes_metrics_of_counters(case: LayerCase) -> None:
             demand(fine, f"{name!r} is {value!r}, of type {type(value).__name__}")
 
 
-@promise("training goes on after an evaluation in inference mode", "Layer.forward")
+@promise("training continues after an evaluation in inference mode", "Layer.forward")
 def trains_after_inference(case: LayerCase) -> None:
     (layer,) = case.build()
     with torch.inference_mode():
@@ -160,7 +158,7 @@ def trains_after_inference(case: LayerCase) -> None:
 
 
 def _order_of_gradients(case: LayerCase, x: Tensor) -> list[str]:
-    """The parameters of two layers, one behind the other, as their gradients become whole."""
+    """The parameters of two consecutive layers, in the order in which gradients are complete."""
     layers = nn.ModuleList(case.build(2)).train()
 
     def loss() -> Tensor:

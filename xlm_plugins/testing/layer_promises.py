@@ -1,4 +1,4 @@
-"""What a layer promises by itself."""
+"""What a layer promises on its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N_ROWS = 24
 TOLERANCE = 1e-4
 N_UPDATES = 100
 LEARNT = 0.7
-"""Share of its first loss that a layer may still have after it fits random targets."""
+"""Share of its initial loss that a layer may still have after it was fitted to random targets."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class LayerCase:
     options: Any
 
     def build(self, n_positions: int = 1, seed: int = 0) -> list[Layer]:
-        """The layers as the runtime has them; under one seed always the same ones."""
+        """The layers as the model builder makes them; the same for the same seed."""
         torch.manual_seed(seed)
         layers: list[Layer] = self.component.load().build(self.options, DIM, n_positions)
         return layers
 
     def one(self) -> Layer:
-        """A layer that has seen a batch, so that what it gathers in training is not as at first."""
+        """A layer that has seen a training batch, so that its running statistics have changed."""
         (layer,) = self.build()
         with torch.no_grad():
             layer.train()(rows(seed=9))
@@ -44,25 +44,25 @@ class LayerCase:
 
 
 def rows(n: int = N_ROWS, seed: int = 0) -> Tensor:
-    """Packed states of the size that LayerNorm gives them.  Shape: (n, DIM)"""
+    """Packed states, scaled as after LayerNorm.  Shape: (n, DIM)"""
     return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
 
 
 def evaluated(layer: Layer, x: Tensor) -> Tensor:
-    """What a layer gives in eval mode."""
+    """The output of a layer in eval mode."""
     with torch.no_grad():
         y: Tensor = layer.eval()(x)
     return y
 
 
 def apart(one: Tensor, other: Tensor) -> float:
-    """The greatest difference, by the size of what is compared.  0 for empty tensors."""
+    """The largest difference, relative to the largest value.  0 for empty tensors."""
     if not one.numel():
         return 0.0
     return float((one - other).abs().max() / one.abs().max().clamp(min=1.0))
 
 
-@promise("a selection of n positions builds n layers, each an object of its own", "Layer.build")
+@promise("a selection of n positions builds n layers, which are different objects", "Layer.build")
 def builds_a_layer_a_position(case: LayerCase) -> None:
     for n_positions in (1, 2):
         layers = case.build(n_positions)
@@ -72,32 +72,32 @@ def builds_a_layer_a_position(case: LayerCase) -> None:
         demand(n == n_positions == len(layers), f"{n} layers for {n_positions} positions")
 
 
-@promise("under one seed the layers are the same again", "Layer.build")
+@promise("with the same seed the layers are the same", "Layer.build")
 def is_built_the_same_under_a_seed(case: LayerCase) -> None:
     for one, other in zip(case.build(2), case.build(2), strict=True):
         twin = other.state_dict()
         for name, tensor in one.state_dict().items():
-            demand(torch.equal(tensor, twin[name]), f"{name} is another one the second time")
+            demand(torch.equal(tensor, twin[name]), f"{name} is different the second time")
 
 
-@promise("the default position is in the stack, whatever its depth", "Layer.default_position")
+@promise("the default position exists in a stack of any depth", "Layer.default_position")
 def goes_where_there_is_a_place(case: LayerCase) -> None:
     for n_layers in range(1, 13):
         text = case.component.load().default_position(n_layers)
         fine = all(position.index < n_layers for position in parse_positions(text))
-        demand(fine, f"{text!r} for a stack of {n_layers} layers, which count from 0")
+        demand(fine, f"{text!r} for a stack of {n_layers} layers, counted from 0")
 
 
-@promise("states of any number of rows keep their shape and type, and stay finite", "Layer.forward")
+@promise("for any number of rows, shape and type are kept, and values finite", "Layer.forward")
 def keeps_shape_and_type(case: LayerCase) -> None:
     (layer,) = case.build()
     for is_training in (True, False):
         for n in (N_ROWS, 1, 0):
             y = layer.train(is_training)(rows(n))
-            where = f"of {n} rows in {'training' if is_training else 'eval mode'}"
+            where = f"for {n} rows in {'training' if is_training else 'eval mode'}"
             demand(y.shape == (n, DIM), f"{where}: shape {tuple(y.shape)}, not {(n, DIM)}")
-            demand(y.dtype == torch.float32, f"{where}: {y.dtype} of float32")
-            demand(bool(y.isfinite().all()), f"{where}: what is not finite")
+            demand(y.dtype == torch.float32, f"{where}: {y.dtype}, not float32")
+            demand(bool(y.isfinite().all()), f"{where}: values that are not finite")
 
 
 @promise("it runs under autocast to bf16, as `--precision bf16` does", "Layer.forward")
@@ -106,25 +106,28 @@ def runs_under_autocast(case: LayerCase) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         y = layer.train()(rows())
         loss = y.float().square().sum()
-    demand(bool(y.isfinite().all()), "what is not finite")
+    demand(bool(y.isfinite().all()), "values that are not finite")
     if loss.requires_grad:
         loss.backward()
 
 
-@promise("in eval mode rows do not see each other", "Layer.forward")
+@promise("in eval mode rows do not affect each other", "Layer.forward")
 def keeps_rows_apart(case: LayerCase) -> None:
     layer, x = case.one(), rows()
     together = evaluated(layer, x)
     for some in (slice(3, 4), slice(5, 20)):
         alone = evaluated(layer, x[some])
         distance = apart(alone, together[some])
-        demand(distance < TOLERANCE, f"rows alone are {distance:.2g} off those among others")
+        demand(
+            distance < TOLERANCE,
+            f"rows alone differ by {distance:.2g} from the same rows among others",
+        )
     order = torch.arange(N_ROWS - 1, -1, -1)
     distance = apart(evaluated(layer, x[order]), together[order])
-    demand(distance < TOLERANCE, f"rows in another order are {distance:.2g} off")
+    demand(distance < TOLERANCE, f"rows in another order differ by {distance:.2g}")
 
 
-@promise("in eval mode it draws no random numbers; in training the seed decides", "Layer.forward")
+@promise("nothing is random in eval mode, nor in training with a fixed seed", "Layer.forward")
 def repeats_under_a_seed(case: LayerCase) -> None:
     for is_training in (True, False):
         outputs = []
@@ -132,11 +135,11 @@ def repeats_under_a_seed(case: LayerCase) -> None:
             layer = case.one().train(is_training)
             torch.manual_seed(seed)
             outputs.append(layer(rows()))
-        mode = "training, under one seed" if is_training else "eval mode"
-        demand(torch.equal(*outputs), f"two forwards in {mode} differ")
+        mode = "training, with one seed" if is_training else "eval mode"
+        demand(torch.equal(*outputs), f"two forward passes in {mode} differ")
 
 
-@promise("a forward changes no parameter, and in eval mode no buffer either", "Layer.forward")
+@promise("a forward pass changes no parameters, and in eval mode no buffers", "Layer.forward")
 def stays_as_it_is(case: LayerCase) -> None:
     layer = case.one()
     for is_training in (True, False):
@@ -150,15 +153,15 @@ def stays_as_it_is(case: LayerCase) -> None:
         demand(not changed, f"{', '.join(changed)} changed in {mode}")
 
 
-@promise("its input is for reading: the stack still adds it to the output", "Layer.forward")
+@promise("its input is not modified: the stack adds it to the output", "Layer.forward")
 def leaves_its_input_alone(case: LayerCase) -> None:
     for is_training in (True, False):
         x = rows()
         case.one().train(is_training)(x)
-        demand(torch.equal(x, rows()), "the input is another one afterwards")
+        demand(torch.equal(x, rows()), "the input is different afterwards")
 
 
-@promise("parameter groups hold the layer's own parameters, none twice", "Layer.parameter_groups")
+@promise("parameter groups contain the layer's parameters, none twice", "Layer.parameter_groups")
 def groups_its_own_parameters(case: LayerCase) -> None:
     (layer,) = case.build()
     own = {id(parameter) for parameter in layer.parameters()}
@@ -172,31 +175,31 @@ def groups_its_own_parameters(case: LayerCase) -> None:
             seen.add(id(parameter))
 
 
-@promise("the patterns of what stays trained are strings", "Layer.train_only")
+@promise("the patterns of parameters to train are strings", "Layer.train_only")
 def names_what_stays_trained(case: LayerCase) -> None:
     (layer,) = case.build()
     found = layer.train_only()
     fine = isinstance(found, tuple) and all(isinstance(pattern, str) for pattern in found)
-    demand(fine, f"{found!r}, no tuple of strings")
+    demand(fine, f"{found!r}, not a tuple of strings")
 
 
-@promise("it learns: it can fit random targets, and gradient reaches all it has", "Layer.forward")
+@promise("it can fit random targets, and gradients reach all its parameters", "Layer.forward")
 def learns(case: LayerCase) -> None:
     (layer,) = case.build()
     trained = [name for name, p in layer.named_parameters() if p.requires_grad]
     if not trained:
         return
-    first, least, reached = _fitted(layer)
+    first, best, reached = _fitted(layer)
     missed = ", ".join(name for name in trained if name not in reached)
     demand(not missed, f"no gradient ever reaches {missed}")
     demand(
-        least <= LEARNT * first,
-        f"on {N_ROWS} rows the squared error falls from {first:.3g} to {least:.3g} in "
+        best <= LEARNT * first,
+        f"for {N_ROWS} rows the squared error falls from {first:.3g} to {best:.3g} in "
         f"{N_UPDATES} updates, not to {LEARNT:.0%}",
     )
 
 
-@promise("it begins at zero, from where it learns, or stays as it is", "Layer.begin_at_zero")
+@promise("it starts at zero and can learn, or is unchanged", "Layer.begin_at_zero")
 def begins_at_zero(case: LayerCase) -> None:
     layer = case.one()
     before = _copies(layer.state_dict())
@@ -208,16 +211,16 @@ def begins_at_zero(case: LayerCase) -> None:
     for is_training in (True, False):
         y = layer.train(is_training)(rows(seed=5))
         largest = float(y.detach().abs().max())
-        what = f"{', '.join(changed)} changed, and the output is still up to {largest:.2g}"
+        what = f"{', '.join(changed)} changed, but outputs are still as large as {largest:.2g}"
         demand(largest < 1e-6, what)
     _, _, reached = _fitted(layer, n_updates=1)
-    demand(bool(reached), "afterwards no gradient reaches any parameter, so it cannot learn")
+    demand(bool(reached), "no gradient reaches any parameter afterwards, so it cannot learn")
 
 
 def _fitted(layer: Layer, n_updates: int = N_UPDATES) -> tuple[float, float, set[str]]:
     """Fit random targets.
 
-    :returns: the first loss, the least one, and the parameters that gradient reached.
+    :returns: the first loss, the smallest one, and the parameters that gradients reached.
     """
     x, target = rows(seed=1), rows(seed=2)
     optimizer = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=0.01)

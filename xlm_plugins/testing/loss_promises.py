@@ -1,4 +1,4 @@
-"""What an objective promises of its loss, on a tiny model."""
+"""What an objective promises about its loss, on a tiny model."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from xlm_plugins.testing.gradients import demand_one_order, order_of_gradients
 from xlm_plugins.testing.promises import demand, promise
 
 TOLERANCE = 1e-4
-"""Relative: sums of float32 in another order."""
+"""Relative, for sums of float32 in a different order."""
 N_UPDATES = 100
 LEARNT = 1 / 3
-"""Share of the first loss that a batch learnt by heart may still have."""
+"""Share of its initial loss that a batch may still have after overfitting."""
 
 
 def build(case: ObjectiveCase, dropout: float = 0.0) -> tuple[Objective, Model]:
-    """An objective, and the model that the runtime would build for it; always the same one."""
+    """An objective and the model that is built for it, always with the same weights."""
     torch.manual_seed(0)
     objective = case.build()
     description = ModelDescription(
@@ -42,7 +42,7 @@ def build(case: ObjectiveCase, dropout: float = 0.0) -> tuple[Objective, Model]:
 
 
 def prepared(objective: Objective, model: Model, batch: Batch, step: Step) -> Batch:
-    """A batch as `Objective.loss` gets it."""
+    """A batch as `Objective.loss` receives it."""
     was_training = model.training
     torch.manual_seed(0)
     with torch.no_grad():
@@ -52,41 +52,41 @@ def prepared(objective: Objective, model: Model, batch: Batch, step: Step) -> Ba
 
 
 def batches(case: ObjectiveCase, objective: Objective, model: Model) -> Iterator[tuple[str, Batch]]:
-    """Every kind of batch that the objective makes, and what to call it."""
+    """Every kind of batch that the objective makes, with a name."""
     for step in case.steps:
         for make in MAKERS:
             for name, batch in case.made(make, step).items():
                 yield f"{step}, {name}", prepared(objective, model, batch, step)
 
 
-@promise("`prepare` changes no number of targets, by which losses are divided", "Objective.prepare")
+@promise("`prepare` does not change the number of targets", "Objective.prepare")
 def prepares_as_many_targets(case: ObjectiveCase) -> None:
     objective, model = build(case)
     for step in case.steps:
         (batch,) = case.made(for_training, step).values()
         n, n_before = prepared(objective, model, batch, step).n_targets, batch.n_targets
-        demand(n == n_before, f"{step}: {n} targets of {n_before}")
+        demand(n == n_before, f"{step}: {n} targets instead of {n_before}")
 
 
-@promise("the loss is one finite number with a graph; counts are whole", "Objective.loss")
+@promise("the loss is a finite scalar with gradient, the counts are integers", "Objective.loss")
 def gives_sums(case: ObjectiveCase) -> None:
     objective, model = build(case)
     for where, batch in batches(case, objective, model):
         output = model(objective, batch)
-        demand(isinstance(output, LossOutput), f"{where}: {type(output).__name__}, no LossOutput")
+        demand(isinstance(output, LossOutput), f"{where}: {type(output).__name__}, not LossOutput")
         for name, value in zip(output._fields, output, strict=True):
             fine = isinstance(value, torch.Tensor) and value.shape == ()
-            demand(fine, f"{where}: {name} is {value!r}, and no tensor of shape ()")
+            demand(fine, f"{where}: {name} is {value!r}, not a tensor of shape ()")
         loss, n_targets, n_correct = (float(value.detach()) for value in output)
         demand(math.isfinite(loss), f"{where}: the loss is {loss}")
         demand(output.loss.requires_grad, f"{where}: the loss has no graph")
         n = batch.n_targets
-        demand(n_targets == n, f"{where}: n_targets is {n_targets:g} where the batch has {n}")
+        demand(n_targets == n, f"{where}: n_targets is {n_targets:g}, but the batch has {n}")
         fine = 0 <= n_correct <= n and n_correct == int(n_correct)
-        demand(fine, f"{where}: n_correct is {n_correct:g} of {n} targets")
+        demand(fine, f"{where}: n_correct is {n_correct:g} for {n} targets")
 
 
-@promise("a sample of a single token makes a batch with a finite loss", "Objective.make_batch")
+@promise("the loss of a sample of a single token is finite", "Objective.make_batch")
 def takes_a_single_token(case: ObjectiveCase) -> None:
     objective, model = build(case)
     for step in case.steps:
@@ -101,15 +101,15 @@ def takes_a_single_token(case: ObjectiveCase) -> None:
                 demand(n_targets > 0 or loss == 0, found)
 
 
-@promise("in eval mode the loss draws no random numbers", "Objective.loss")
+@promise("in eval mode the loss is deterministic", "Objective.loss")
 def draws_nothing_in_eval_mode(case: ObjectiveCase) -> None:
     objective, model = build(case, dropout=0.1)
     for where, batch in batches(case, objective, model):
         one, other = (_loss(model.eval(), objective, batch, seed) for seed in (1, 2))
-        demand(one == other, f"{where}: {one:g} and {other:g} under two seeds")
+        demand(one == other, f"{where}: {one:g} and {other:g} with two seeds")
 
 
-@promise("under one seed model and loss are the same again, dropout and all", "Objective.loss")
+@promise("with the same seed the model and the loss are the same", "Objective.loss")
 def repeats_under_a_seed(case: ObjectiveCase) -> None:
     (objective, model), (again, twin) = build(case, dropout=0.1), build(case, dropout=0.1)
     for (where, batch), (_, same) in zip(
@@ -117,10 +117,10 @@ def repeats_under_a_seed(case: ObjectiveCase) -> None:
     ):
         one = _loss(model.train(), objective, batch, 1)
         other = _loss(twin.train(), again, same, 1)
-        demand(one == other, f"{where}: {one:g}, and {other:g} the second time")
+        demand(one == other, f"{where}: {one:g}, but {other:g} the second time")
 
 
-@promise("the loss is a sum over samples: packing and padding do not change it", "Objective.loss")
+@promise("the loss is a sum over samples, however they are packed", "Objective.loss")
 def adds_samples_up(case: ObjectiveCase) -> None:
     objective, model = build(case)
     for where, batch in batches(case, objective, model):
@@ -129,7 +129,7 @@ def adds_samples_up(case: ObjectiveCase) -> None:
         _demand_close(whole, _sums(model, objective, parts), f"{where}: %s together, %s one by one")
 
 
-@promise("the order of samples does not change the loss", "Objective.loss")
+@promise("the loss does not depend on the order of samples", "Objective.loss")
 def takes_samples_in_any_order(case: ObjectiveCase) -> None:
     objective, model = build(case)
     for where, batch in batches(case, objective, model):
@@ -140,17 +140,17 @@ def takes_samples_in_any_order(case: ObjectiveCase) -> None:
         _demand_close(one, other, f"{where}: %s in order, %s backwards")
 
 
-@promise("the loss leaves its batch as it is", "Objective.loss")
+@promise("the loss does not modify its batch", "Objective.loss")
 def leaves_its_batch_alone(case: ObjectiveCase) -> None:
     objective, model = build(case)
     for where, batch in batches(case, objective, model):
         before = copied(batch)
         model(objective, batch)
         field = difference(before, batch)
-        demand(not field, f"{where}: {field} is another one afterwards")
+        demand(not field, f"{where}: {field} is different afterwards")
 
 
-@promise("gradient reaches the model, and every module of the objective's own", "Objective.modules")
+@promise("gradients reach the model and the objective's own modules", "Objective.modules")
 def sends_gradient(case: ObjectiveCase) -> None:
     objective, model = build(case)
     for _, batch in batches(case, objective, model):
@@ -167,7 +167,7 @@ def sends_gradient(case: ObjectiveCase) -> None:
     demand(own <= reached, f"no gradient reaches {', '.join(sorted(own - reached))}")
 
 
-@promise("gradients come in one order, whatever the batch, as ZeRO 2 and 3 need", "Objective.loss")
+@promise("gradients arrive in the same order for all batches, for ZeRO 2 and 3", "Objective.loss")
 def sends_gradients_in_one_order(case: ObjectiveCase) -> None:
     objective, model = build(case)
     for step in case.steps:
@@ -181,7 +181,7 @@ def sends_gradients_in_one_order(case: ObjectiveCase) -> None:
 def _batches_of_ranks(
     case: ObjectiveCase, objective: Objective, step: Step
 ) -> Iterator[tuple[str, Batch]]:
-    """What ranks may have as their parts of one global batch, the usual one first."""
+    """Parts of one global batch that a rank may have, the most common one first."""
     samples, single = case.samples(step), _of_a_single_token(case, step)
     for name, part in (
         (f"{len(samples.ids)} samples", samples),
@@ -190,7 +190,7 @@ def _batches_of_ranks(
         ("a single token", single),
     ):
         yield name, objective.make_batch(part, step, np.random.default_rng(len(part.ids)))
-    # The part of a rank whose text is used up, as the loader makes it.
+    # The part of a rank that has no text left, as the loader makes it.
     batch = objective.make_batch(single, step, np.random.default_rng(0))
     nothing = dataclasses.replace(batch, predicted=batch.predicted[:0], targets=batch.targets[:0])
     yield "nothing to predict", nothing
@@ -201,7 +201,7 @@ def _order(model: Model, objective: Objective, batch: Batch, step: Step) -> list
     return order_of_gradients(model, lambda: model(objective, batch).loss)
 
 
-@promise("one batch can be learnt by heart", "Objective.loss")
+@promise("the model can overfit a batch", "Objective.loss")
 def learns_a_batch_by_heart(case: ObjectiveCase) -> None:
     for step in case.steps:
         objective, model = build(case)
@@ -210,16 +210,16 @@ def learns_a_batch_by_heart(case: ObjectiveCase) -> None:
         batch = prepared(objective, model, batch, step)
         losses = _losses_while_learning(model, objective, batch)
         first = next(losses)
-        least = min(loss for loss in (first, *_until(losses, LEARNT * first)))
+        best = min(loss for loss in (first, *_until(losses, LEARNT * first)))
         demand(
-            least <= LEARNT * first,
-            f"{step}: the loss of a batch of 4 samples falls from {first:.3g} to {least:.3g} "
-            f"a target in {N_UPDATES} updates, not to a third",
+            best <= LEARNT * first,
+            f"{step}: the loss per target of a batch of 4 samples falls from {first:.3g} to "
+            f"{best:.3g} in {N_UPDATES} updates, not to a third",
         )
 
 
 def _losses_while_learning(model: Model, objective: Objective, batch: Batch) -> Iterator[float]:
-    """The loss a target before each update."""
+    """The loss per target before each update."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(N_UPDATES):
         loss, n_targets, _ = model(objective, batch)
@@ -243,7 +243,7 @@ def _loss(model: Model, objective: Objective, batch: Batch, seed: int) -> float:
 
 
 def _sums(model: Model, objective: Objective, parts: Sequence[Batch]) -> list[float]:
-    """Loss, targets and hits, added up over batches."""
+    """Loss, number of targets and of correct ones, summed over batches."""
     with torch.no_grad():
         outputs = [torch.stack([p.double() for p in model(objective, part)]) for part in parts]
     sums: list[float] = torch.stack(outputs).sum(0).tolist()

@@ -1,4 +1,4 @@
-"""Other values for options, found by their declarations alone."""
+"""Other values for options, derived from their declarations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from xlm_plugins.core.options import OptionField, build, fields_of, to_mapping
 
 
 def changed(options: Any, owner: str) -> Any:
-    """The same options with another value for each one that can have another.
+    """The same options, each with a different value if possible.
 
-    Values stay within their limits, and those that the options class refuses beside the others
-    are not taken.
+    Values stay within their limits, and values that the options class refuses in combination with
+    the others are not used.
 
     :param owner: the component's name, for errors.
     """
@@ -30,15 +30,15 @@ def changed(options: Any, owner: str) -> Any:
 
 
 def as_flags(options: Any, prefix: str) -> list[str]:
-    """What a user writes to get these options.
+    """The flags with which a user sets these options.
 
-    :param prefix: what stands before each flag's name, such as ``pkm.``.
+    :param prefix: of each flag's name, such as ``pkm.``.
     """
     flags = []
     for field in fields_of(type(options)):
         value = getattr(options, field.name)
         if value is None:
-            continue  # the default, which nobody writes
+            continue  # the default, for which there is no flag
         for part in value if field.many else (value,):
             if field.kind is bool:
                 flags.append(f"--{prefix}{'' if part else 'no-'}{field.key}")
@@ -48,7 +48,7 @@ def as_flags(options: Any, prefix: str) -> list[str]:
 
 
 def _others(field: OptionField, value: Any) -> Iterator[Any]:
-    """Values that a field may take by its declaration, but for its limits; best first."""
+    """Values that a field may have, apart from its limits; the best first."""
     if field.many:
         singles = [one for one in _singles(field, None) if (one,) != value]
         yield from ([*singles[:2]], singles[:1])

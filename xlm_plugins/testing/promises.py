@@ -1,9 +1,8 @@
-"""Promises: what a contract demands of a component, each held to it by a small function.
+"""Promises: what a contract demands of a component, each checked by a small function.
 
-A promise is written as a function that looks at a case and says what it finds where it should
-not::
+The function examines a case, and reports what it finds if the promise is broken::
 
-    @promise("rows do not see each other in eval mode", "Layer.forward")
+    @promise("in eval mode rows do not affect each other", "Layer.forward")
     def keeps_rows_apart(case: LayerCase) -> None:
         ...
         demand(close(alone, together), f"row {row} changes with the rows beside it")
@@ -23,7 +22,7 @@ CaseT = TypeVar("CaseT")
 class BrokenPromiseError(AssertionError):
     """A component does not do what its contract says.
 
-    :param promise: the name of the promise: that of the function which holds components to it.
+    :param promise: the name of the promise, which is that of the function that checks it.
     """
 
     def __init__(self, message: str, promise: str) -> None:
@@ -38,7 +37,7 @@ class Promise(Generic[CaseT]):
     :param name: for code and tests.
     :param text: for people: what is promised.
     :param place: where the contract says so, such as ``Objective.make_batch``.
-    :param check: finds out; what is wrong it tells by `demand`, or by failing.
+    :param check: checks a case; it reports what is wrong by `demand`, or by raising an error.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Promise(Generic[CaseT]):
 
 
 def promise(text: str, place: str) -> Callable[[Callable[[CaseT], None]], Promise[CaseT]]:
-    """Make a promise of a function; see `Promise`."""
+    """Make a function the check of a promise; see `Promise`."""
 
     def of(check: Callable[[CaseT], None]) -> Promise[CaseT]:
         return Promise(check.__name__, text, place, check)
@@ -57,20 +56,20 @@ def promise(text: str, place: str) -> Callable[[Callable[[CaseT], None]], Promis
 
 
 class _FoundError(Exception):
-    """What was found in place of what was promised."""
+    """What was found instead of what was promised."""
 
 
 def demand(holds: bool, found: str) -> None:
-    """Go on if a promise holds; else say what was found."""
+    """Report what was found, unless the promise holds."""
     if not holds:
         raise _FoundError(found)
 
 
 def hold(owner: str, promises: Iterable[Promise[CaseT]], case: CaseT) -> None:
-    """Hold a component to promises, in order.
+    """Check a component's promises, in order.
 
-    :param owner: what the error calls the component.
-    :raises BrokenPromiseError: the first one that it breaks.
+    :param owner: the name of the component, for the error.
+    :raises BrokenPromiseError: for the first promise that it breaks.
     """
     __tracebackhide__ = True
     for one in promises:
@@ -94,7 +93,7 @@ def _broken(owner: str, broken: Promise[Any], found: str) -> BrokenPromiseError:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Leave the caller's random numbers as they were."""
+    """Restore the states of all random number generators at the end."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""What a run has written, as tests compare it."""
+"""What a run has written, in a form that tests can compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def metrics_of(run: Path, kind: str = "") -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what the clock decides.
+    """The lines of metrics.jsonl, without what depends on time.
 
     :param kind: ``train`` or ``evaluation``; both if empty.
     """

@@ -1,4 +1,4 @@
-"""What a task promises: of what it reads, of how it judges, and of what it hands in."""
+"""What a task promises about the data it reads, the scores, and the predictions it writes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TaskCase:
 
     @cached_property
     def targets(self) -> Values:
-        """True labels in which every class occurs, and some more often than others."""
+        """True labels in which every class occurs, some of them more often."""
         n_classes = len(self.data.classes)
         if n_classes:
             return np.arange(3 * n_classes + 1, dtype=np.int64) % n_classes
@@ -50,42 +50,42 @@ class TaskCase:
 
     @cached_property
     def predictions(self) -> Values:
-        """Predictions of which some are right."""
+        """Predictions, some of which are right."""
         return np.where(np.arange(len(self.targets)) % 3 == 1, self.targets - 1, self.targets)
 
     def judged(self, targets: Values, predicted: Values) -> dict[str, float]:
-        """What it measures, on copies."""
+        """What it measures, on copies of the arrays."""
         return dict(self.build().measure(targets.copy(), predicted.copy()))
 
     def answers(self, part: LabelledTexts) -> list[str]:
-        """A prediction for each row, as `write` gets them: classes, or numbers."""
+        """A prediction for each row, as `write` receives them: classes or numbers."""
         possible = self.data.classes or ("0.5", "2.25", "4.0")
         return [possible[row % len(possible)] for row in range(part.n_rows)]
 
 
-@promise("it and its metrics have names of letters, digits and ``_ . -``", "Task")
+@promise("its name and those of its metrics have letters, digits and ``_ . -`` only", "Task")
 def names_itself_and_its_metrics(case: TaskCase) -> None:
     task = case.build()
     demand(bool(re.fullmatch(r"[\w.-]+", task.name)), f"its name is {task.name!r}")
     metrics = task.metrics
-    demand(isinstance(metrics, tuple) and bool(metrics), f"{metrics!r}, and not a tuple of names")
+    demand(isinstance(metrics, tuple) and bool(metrics), f"{metrics!r}, not a tuple of names")
     strange = [name for name in metrics if not re.fullmatch(r"[\w.-]+", name)]
     demand(not strange, f"{strange} in {metrics}")
     demand(len(set(metrics)) == len(metrics), f"a name twice in {metrics}")
 
 
-@promise("it says by an `XLMError` what its options do not name", "Task.read")
+@promise("if its options name no files, it raises an `XLMError`", "Task.read")
 def refuses_options_that_name_nothing(case: TaskCase) -> None:
     with contextlib.suppress(XLMError), TemporaryDirectory() as folder, contextlib.chdir(folder):
         case.component.load()(case.component.options()).read()
 
 
-@promise("it reads data to train on and to choose the model by", "Task.read")
+@promise("it reads labelled data for training and validation", "Task.read")
 def reads_what_is_needed(case: TaskCase) -> None:
-    demand(isinstance(case.data, TaskData), f"{case.data!r}, and no TaskData")
+    demand(isinstance(case.data, TaskData), f"{case.data!r}, not a TaskData")
     for split in ("train", "valid"):
         labelled = [part for part in case.data.of(split) if part.labels is not None]
-        demand(bool(labelled), f"no {split} part with labels, of the files that the test names")
+        demand(bool(labelled), f"no {split} part with labels in the files that the test names")
 
 
 @promise("a part has a line, a label and one or two texts for each row", "LabelledTexts")
@@ -93,26 +93,26 @@ def reads_whole_parts(case: TaskCase) -> None:
     for part in case.data.parts:
         where = f"the {part.split} part {part.title!r}"
         demand(part.split in ("train", "valid", "test"), f"{where}: no such split")
-        demand(isinstance(part.file, Path), f"{where}: its file is {part.file!r}, and no Path")
+        demand(isinstance(part.file, Path), f"{where}: its file is {part.file!r}, not a Path")
         fine = all(isinstance(line, int) and line > 0 for line in part.lines)
-        demand(fine, f"{where}: lines that are no numbers from 1")
-        demand(len(part.texts) in (1, 2), f"{where}: {len(part.texts)} texts a row")
+        demand(fine, f"{where}: lines that are not numbers from 1")
+        demand(len(part.texts) in (1, 2), f"{where}: {len(part.texts)} texts per row")
         labels = [] if part.labels is None else [part.labels]
         for column in (*part.texts, *labels):
             same = len(column) == part.n_rows
             demand(same, f"{where}: {len(column)} values for {part.n_rows} rows")
             strange = [value for value in column if not isinstance(value, str)]
-            demand(not strange, f"{where}: {strange[:1]}, which is no str")
+            demand(not strange, f"{where}: {strange[:1]}, which is not a str")
 
 
-@promise("the same files give the same data, whatever was read before", "Task.read")
+@promise("reading the same files again returns the same data", "Task.read")
 def reads_the_same_again(case: TaskCase) -> None:
     task = case.build()
     for way in ("the first time", "the second time"):
         _demand_same(task.read(), case.data, f"by another instance, {way}")
 
 
-@promise("a copy by pickle reads and judges the same", "Task")
+@promise("a pickled copy reads and scores the same", "Task")
 def travels_to_processes(case: TaskCase) -> None:
     task = case.build()
     copy = pickle.loads(pickle.dumps(task))
@@ -121,40 +121,42 @@ def travels_to_processes(case: TaskCase) -> None:
     demand(found == case.judged(case.targets, case.predictions), f"{found}, unpickled")
 
 
-@promise("it measures what it names, as finite numbers of at most 100", "Task.measure")
+@promise("it measures the metrics that it names, as finite numbers up to 100", "Task.measure")
 def measures_what_it_names(case: TaskCase) -> None:
     metrics = case.build().metrics
     alike = np.full_like(case.targets, case.targets[0])
     for predicted in (case.predictions, alike, case.targets):
         found = case.judged(case.targets, predicted)
-        demand(set(found) == set(metrics), f"{sorted(found)} where {sorted(metrics)} are named")
+        demand(
+            set(found) == set(metrics), f"{sorted(found)}, but its metrics are {sorted(metrics)}"
+        )
         for name, value in found.items():
             fine = isinstance(value, float) and math.isfinite(value) and value <= 100 + 1e-6
-            demand(fine, f"{name} = {value!r} of the predictions {predicted.tolist()}")
+            demand(fine, f"{name} = {value!r} for the predictions {predicted.tolist()}")
 
 
-@promise("more is better: predictions that are all right give 100", "Task.measure")
+@promise("higher is better: perfect predictions score 100", "Task.measure")
 def gives_100_for_what_is_perfect(case: TaskCase) -> None:
     perfect = case.judged(case.targets, case.targets)
     some_wrong = case.judged(case.targets, case.predictions)
     for name, value in perfect.items():
         demand(math.isclose(value, 100, abs_tol=1e-6), f"{name} = {value}")
-        demand(some_wrong[name] < 100, f"{name} = 100 where some are wrong")
+        demand(some_wrong[name] < 100, f"{name} = 100, although some are wrong")
 
 
-@promise("the order of rows does not matter, and they stay as they are", "Task.measure")
+@promise("the order of rows does not matter, and they are not modified", "Task.measure")
 def judges_rows_in_any_order(case: TaskCase) -> None:
     targets, predicted = case.targets.copy(), case.predictions.copy()
     wanted = case.build().measure(targets, predicted)
     same = np.array_equal(targets, case.targets) and np.array_equal(predicted, case.predictions)
-    demand(same, "it writes into what it is given")
+    demand(same, "it modifies its arguments")
     turned = np.roll(np.arange(len(targets))[::-1], 2)
     for name, value in case.judged(targets[turned], predicted[turned]).items():
         close = math.isclose(value, wanted[name], abs_tol=1e-6)
-        demand(close, f"{name} = {value} of turned rows, and {wanted[name]} before")
+        demand(close, f"{name} = {value} for reordered rows, {wanted[name]} before")
 
 
-@promise("`write` writes into the folder that it is given and nowhere else", "Task.write")
+@promise("`write` writes only to the given folder", "Task.write")
 def writes_into_its_folder_alone(case: TaskCase) -> None:
     sources = sorted({part.file.absolute().parent for part in case.data.parts})
     with TemporaryDirectory() as around:
@@ -185,21 +187,21 @@ def writes_each_part_for_itself(case: TaskCase) -> None:
 
 
 def _demand_same(found: TaskData, wanted: TaskData, way: str) -> None:
-    demand(found.classes == wanted.classes, f"other classes {way}: {found.classes}")
+    demand(found.classes == wanted.classes, f"different classes {way}: {found.classes}")
     demand(len(found.parts) == len(wanted.parts), f"{len(found.parts)} parts {way}")
     for one, other in zip(found.parts, wanted.parts, strict=True):
-        same = _told(one) == _told(other)
-        demand(same, f"the {other.split} part {other.title!r} is another one {way}")
+        same = _content(one) == _content(other)
+        demand(same, f"the {other.split} part {other.title!r} is different {way}")
 
 
-def _told(part: LabelledTexts) -> tuple[Any, ...]:
-    """All of a part, in a form that can be compared."""
+def _content(part: LabelledTexts) -> tuple[Any, ...]:
+    """Everything in a part, in a form that can be compared."""
     columns: Sequence[Sequence[Any]] = (*part.texts, part.lines, part.labels or ())
     return (part.split, part.language, part.file, part.name, *itertools.chain(map(list, columns)))
 
 
 def _files(folder: Path) -> Files:
-    """Size and time of change of each file directly in a folder."""
+    """Size and modification time of each file directly in a folder."""
     found = {}
     for path in folder.iterdir():
         if path.is_file():

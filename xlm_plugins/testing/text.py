@@ -1,7 +1,7 @@
-"""Text for tests: an invented language in Latin letters, and its twin in Greek ones.
+"""Text for tests: an invented language in Latin letters, and its twin in Greek letters.
 
-Line for line, word for word and letter for letter the same, so that whatever reads the one can
-be told by the other: a word-aligned translation in another script.  Always the same text.
+Both are the same line by line, word by word and letter by letter: a word-aligned translation in
+another script.  The text is always the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 
 LANGUAGES = ("xa", "xb")
 N_WORDS = 250
-"""Words of each language; half of the text is the 20 most frequent ones."""
+"""Words of each language; the 20 most frequent ones make up half of the text."""
 
 _SYLLABLES = tuple(consonant + vowel for consonant in "bdklmnprst" for vowel in "aeiou")
 _GREEK = str.maketrans("abdeiklmnoprstu", "αβδεικλμνοπρστυ")
@@ -28,18 +28,18 @@ def words() -> tuple[str, ...]:
 
 
 def in_greek(text: str) -> str:
-    """Text of ``xa`` as ``xb`` has it."""
+    """Text of ``xa``, in ``xb``."""
     return text.translate(_GREEK)
 
 
 def lines(n: int, seed: int) -> list[str]:
-    """Sentences of ``xa``, of 1 to 12 words each."""
+    """Sentences of ``xa`` with 1 to 12 words each."""
     rng = random.Random(seed)
     weights = [1 / (rank + 8) for rank in range(N_WORDS)]
     return [" ".join(rng.choices(words(), weights, k=rng.randint(1, 12))) for _ in range(n)]
 
 
 def both(n: int, seed: int) -> list[str]:
-    """Sentences of ``xa``, and behind them the same ones in ``xb``."""
+    """Sentences of ``xa``, followed by the same ones in ``xb``."""
     sentences = lines(n, seed)
     return sentences + [in_greek(sentence) for sentence in sentences]

@@ -1,4 +1,4 @@
-"""A tokenizer of whole words, for tests that need one without any plugin."""
+"""A tokenizer of whole words, for tests without plugins."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FILE_NAME = "words.json"
 
 
 class WordTokenizer(Tokenizer):
-    """One id a role, in the order of `Tokenizer.ROLES`, then one a word.
+    """One id per role, in the order of `Tokenizer.ROLES`, then one per word.
 
-    A word is a run of letters and digits; all else is left out, as a normaliser does.
+    A word is a sequence of letters and digits; everything else is dropped.
 
     :param words: the vocabulary, without the special tokens.
     """
@@ -33,7 +33,7 @@ class WordTokenizer(Tokenizer):
     def train(
         cls, texts: Iterable[str], vocabulary_size: int, options: Any, folder: Path, workers: int
     ) -> WordTokenizer:
-        """Take the most frequent words.
+        """Use the most frequent words.
 
         :raises DataError: the text has too few words.
         """
@@ -51,7 +51,7 @@ class WordTokenizer(Tokenizer):
         try:
             return cls(json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise BundleError(f"{folder} holds no tokenizer of words: {error}") from error
+            raise BundleError(f"{folder} has no tokenizer of words: {error}") from error
 
     def save(self, folder: Path) -> None:
         words = json.dumps(self._tokens[len(self.ROLES) :])
@@ -73,7 +73,7 @@ class WordTokenizer(Tokenizer):
         return self.ROLES.index(role)
 
     def reserved(self) -> tuple[int, ...]:
-        """All roles but unk, which words that are not in the vocabulary encode to."""
+        """All roles but unk, which unknown words encode to."""
         return tuple(self.special(role) for role in self.ROLES if role != "unk")
 
     @property

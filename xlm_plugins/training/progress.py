@@ -52,30 +52,29 @@ class Report:
 
     def training(
         self,
-        update: int,
-        n_updates: int,
         records: Sequence[Record],
         common: Mapping[str, float],
+        place: str,
         share: float,
         seconds_left: float,
     ) -> None:
         """Show the progress of training.
 
-        :param update: updates made, of ``n_updates``.
         :param records: loss and accuracy per objective and languages.
         :param common: ``learning_rate`` and ``tokens_per_second``.
+        :param place: where the run is, in words: ``step 50/100``.
         :param share: of the run that is done, from 0 to 1.
         """
         for record in records:
             self._latest[record["objective"], record["languages"]] = record
         head = (
-            f"step {update:,}/{n_updates:,}  {common['tokens_per_second']:,.0f} tokens/s  "
+            f"{place}  {common['tokens_per_second']:,.0f} tokens/s  "
             f"lr {common['learning_rate']:.2e}  {_duration(seconds_left)} left"
         )
         if self._live is not None and self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=head, completed=share)
             self._live.update(Group(self._table(), self._bar))
-        elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or update == n_updates:
+        elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or share >= 1:
             self._last_plain = time.monotonic()
             losses = "  ".join(
                 f"{objective}:{step} {record['loss']:.3f}"

@@ -32,6 +32,7 @@ from xlm_plugins.training.engines.engine import Engine, choose_precision
 from xlm_plugins.training.engines.training_state import TrainingState, load_training_state
 from xlm_plugins.training.job import Job, Outcome, n_parameters
 from xlm_plugins.training.memory_estimate import MemoryEstimate
+from xlm_plugins.training.optim.learning_rate import ended_early, schedule_notes
 from xlm_plugins.training.optim.parameter_groups import selected_parameters
 from xlm_plugins.training.preflight import Rehearsal, rehearse
 from xlm_plugins.training.progress import Report
@@ -89,6 +90,9 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
                 reason = Trainer(
                     job.options, job.optimizer, plan, engine, state, record, stop, watchdog
                 ).run()
+                if reason == "minutes":
+                    for line in ended_early(state.update, job.optimizer):
+                        report.note(line)
             if folder.writing:
                 watchdog.report("plotting the curves")
                 _plot(path, report)
@@ -126,7 +130,7 @@ def _start(job: Job, report: Report) -> _Start:
     checkpoint = _checkpoint(resumed, job, report) if resumed else None
     torch.manual_seed(job.options.seed)
     model = job.build()
-    for line in job.notes(model):
+    for line in (*job.notes(model), *schedule_notes(job.options, job.optimizer)):
         report.note(line)
     if checkpoint is not None:
         state = TrainerState.read(checkpoint)
@@ -191,7 +195,7 @@ def _compare_ranks(job: Job, update: int, plugins: Plugins, watchdog: Watchdog) 
     :raises RunError: some ranks differ; says which, and in what.
     """
     watchdog.report("comparing the ranks")
-    compared = range(update, min(update + _COMPARED_UPDATES, job.options.steps))
+    compared = range(update, min(update + _COMPARED_UPDATES, job.options.most_steps))
     agreement.check(
         agreement.facts(
             job.options,

@@ -37,17 +37,18 @@ class RunRecord:
     def training(
         self,
         update: int,
-        n_updates: int,
         records: Sequence[Mapping[str, Any]],
         common: Mapping[str, float],
+        place: str,
         share: float,
         seconds_left: float,
     ) -> None:
         """Record the training since the last call.
 
-        :param update: updates made, of ``n_updates``.
+        :param update: updates made.
         :param records: loss and accuracy per objective and languages.
         :param common: metrics of all of them together, such as the learning rate.
+        :param place: where the run is, in words: ``step 50/100``.
         :param share: of the run that is done, from 0 to 1.
         """
         for record in records:
@@ -56,7 +57,7 @@ class RunRecord:
             self._measured[f"{label}_loss"] = record["loss"]
             self._measured[f"{label}_acc"] = record["accuracy"]
         self._measured |= common
-        self._report.training(update, n_updates, records, common, share, seconds_left)
+        self._report.training(records, common, place, share, seconds_left)
 
     def evaluation(self, update: int, metrics: Mapping[str, float]) -> None:
         """Record an evaluation."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from signal import Signals
@@ -107,6 +107,7 @@ class TrainingPlan:
     :param validation: the metrics that select the best models and may end the run.
     :param evaluates_untrained: whether an evaluation before the first update makes sense.
     :param may_leave_out: whether text that cannot be read is left out, and counted.
+    :param left_out: for metrics.jsonl, what is left out of each stream from the start.
     """
 
     description: ModelDescription
@@ -118,6 +119,7 @@ class TrainingPlan:
     validation: Validation
     evaluates_untrained: bool
     may_leave_out: bool = False
+    left_out: Sequence[Mapping[str, Any]] = ()
 
 
 class Trainer:
@@ -172,13 +174,16 @@ class Trainer:
     def _catch_up(self) -> None:
         """Evaluate the untrained model, or make up for an evaluation that a signal interrupted."""
         options, update = self.options, self.state.update
+        if not self.state.metrics_position:
+            for values in self.plan.left_out:
+                self.record.folder.metrics.write("left_out", update, values)
         if not options.evaluate_every or update % options.evaluate_every:
             return
         if update == 0 and self.state.evaluated < 0 and self.plan.evaluates_untrained:
             self.record.note("evaluating the untrained model on the validation data")
             self._evaluate()
             self.record.step_end(update)
-        elif 0 < update < options.steps and self.state.evaluated < update:
+        elif 0 < update < options.most_steps and self.state.evaluated < update:
             self._evaluate()
 
     def _train(self) -> str:
@@ -187,7 +192,7 @@ class Trainer:
         self._logged_at = time.monotonic()
         self._watchdog.report("reading the first batch")
         batches, first = self.plan.batches, self.state.update
-        for loaded in load_batches(batches, first, options.steps, options.workers):
+        for loaded in load_batches(batches, first, options.most_steps, options.workers):
             self._left_out |= loaded.left_out
             self._update(self.plan.update(self.state.update), loaded.batches)
             self._after_update()
@@ -238,7 +243,7 @@ class Trainer:
 
     def _progress(self) -> float:
         """Share of the run that is done, by updates or by time, whichever is greater."""
-        share = self.state.update / self.options.steps
+        share = self.state.update / self.options.most_steps
         if self.options.minutes is not None:
             elapsed = self.engine.max_over_ranks(self._elapsed())
             share = max(share, elapsed / (60 * self.options.minutes))
@@ -250,7 +255,7 @@ class Trainer:
 
     def _after_update(self) -> None:
         options, update = self.options, self.state.update
-        last = update == options.steps
+        last = update == options.most_steps
         if update % options.log_every == 0 or last:
             self._log()
         if options.evaluate_every and update % options.evaluate_every == 0 and not last:
@@ -269,7 +274,7 @@ class Trainer:
         number = int(self.engine.max_over_ranks(float(self._stop.signal)))
         if number:
             return Signals(number).name
-        if self.state.update < self.options.steps and self._progress() >= 1:
+        if self.state.update < self.options.most_steps and self._progress() >= 1:
             return "minutes"
         return ""
 
@@ -292,8 +297,14 @@ class Trainer:
             common["blocks_left_out"] = len(self.state.left_out)
         share = self._progress()
         left = self._elapsed() * (1 / share - 1)
-        update, n_updates = self.state.update, self.options.steps
-        self.record.training(update, n_updates, records, common, share, left)
+        self.record.training(self.state.update, records, common, self._place(share), share, left)
+
+    def _place(self, share: float) -> str:
+        """Where the run is on its way to what will end it: the last update, or the last minute."""
+        update, options = self.state.update, self.options
+        if options.minutes is None or update / options.most_steps >= share:
+            return f"step {update:,}/{options.most_steps:,}"
+        return f"step {update:,}  minute {share * options.minutes:.1f}/{options.minutes:g}"
 
     def _gather_left_out(self) -> None:
         """Collect the blocks that any rank had to leave out; collective."""

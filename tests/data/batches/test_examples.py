@@ -1,4 +1,4 @@
-"""Labelled texts as batches: alike for any number of ranks, micro-batches and workers."""
+"""Batches of labelled texts: the same for any number of ranks, micro-batches and workers."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_pairs_and_numbers() -> None:
 def test_a_language_that_the_model_does_not_know(data: TaskData) -> None:
     with pytest.raises(OptionError, match=r"valid\.fr\.tsv is in 'fr'|train\.fr\.tsv is in 'fr'"):
         encode_task(data, TOKENIZER, {"en": 0, "de": 1}, 20)
-    told_apart = encode_task(data, TOKENIZER, None, 20)  # such a model takes any language
-    assert {language for part in told_apart for language in part.languages.tolist()} == {0}
+    any_language = encode_task(data, TOKENIZER, None, 20)  # such a model takes any language
+    assert {language for part in any_language for language in part.languages.tolist()} == {0}
 
 
 def test_rows_that_were_cut_are_counted(data: TaskData) -> None:
@@ -116,7 +116,7 @@ def test_the_fingerprint_sees_what_matters(data: TaskData) -> None:
     assert len({of(data), *others}) == 7
 
 
-def test_every_epoch_takes_each_row_once_in_an_order_of_its_own(examples: Examples) -> None:
+def test_every_epoch_takes_each_row_once_in_its_own_order(examples: Examples) -> None:
     batches = ExampleBatches(examples, 11, seed=1)
     assert batches.per_epoch == 3
     epochs = [[rows(batches[3 * epoch + n]) for n in range(3)] for epoch in (0, 1)]

@@ -1,4 +1,4 @@
-"""Batches from shards on disk: alike for any number of ranks, micro-batches and workers."""
+"""Batches from shards on disk: the same for any number of ranks, micro-batches and workers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def objective(name: str = "noisy", cls: type[Objective] = Noisy) -> Objective:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
-    """A data set: train in 20 blocks a stream, valid in 5 with a few long sentences."""
+    """A data set: 20 blocks per stream for training, 5 with a few long sentences for validation."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     layout = [
@@ -146,7 +146,7 @@ def test_updates_follow_the_schedule_and_never_repeat_a_batch_at_once(
     assert {len(row) for row in np.split(*windows_of(batches[0][0]))} == {16}
 
 
-def test_batches_of_like_length_are_made_where_they_are_asked_for(
+def test_batches_of_similar_length_are_made_on_request(
     data: tuple[Path, Manifest],
 ) -> None:
     spread = []
@@ -161,7 +161,7 @@ def windows_of(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return batch.tokens.numpy(), batch.offsets[1:-1].numpy()
 
 
-def test_seeds_give_other_batches(data: tuple[Path, Manifest]) -> None:
+def test_other_seeds_give_other_batches(data: tuple[Path, Manifest]) -> None:
     one, again, other = (batches_of(data, seed=seed)[5][0] for seed in (1, 1, 2))
     assert content(one) == content(again)
     assert content(one) != content(other)
@@ -174,7 +174,7 @@ def test_a_pickled_copy_gives_the_same_batches(data: tuple[Path, Manifest]) -> N
     assert content(copy[8][0]) == walked[8]
 
 
-def test_load_without_workers_gives_the_updates_in_order(data: tuple[Path, Manifest]) -> None:
+def test_loading_without_workers_yields_the_updates_in_order(data: tuple[Path, Manifest]) -> None:
     batches = batches_of(data, accumulation=2)
     loaded = [found.batches for found in load_batches(batches, 3, 7, workers=0)]
     wanted = [batches[index] for index in range(3, 7)]
@@ -188,7 +188,7 @@ def test_load_without_workers_gives_the_updates_in_order(data: tuple[Path, Manif
 def test_workers_give_the_same_batches(
     data: tuple[Path, Manifest], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Workers import the objective's module by name, as they do a plugin's.
+    # Workers import the objective's module by name, like a plugin's.
     (tmp_path / "noisy_for_workers.py").write_text(Path(__file__).read_text())
     monkeypatch.syspath_prepend(str(tmp_path))
     import noisy_for_workers

@@ -1,4 +1,4 @@
-"""Loader processes end with the trainer, whatever they are at."""
+"""Loader processes end with the trainer, whatever they are doing."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("leave", "status", "told"),
+    ("leave", "status", "reported"),
     [("break", 0, "left\n"), ("os.kill(os.getpid(), signal.SIGKILL)", -9, "")],
 )
-def test_nobody_waits_for_what_a_loader_process_is_at(
-    tmp_path: Path, leave: str, status: int, told: str
+def test_the_trainer_waits_for_no_loader_process(
+    tmp_path: Path, leave: str, status: int, reported: str
 ) -> None:
-    """Standard output ends when the last process that holds it does."""
+    """Standard output is closed when the last process that has it open ends."""
     script = tmp_path / "trainer.py"
     script.write_text(SCRIPT.format(leave=leave))
     command = [sys.executable, "-W", "error", script]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=240)
-    assert (done.returncode, done.stdout) == (status, told)
+    assert (done.returncode, done.stdout) == (status, reported)

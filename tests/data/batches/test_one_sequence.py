@@ -30,7 +30,7 @@ Sample = tuple[object, ...]
 
 
 def plan_of(data: Path) -> PretrainingPlan:
-    """What `xlm train` decides before it builds a model."""
+    """The plan that `xlm train` makes before it builds a model."""
     train = {"data": str(data), "objective": OBJECTIVES, "batch_tokens": 512, "window": 32}
     return make_plan(resolve({}, {"train": train}, plugins := Plugins.discover()), plugins)
 
@@ -47,7 +47,7 @@ def plan(tiny_data: Path) -> PretrainingPlan:
 
 
 def samples_of(batches: list[Batch]) -> list[Sample]:
-    """Each sample: its number, what the model sees of it, and what it is to predict there."""
+    """Each sample: its number, what the model sees of it, and what it must predict."""
     return [sample for batch in batches for sample in _samples(batch)]
 
 
@@ -70,7 +70,7 @@ def _rows(batch: Batch) -> list[list[int]]:
 def global_batches(
     plan: PretrainingPlan, n_updates: int, world_size: int, workers: int = 0
 ) -> list[list[Sample]]:
-    """All samples of each update, over all ranks, in an order of their own.
+    """All samples of each update, over all ranks, sorted.
 
     Every rank gives a batch for every update, and none is empty.
     """
@@ -94,7 +94,7 @@ def test_ranks_share_one_sequence(plan: PretrainingPlan) -> None:
 
 
 def test_what_is_compared_is_masked_and_noisy(plan: PretrainingPlan) -> None:
-    """Or the comparison of ranks would compare the text alone."""
+    """Otherwise the comparison of ranks would only compare the text."""
     changed = dict.fromkeys(("mlm", "tlm", "ae"), 0)
     for index, samples in enumerate(global_batches(plan, 12, 1)):
         name = plan.schedule.update(index).objective
@@ -148,7 +148,7 @@ def test_processes_share_the_sequence_too(
 
 
 class Counting:
-    """A reader that notes what is read."""
+    """A reader that records what is read."""
 
     def __init__(self, reader: BlockReader) -> None:
         self.reader = reader
@@ -159,10 +159,10 @@ class Counting:
         return self.reader.read(block)
 
 
-def test_the_millionth_update_is_found_by_reading_its_own_pools_alone(
+def test_the_millionth_update_is_found_by_reading_only_its_own_pools(
     plan: PretrainingPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each lane reads the blocks of one pool: as much as the first update needs, and no more."""
+    """Each lane reads the blocks of one pool, as many as for the first update."""
     batches = batches_of(plan)
     batches._reader = counting = Counting(ShardReader(plan.folder, plan.manifest))
     found = samples_of(batches[MILLION])
@@ -180,7 +180,7 @@ def test_the_millionth_update_is_found_by_reading_its_own_pools_alone(
     assert sorted(chain.from_iterable(map(samples_of, halves))) == sorted(found)
 
 
-def test_fewer_blocks_than_lanes_are_told_before_anything_begins(
+def test_fewer_blocks_than_lanes_are_reported_before_anything_begins(
     tiny_data: Path, refused: Callable[..., str]
 ) -> None:
     n_blocks = len(Manifest.load(tiny_data).stream("train", ("en",)).blocks)

@@ -85,7 +85,7 @@ def test_a_pair_with_one_long_side_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("layout", "n_sides"), [(SENTENCE, 1), (PAIR, 2)])
-def test_global_batches_have_the_tokens_that_were_asked_for(layout: Layout, n_sides: int) -> None:
+def test_global_batches_have_the_requested_number_of_tokens(layout: Layout, n_sides: int) -> None:
     text = Text(16, ("de", "en")[-n_sides:])
     plan = make_plan(text, layout, step="en-de"[: 3 * n_sides - 1])
     tokens = [
@@ -104,7 +104,7 @@ def test_no_batch_is_empty_however_small_a_lanes_share_is() -> None:
     assert set(n_samples) == {1}
 
 
-# Batches of like length
+# Batches of similar length
 
 
 def framed(batches: list[Samples]) -> np.ndarray:
@@ -113,7 +113,7 @@ def framed(batches: list[Samples]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("layout", "step"), [(SENTENCE, "en"), (PAIR, "de-en")])
-def test_lanes_have_samples_of_like_length_at_each_update(layout: Layout, step: str) -> None:
+def test_lanes_have_samples_of_similar_length_at_each_update(layout: Layout, step: str) -> None:
     text = Text(70, ("de", "en") if layout is PAIR else ("en",))
     spread = {}
     for by_length in (False, True):
@@ -123,7 +123,7 @@ def test_lanes_have_samples_of_like_length_at_each_update(layout: Layout, step: 
     assert spread[True] < spread[False] / 3
 
 
-def test_batches_of_like_length_come_in_an_order_that_is_not_of_length() -> None:
+def test_batches_of_similar_length_are_not_in_order_of_length() -> None:
     text = Text(70)
     plan = make_plan(text, by_length=True)
     for epoch in (0, 1):
@@ -133,7 +133,7 @@ def test_batches_of_like_length_come_in_an_order_that_is_not_of_length() -> None
         assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.25
 
 
-def test_batches_of_like_length_are_as_many_and_as_large_as_others() -> None:
+def test_batches_of_similar_length_are_as_many_and_as_large_as_others() -> None:
     text = Text(70)
     usual, alike = (epoch_of(make_plan(text, by_length=b), text, 2, 0) for b in (False, True))
     assert len(usual) == len(alike) > 50
@@ -142,7 +142,7 @@ def test_batches_of_like_length_are_as_many_and_as_large_as_others() -> None:
 
 
 def test_equally_long_samples_meet_others_in_the_next_epoch() -> None:
-    text = Text(4, longest=5, rows=100)  # a block for each lane, in every epoch
+    text = Text(4, longest=5, rows=100)  # one block per lane in every epoch
     plan = make_plan(text, by_length=True)
     first, second = (
         {frozenset(b.ids.tolist()) for lane in range(4) for b in epoch_of(plan, text, lane, epoch)}
@@ -173,7 +173,7 @@ def test_windows_are_running_text_from_where_their_ids_say() -> None:
     assert n_compared > 50
 
 
-def test_an_epoch_of_windows_covers_the_text_but_for_less_than_a_window_a_pool() -> None:
+def test_an_epoch_of_windows_misses_less_than_one_window_per_pool() -> None:
     text = Text(70)
     plan = make_plan(text, STREAM)
     batches = [b for lane in range(4) for b in epoch_of(plan, text, lane, 0)]
@@ -237,7 +237,7 @@ def test_the_place_of_the_millionth_batch_is_found_without_reading() -> None:
     assert plan.place(2, 1_000_000 - place.batch).batch == 0
 
 
-def test_places_count_on_over_pools_and_epochs() -> None:
+def test_places_continue_over_pools_and_epochs() -> None:
     plan = make_plan(Text(70))
     places = [plan.place(1, n) for n in range(300)]
     assert places[0][:2] == (0, 0)
@@ -249,7 +249,7 @@ def test_places_count_on_over_pools_and_epochs() -> None:
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"step": "de-en"}])
-def test_seeds_and_steps_give_other_sequences(change: dict) -> None:
+def test_other_seeds_and_steps_give_other_sequences(change: dict) -> None:
     text = Text(16, ("de", "en"))
     usual = make_plan(text, PAIR, **{"step": "en-de"})
     other = make_plan(text, PAIR, **{"step": "en-de", **change})
@@ -259,7 +259,7 @@ def test_seeds_and_steps_give_other_sequences(change: dict) -> None:
     assert first != second
 
 
-def test_one_pool_a_lane_is_kept_in_memory() -> None:
+def test_one_pool_per_lane_is_kept_in_memory() -> None:
     text = Text(70)
     plan = make_plan(text)
     for n in range(150):

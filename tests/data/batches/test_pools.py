@@ -43,7 +43,7 @@ def batches_of(pool: Pool) -> list[Samples]:
 
 
 def content(samples: Samples) -> list[list[Any]]:
-    """All that a batch holds, to be compared."""
+    """All content of a batch, to be compared."""
     return [samples.ids.tolist(), *([row.tolist() for row in s.rows] for s in samples.sides)]
 
 
@@ -64,7 +64,7 @@ class Unread(Text):
 @LAYOUTS
 @SORTED
 def test_batches_are_counted_without_reading_a_block(layout: Layout, by_length: bool) -> None:
-    """Of any pool, and as many as it is cut into when it is read."""
+    """For any pool, as many as it is cut into when it is read."""
     text = text_of(layout, 12)
     unread = Unread(12, text.stream.languages)
     table, counted = (table_of(t, layout, by_length=by_length) for t in (text, unread))
@@ -77,7 +77,7 @@ def test_batches_are_counted_without_reading_a_block(layout: Layout, by_length: 
 
 @LAYOUTS
 def test_pools_are_counted_many_at_once(layout: Layout) -> None:
-    """In an array of any shape, in which -1 is a block that is not there."""
+    """In an array of any shape, in which -1 is an absent block."""
     table = table_of(text_of(layout), layout)
     pools = [[[0, 1], [2, -1]], [[-1, -1], [5, 4]]]
     alone = [[int(table.n_batches(np.array(pool))) for pool in row] for row in pools]
@@ -94,7 +94,7 @@ def test_pools_are_counted_many_at_once(layout: Layout) -> None:
 def test_batches_are_nearest_to_one_per_80_tokens(
     n_sentences: int, n_tokens: int, n_batches: int
 ) -> None:
-    """One at least, and none without a sentence."""
+    """At least one, and none without a sentence."""
     batching = table_of(text_of(SENTENCE), SENTENCE).batching
     assert batching.n_batches(np.array(n_sentences), np.array(n_tokens)) == n_batches
 
@@ -131,12 +131,12 @@ def test_pools_of_all_blocks_hold_every_kept_sentence_once(layout: Layout, by_le
 
 
 def test_windows_are_the_running_text_from_their_number_on() -> None:
-    """Each is whole, begins where its number says, and overlaps with no other."""
+    """Each is complete, begins where its number says, and overlaps with no other."""
     text = text_of(STREAM)
     table, whole = table_of(text, STREAM), running_text(text)
     pool = read(table, text, 2, 3)
     begin, end = table.first[2], table.first[4]
-    ring = whole[begin:end] * 2  # the last window may go on at the first token
+    ring = whole[begin:end] * 2  # the last window may continue at the first token
     seen = []
     for batch in batches_of(pool):
         for number, window in zip(batch.ids.tolist(), batch.sides[0].rows, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import Counter
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_any_update_is_found_alone() -> None:
     assert [schedule.update(index) for index in places] == [walked[index] for index in places]
 
 
-def test_the_millionth_update_counts_on_from_those_before() -> None:
+def test_the_millionth_update_counts_those_before() -> None:
     schedule = Schedule([MLM, TLM], 1)
     million = schedule.update(1_000_000)
     later = schedule.update(1_000_001)
@@ -83,7 +84,7 @@ def test_the_millionth_update_counts_on_from_those_before() -> None:
     assert later.index == 1_000_001
 
 
-def test_seeds_give_other_orders() -> None:
+def test_other_seeds_give_other_orders() -> None:
     one, two = (updates(Schedule([MLM, TLM], seed), 100) for seed in (1, 2))
     assert one != two
     assert one == updates(Schedule([MLM, TLM], 1), 100)
@@ -121,9 +122,13 @@ def test_weights_that_fall_to_zero_for_good_end_the_schedule() -> None:
     assert schedule.update(99).iteration == 99
     with pytest.raises(RunError, match="after 100 updates"):
         schedule.update(100)
+    schedule.check(100)
+    for n_updates in (101, sys.maxsize):  # the latter where minutes end the run
+        with pytest.raises(RunError, match="after 100 updates"):
+            schedule.check(n_updates)
 
 
-def test_a_long_pause_is_stepped_over() -> None:
+def test_a_long_pause_is_skipped() -> None:
     start = 50 * CHUNK_ITERATIONS
     schedule = Schedule([plan("mlm", {"en": 1}, ((start, 0.0), (start + 10, 1.0)))], 1)
     assert schedule.update(0).iteration == start + 1

@@ -1,4 +1,4 @@
-"""Held-out text comes back as it was written."""
+"""Held-out text is returned as it was written."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def test_fewer_are_spread_evenly(tiny_source: Path, tiny_data: Path) -> None:
     assert few == [lines[0], lines[13], lines[26], lines[39]]
 
 
-def test_training_text_and_what_there_is_not_have_none(tiny_data: Path) -> None:
+def test_training_text_and_missing_streams_have_none(tiny_data: Path) -> None:
     manifest = Manifest.load(tiny_data)
     assert held_out_text(tiny_data, manifest, "train", ("en",), 5) == ()
     assert held_out_text(tiny_data, manifest, "valid", ("de",), 5) == ()
     assert held_out_text(tiny_data, manifest, "nowhere", ("en",), 5) == ()
 
 
-def test_text_of_another_number_of_lines_is_told(
+def test_a_wrong_number_of_lines_is_reported(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else sentences would be compared with translations of others."""
+    """Otherwise sentences would be compared with translations of others."""
     monkeypatch.setattr(retry, "PAUSES", ())
     data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     manifest = Manifest.load(data)

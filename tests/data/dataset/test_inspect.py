@@ -1,4 +1,4 @@
-"""Looking into a data set: duplicates, leakage and damage, against counts made by hand."""
+"""Inspecting a data set: duplicates, leakage and damage, against counts made by hand."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_duplicates_are_counted_once_less_than_they_occur(folder):
     assert _stream(report, "valid.en").duplicate_rate is None
 
 
-def test_leakage_tells_where_held_out_text_was_seen(folder):
+def test_leakage_shows_where_held_out_text_was_seen(folder):
     report = inspect(folder, Manifest.load(folder))
     found = {
         (leak.name, leak.language): (leak.same, leak.monolingual, leak.parallel)
@@ -119,6 +119,6 @@ def test_verifying_names_the_damaged_shard(folder):
     assert error.value.exit_status == 2
 
 
-def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
+def test_a_folder_without_a_data_set_is_refused(tmp_path):
     with pytest.raises(DataError, match="not a data set"):
         CliRunner().invoke(data, [str(tmp_path)], catch_exceptions=False)

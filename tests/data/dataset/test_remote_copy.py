@@ -30,7 +30,7 @@ N_SHARDS = 6
 
 
 def make_data_set(folder: Path) -> Manifest:
-    """A stream of a block a shard, without a tokenizer."""
+    """A stream with one block per shard, without a tokenizer."""
     folder.mkdir()
     written = []
     for number in range(N_SHARDS):
@@ -50,7 +50,7 @@ def make_data_set(folder: Path) -> Manifest:
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A data set on a server, a cache of this test's own, and no time to lose."""
+    """A data set on a server, a cache for this test only, and short pauses between attempts."""
     monkeypatch.setenv("WDS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(retry, "PAUSES", (0.01, 0.02, 0.04))
@@ -81,11 +81,11 @@ def test_a_shard_is_fetched_when_a_block_of_it_is_read_and_then_kept(served: Ser
     assert find_damage(folder, manifest) == []
 
 
-def test_what_is_not_there_yet_is_fetched_to_be_verified(served: Server) -> None:
+def test_missing_shards_are_fetched_to_be_verified(served: Server) -> None:
     folder, manifest, _ = opened(served)
     served.actions["3.tar"] = ["garble"]
-    (told,) = find_damage(folder, manifest)
-    assert f"{served.url}/3.tar does not have the checksum" in told
+    (reported,) = find_damage(folder, manifest)
+    assert f"{served.url}/3.tar does not have the checksum" in reported
 
 
 def test_other_content_at_the_same_place_is_another_copy(served: Server, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_other_content_at_the_same_place_is_another_copy(served: Server, tmp_pat
     assert open_data_set(served.url)[0] != folder
 
 
-def test_a_query_is_kept_for_every_file_and_shown_to_nobody(served: Server) -> None:
+def test_a_query_is_kept_for_every_file_and_never_shown(served: Server) -> None:
     place = served.url + "/?signature=secret"
     folder, manifest = open_data_set(place)
     assert ShardReader(folder, manifest).read(manifest.streams[0].blocks[0])
@@ -117,7 +117,7 @@ FAULTS = {
 
 @pytest.fixture(params=FAULTS)
 def action(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a server does wrong; it is not waited for long."""
+    """What a server does wrong; stalls are short."""
     if request.param == "stall":
         monkeypatch.setattr(fetching, "STALL_SECONDS", 0.5)
     return request.param
@@ -139,7 +139,7 @@ def test_a_failing_server_is_asked_again(
 
 
 @pytest.mark.faults
-def test_a_server_that_goes_on_failing_is_told_with_the_shard(
+def test_a_server_that_keeps_failing_is_reported_with_the_shard(
     served: Server, action: str, faults: Any
 ) -> None:
     folder, manifest, reader = opened(served)
@@ -169,9 +169,9 @@ def test_a_manifest_that_ends_too_early_is_asked_for_again(served: Server) -> No
     assert served.requests["manifest.json"] == 3
 
 
-def test_a_cache_that_cannot_be_written_is_told(served: Server, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(served: Server, tmp_path: Path) -> None:
     folder, manifest, reader = opened(served)
-    (folder / ".locks").touch()  # where a folder is to be
+    (folder / ".locks").touch()  # where a folder should be
     with pytest.raises(DataError, match=f"{folder} cannot be written") as caught:
         read_all(manifest, reader)
     assert "--data-cache DIR" in caught.value.remedy
@@ -181,7 +181,7 @@ def test_a_cache_that_cannot_be_written_is_told(served: Server, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
-def test_a_damaged_shard_in_the_cache_is_fetched_anew(served: Server, damage: str) -> None:
+def test_a_damaged_shard_in_the_cache_is_fetched_again(served: Server, damage: str) -> None:
     folder, manifest, reader = opened(served)
     read_all(manifest, reader)
     path, block = folder / "4.tar", manifest.streams[0].blocks[4]
@@ -226,14 +226,14 @@ def test_a_cache_makes_room_among_all_its_data_sets_and_nothing_else(
     assert (first / "manifest.json").is_file()
 
 
-def test_a_cache_too_small_for_the_data_is_told_at_once(
+def test_a_cache_too_small_for_the_data_is_reported_at_once(
     served: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     local_copy(served.url, gigabytes=1e-6)
     assert "raise --data-cache-gb" in caplog.text
 
 
-def test_a_shard_that_the_server_has_not_can_be_left_out_but_not_the_server(
+def test_a_missing_shard_can_be_left_out_but_not_a_missing_server(
     served: Server,
 ) -> None:
     folder, manifest, _ = opened(served)
@@ -242,14 +242,14 @@ def test_a_shard_that_the_server_has_not_can_be_left_out_but_not_the_server(
     served.actions |= {"1.tar": ["404"], "2.tar": ["503"] * 4, "4.tar": ["503"] * 4}
     assert [skipping.read(block) is None for block in blocks[:4]] == [False, True, True, False]
     assert skipping.read(blocks[1]) is None
-    assert served.requests["1.tar"] == 1  # once it is given up, it is not asked for again
+    assert served.requests["1.tar"] == 1  # once it is marked as bad, it is not requested again
     assert skipping.take_left_out() == {"train-en-1", "train-en-2"}
     served.actions["manifest.json"] = ["503"]
     with pytest.raises(DataError, match=r"4\.tar.*503.*the rest of the data set is gone too"):
         skipping.read(blocks[4])
 
 
-def test_a_manifest_names_every_file_that_a_copy_needs(tiny_data: Path) -> None:
+def test_a_manifest_lists_every_file_that_a_copy_needs(tiny_data: Path) -> None:
     manifest = Manifest.load(tiny_data)
     named = {file.path for file in [*manifest.files, *manifest.shards]}
     there = {str(p.relative_to(tiny_data)) for p in tiny_data.rglob("*") if p.is_file()}
@@ -294,7 +294,7 @@ def test_processes_share_a_copy(served: Server, faults: Any) -> None:
         (lambda folder: (folder / "tokenizer" / "component.json").unlink(), "component.json"),
     ],
 )
-def test_a_place_that_is_no_data_set(
+def test_a_url_without_a_data_set(
     served: Server, tmp_path: Path, spoil: Callable[[Path], object], problem: str
 ) -> None:
     spoil(tmp_path / "data")
@@ -302,7 +302,7 @@ def test_a_place_that_is_no_data_set(
         open_data_set(served.url)
 
 
-def test_a_manifest_that_does_not_name_its_files(served: Server, tmp_path: Path) -> None:
+def test_a_manifest_that_does_not_list_its_files(served: Server, tmp_path: Path) -> None:
     path = tmp_path / "data" / "manifest.json"
     tree = json.loads(path.read_text())
     del tree["files"]
@@ -322,29 +322,9 @@ def test_a_manifest_that_leads_out_of_its_folder(served: Server, tmp_path: Path,
     assert not (tmp_path / "cache").exists()
 
 
-def test_nobody_answers() -> None:
+def test_a_server_that_does_not_answer() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(DataError, match=rf"{url}/manifest\.json cannot be fetched: .*refused"):
         fetching.fetch_text(f"{url}/manifest.json")
-
-
-def test_another_scheme_is_opened_by_a_command_of_the_user_s(
-    served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GOPEN_REWRITE", f"s3://bucket=pipe:cat {tmp_path}")
-    folder, manifest = open_data_set("s3://bucket/data")
-    assert read_all(manifest, ShardReader(folder, manifest)) == [7, 8, 9, 10, 11, 12]
-    (tmp_path / "data" / "0.tar").unlink()
-    (folder / "0.tar").unlink()
-    with pytest.raises(DataError, match=r"s3://bucket/data/0\.tar"):
-        read_all(manifest, ShardReader(folder, manifest))
-
-
-@pytest.mark.parametrize("place", ["pipe:cat data/{} # ://", "nonsense://x"])
-def test_a_data_set_runs_no_command_and_has_a_scheme_that_is_known(
-    served: Server, place: str
-) -> None:
-    with pytest.raises(DataError, match=r"is a command|no gopen handler"):
-        open_data_set(place)

@@ -1,4 +1,4 @@
-"""Shards: what is written is read back in place, by us and by plain webdataset."""
+"""Shards are read back as they were written, by us and by plain webdataset."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_ids_take_two_bytes_while_they_fit():
     assert token_type(65_536) == np.uint32
 
 
-def test_a_truncated_shard_is_told_with_both_sizes(written):
+def test_a_truncated_shard_is_reported_with_both_sizes(written):
     folder, manifest = written
     path = folder / manifest.shards[0].path
     whole = path.stat().st_size
@@ -114,19 +114,19 @@ def test_verifying_finds_one_changed_byte(written):
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
-    (told,) = find_damage(folder, manifest)
-    assert str(path) in told
+    (reported,) = find_damage(folder, manifest)
+    assert str(path) in reported
     path.write_bytes(content[:-1])
-    (told,) = find_damage(folder, manifest)
-    assert "truncated" in told
+    (reported,) = find_damage(folder, manifest)
+    assert "truncated" in reported
 
 
 @pytest.mark.parametrize("member", ["en.tokens.npy", "fr.offsets.npy"])
-def test_whatever_bit_of_a_header_is_flipped_it_is_told_or_changes_nothing(written, member):
+def test_any_flipped_bit_of_a_header_is_reported_or_changes_nothing(written, member):
     folder, manifest = written
     block, reader = manifest.streams[0].blocks[0], ShardReader(folder, manifest)
     path, start = folder / manifest.shards[0].path, block.members[member][0]
-    whole, told = path.read_bytes(), []
+    whole, reported = path.read_bytes(), []
     for bit in range(8 * 80):
         content = bytearray(whole)
         content[start + bit // 8] ^= 1 << bit % 8
@@ -134,16 +134,16 @@ def test_whatever_bit_of_a_header_is_flipped_it_is_told_or_changes_nothing(writt
         try:
             sides = reader.read(block)
         except DataError as error:
-            told.append(error.problem)
+            reported.append(error.problem)
         else:
             for side, expected in zip(sides, (_EN, _FR), strict=True):
                 np.testing.assert_array_equal(side.values, expected.values)
                 np.testing.assert_array_equal(side.offsets, expected.offsets)
-    assert len(told) > 400
-    assert all(f"{path} is damaged: " in problem for problem in told)
+    assert len(reported) > 400
+    assert all(f"{path} is damaged: " in problem for problem in reported)
 
 
-def test_a_shard_cut_between_two_reads_is_told(written):
+def test_a_shard_truncated_between_two_reads_is_reported(written):
     folder, manifest = written
     reader = ShardReader(folder, manifest)
     block = manifest.streams[0].blocks[0]

@@ -1,4 +1,4 @@
-"""Shards that go while a run reads them: told, or left out without disturbing anything else."""
+"""Shards that vanish while a run reads them: reported, or left out without further effect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ N_UPDATES = 120
 
 
 class Plain(Objective):
-    """The samples as they are, every token predicted."""
+    """Samples as they are, with every token predicted."""
 
     def __init__(self, name: str) -> None:
         super().__init__(NoOptions(), VOCABULARY, {"en": 0, "fr": 1})
@@ -59,7 +59,7 @@ class Plain(Objective):
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Manifest]:
-    """Ten shards of four blocks for each of two streams; no pauses between tries."""
+    """Ten shards of four blocks for each of two streams; no pauses between attempts."""
     monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0))
     rng, streams, shards = np.random.default_rng(0), [], []
     for languages in LANGUAGES.values():
@@ -107,7 +107,7 @@ def rows_of(batch: Batch) -> dict[int, list[int]]:
 
 
 def lanes(data: tuple[Path, Manifest], *, skip: bool) -> list[list[dict[int, list[int]]]]:
-    """For each update, what each of the eight lanes has: samples by number."""
+    """For each update, the samples of each of the eight lanes, by number."""
     ranks = [batches_of(data, rank, 8, skip=skip) for rank in range(8)]
     return [[rows_of(rank[index][0]) for rank in ranks] for index in range(N_UPDATES)]
 
@@ -130,7 +130,7 @@ DAMAGES = {
 
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", DAMAGES)
-def test_a_bad_shard_is_tried_again_and_then_told_with_the_rank(
+def test_a_bad_shard_is_retried_and_then_reported_with_the_rank(
     data: tuple[Path, Manifest], fault: str, faults: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     rank = batches_of(data, 1, 2)
@@ -165,7 +165,7 @@ def test_a_shard_that_comes_back_in_time_costs_nothing(
 def test_every_changed_byte_that_would_mislead_is_found(
     data: tuple[Path, Manifest], member: str
 ) -> None:
-    """Ids that the vocabulary has not, and sentences of other lengths than the manifest says."""
+    """Ids outside the vocabulary, and sentences of other lengths than the manifest records."""
     folder, manifest = data
     block = manifest.streams[0].blocks[0]
     path = folder / manifest.shards[block.shard].path
@@ -180,7 +180,7 @@ def test_every_changed_byte_that_would_mislead_is_found(
 # Left out
 
 
-def test_only_what_is_lost_is_missing_and_everything_else_is_where_it_was(
+def test_only_what_is_lost_is_missing_and_everything_else_stays_in_place(
     data: tuple[Path, Manifest],
 ) -> None:
     whole = lanes(data, skip=False)
@@ -242,7 +242,7 @@ def test_any_number_of_ranks_leaves_out_the_same(
 
 @pytest.mark.parametrize("start", [17, 70])
 def test_a_resume_leaves_out_what_the_run_did(data: tuple[Path, Manifest], start: int) -> None:
-    """In the middle of pools, whose bad blocks were told of before."""
+    """In the middle of pools, whose bad blocks were reported before."""
     lose(data, "en-04", "en-fr-36")
 
     def run(start: int, stop: int) -> tuple[list[dict[int, list[int]]], set[str]]:
@@ -267,7 +267,7 @@ def test_a_rank_with_nothing_left_predicts_nothing(data: tuple[Path, Manifest]) 
     assert empty.sample_ids.tolist() == [-1] or empty.n_targets
 
 
-def test_what_was_left_out_is_told_and_counted(
+def test_what_was_left_out_is_reported_and_counted(
     data: tuple[Path, Manifest], caplog: pytest.LogCaptureFixture
 ) -> None:
     lose(data, "en-04")
@@ -285,7 +285,7 @@ def test_a_stream_without_any_shard_ends_the_run(data: tuple[Path, Manifest]) ->
         list(load_batches(batches_of(data, skip=True), 0, N_UPDATES, 0))
 
 
-def test_a_data_set_that_is_gone_as_a_whole_ends_the_run(data: tuple[Path, Manifest]) -> None:
+def test_a_data_set_that_is_gone_ends_the_run(data: tuple[Path, Manifest]) -> None:
     batches = batches_of(data, skip=True)
     for path in data[0].iterdir():
         path.unlink()
@@ -294,7 +294,7 @@ def test_a_data_set_that_is_gone_as_a_whole_ends_the_run(data: tuple[Path, Manif
 
 
 @pytest.mark.parametrize("n_sides", [1, 2])
-def test_rows_that_stand_in_have_the_lengths_of_the_manifest(n_sides: int) -> None:
+def test_placeholder_rows_have_the_lengths_in_the_manifest(n_sides: int) -> None:
     rng = np.random.default_rng(n_sides)
     for _ in range(50):
         sides = tuple(random_side(rng) for _ in range(n_sides))

@@ -1,4 +1,4 @@
-"""The embedded corpus: what it holds, and that it is prepared once however many ask."""
+"""The embedded corpus: its content, and that it is prepared once for all processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_corpus_has_three_languages_and_three_pairs():
 
 @pytest.mark.parametrize("name", _SHA256)
 def test_the_text_is_what_it_was(name):
-    """Measurements on the corpus compare only while its text stays the same."""
+    """Measurements on the corpus are comparable only while its text stays the same."""
     split, language = name.split(".")
     text = "".join(f"{verse}\n" for verse in embedded_sentences(split, language))
     assert hashlib.sha256(text.encode()).hexdigest() == _SHA256[name]

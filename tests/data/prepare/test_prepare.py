@@ -1,4 +1,4 @@
-"""Preparing: the same bytes whatever the workers and interruptions, and nothing half-written."""
+"""Preparing: the same bytes for any number of workers and interruptions, nothing half-written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TRAINING = TokenizerTraining(46, NoOptions())
 
 
 class _KilledError(Exception):
-    """Stands for whatever ends a process in the middle."""
+    """Stands for anything that ends a process in the middle."""
 
 
 @pytest.fixture
@@ -86,13 +86,13 @@ def test_the_data_set_holds_the_text(source, tmp_path, xlm_bare_plugins):
     assert manifest.languages == ("de", "en")
     assert manifest.pairs("train") == [("de", "en")]
     assert not list(out.parent.glob("*.partial"))
-    told = manifest.source["streams"]["train.en"]
-    assert (told["n_lines"], told["n_blank"]) == (1002, 1)
+    reported = manifest.source["streams"]["train.en"]
+    assert (reported["n_lines"], reported["n_blank"]) == (1002, 1)
     assert manifest.stream("train", ("en",)).n_sentences == 1000
 
 
 def test_held_out_text_is_kept_as_it_is(source, tmp_path):
-    """What encodes to nothing is in no block, neither as ids nor as text."""
+    """Sentences that encode to nothing are in no block, neither as ids nor as text."""
     lines = [f"w{number % 40} -- Öl № {number}" for number in range(150)]
     sides = {"en": [*lines, "~"], "de": [line.upper() for line in [*lines, "w1"]]}
     sides["en"][70] = sides["de"][9] = "~"
@@ -108,7 +108,7 @@ def test_held_out_text_is_kept_as_it_is(source, tmp_path):
     assert reader.read_text(train) == ()
 
 
-def test_streams_have_blocks_enough_for_any_number_of_lanes(source, tmp_path):
+def test_streams_have_enough_blocks_for_any_number_of_lanes(source, tmp_path):
     manifest = _prepare(source, tmp_path / "out")
     for stream in manifest.streams:
         assert len(stream.blocks) >= min(64, stream.n_sentences)
@@ -131,7 +131,7 @@ def test_token_counts_are_those_of_the_training_text(source, tmp_path):
     assert vocabulary.counts[word] == text.split().count(written) - lost.count(written)
 
 
-def test_the_result_is_bit_identical_whatever_the_workers(source, tmp_path, monkeypatch):
+def test_the_result_is_bit_identical_for_any_number_of_workers(source, tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "_CHUNK_SENTENCES", 37)
     _prepare(source, tmp_path / "one", workers=1)
     _prepare(source, tmp_path / "many", workers=3)
@@ -146,7 +146,7 @@ def test_chunks_do_not_show_in_the_result(source, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stop_at", [1, 75, 200])
-def test_an_interrupted_prepare_goes_on(source, tmp_path, monkeypatch, stop_at):
+def test_an_interrupted_prepare_is_resumed(source, tmp_path, monkeypatch, stop_at):
     monkeypatch.setattr(prepare, "SHARD_BLOCKS", 10)
     monkeypatch.setattr(encoding, "_CHUNK_SENTENCES", 50)
     _prepare(source, tmp_path / "whole")
@@ -172,7 +172,7 @@ def test_an_interrupted_prepare_goes_on(source, tmp_path, monkeypatch, stop_at):
     assert "tokenizer" not in again
 
 
-def test_a_killed_prepare_goes_on(source, tmp_path):
+def test_a_killed_prepare_is_resumed(source, tmp_path):
     """Nothing of the first process is left to clean up: SIGKILL, in the middle of a shard."""
     out = tmp_path / "out"
     script = f"""
@@ -199,7 +199,7 @@ prepare.prepare(Sources.open(source), out, WORDS, training, report=kill)
     assert _content(out) == _content(tmp_path / "whole")
 
 
-def test_work_for_another_request_is_not_gone_on_with(source, tmp_path, monkeypatch):
+def test_work_for_another_request_is_not_resumed(source, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "SHARD_BLOCKS", 10)
 
     def stop(progress):
@@ -253,7 +253,7 @@ def test_nothing_is_written_when_the_text_is_bad(source, tmp_path, name):
     assert (tmp_path / "out" / "manifest.json").is_file()
 
 
-def test_a_tokenizer_that_exists_gives_the_same_data(source, tmp_path, xlm_bare_plugins):
+def test_an_existing_tokenizer_gives_the_same_data(source, tmp_path, xlm_bare_plugins):
     _prepare(source, tmp_path / "trained")
     tokenizer = load_tokenizer(xlm_bare_plugins, find_tokenizer(tmp_path / "trained"))
     _prepare(source, tmp_path / "given", tokenizer)
@@ -280,7 +280,7 @@ def test_blocks_end_before_they_exceed_their_tokens(monkeypatch):
     ]  # fmt: skip
 
 
-def test_a_saved_tokenizer_is_held_to_its_fingerprint(source, tmp_path, xlm_bare_plugins):
+def test_a_saved_tokenizer_must_match_its_fingerprint(source, tmp_path, xlm_bare_plugins):
     tokenizer = WordTokenizer(["a", "b"])
     save_tokenizer(WORDS, tokenizer, tmp_path / "t")
     found = load_tokenizer(xlm_bare_plugins, find_tokenizer(tmp_path / "t"))
@@ -294,7 +294,7 @@ def test_a_saved_tokenizer_is_held_to_its_fingerprint(source, tmp_path, xlm_bare
         find_tokenizer(source)
 
 
-def test_the_sample_favours_small_languages_within_its_cap(source, monkeypatch):
+def test_the_sample_boosts_small_languages_within_its_limit(source, monkeypatch):
     monkeypatch.setattr(tokenizer_sample, "MOST_SENTENCES", 400)
     sources = Sources.open(source)
     counts = {stream.name: count_text(stream, "strict") for stream in sources.streams}
@@ -331,7 +331,7 @@ def test_without_training_text_no_tokenizer_is_trained(source, tmp_path):
     assert "--tokenizer-from" in error.value.remedy
 
 
-def test_a_vocabulary_that_the_text_cannot_give_leaves_nothing_behind(source, tmp_path):
+def test_too_large_a_vocabulary_leaves_nothing_behind(source, tmp_path):
     with pytest.raises(DataError, match="only 40 words"):
         _prepare(source, tmp_path / "out", TokenizerTraining(1000, NoOptions()))
     assert not list(tmp_path.glob("out*"))

@@ -1,4 +1,4 @@
-"""Sources and text: what is found, what is read, and what is refused with which words."""
+"""Sources and text: what is found and read, and which error refuses the rest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_folder_names_its_streams_and_sorts_the_codes_of_a_pair(tmp_path):
     assert list(sentences(sources.streams[0], "strict")) == [("a", "b")]
 
 
-def test_toml_lists_several_files_a_stream(tmp_path):
+def test_toml_lists_several_files_per_stream(tmp_path):
     _write(tmp_path, a="one\n", b="two\n", c="un\ndeux\n")
     toml = tmp_path / "sources.toml"
     toml.write_text(
@@ -51,7 +51,7 @@ def test_toml_lists_several_files_a_stream(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "reported"),
     [
         ('[[text]]\nsplit = "train"\nlanguage = "en"\nfiles = ["no.txt"]', "no.txt"),
         ('[[text]]\nsplit = "train"\nlang = "en"\nfiles = []', "lang"),
@@ -61,15 +61,15 @@ def test_toml_lists_several_files_a_stream(tmp_path):
         ("[[text]", "does not list sources"),
     ],
 )
-def test_toml_that_makes_no_sense_is_refused(tmp_path, entry, told):
+def test_invalid_toml_is_refused(tmp_path, entry, reported):
     _write(tmp_path, a="one\n")
     (tmp_path / "sources.toml").write_text(entry)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         Sources.open(tmp_path / "sources.toml")
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "reported"),
     [
         (("train.en-fr.en.txt",), "no fr side"),
         (("train.en-fr.de.txt",), "not one of the pair.s two"),
@@ -78,14 +78,14 @@ def test_toml_that_makes_no_sense_is_refused(tmp_path, entry, told):
         (("notes",), "contains no text"),
     ],
 )
-def test_file_names_that_make_no_sense_are_refused(tmp_path, names, told):
+def test_invalid_file_names_are_refused(tmp_path, names, reported):
     for name in names:
         (tmp_path / name).write_text("a\n")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         Sources.open(tmp_path)
 
 
-def test_restricting_keeps_streams_wholly_in_the_languages(tmp_path):
+def test_restricting_keeps_streams_entirely_in_the_languages(tmp_path):
     _write(tmp_path, train__en="a", train__de="a", train__en_to_fr__en="a", train__en_to_fr__fr="b")
     sources = Sources.open(tmp_path)
     assert [s.name for s in sources.restricted(["en", "de"]).streams] == ["train.de", "train.en"]
@@ -105,7 +105,7 @@ def test_a_stream_is_plain_or_compressed(tmp_path, ending):
     assert len(list(sentences(stream, "strict"))) == 3
 
 
-def test_sides_of_different_length_are_told_with_both_counts(tmp_path):
+def test_sides_of_different_length_are_reported_with_both_counts(tmp_path):
     _write(tmp_path, train__en_to_fr__en="a\n" * 3, train__en_to_fr__fr="b\n" * 5)
     with pytest.raises(DataError, match=r"3 lines in .*en\.txt and 5 lines in .*fr\.txt"):
         count_text(_only(tmp_path), "strict")
@@ -123,3 +123,63 @@ def test_a_pair_with_a_blank_side_is_dropped_and_counted(tmp_path):
     stream = _only(tmp_path)
     assert count_text(stream, "strict").n_blank == 1
     assert list(sentences(stream, "strict")) == [("a", "x"), ("c", "z")]
+
+
+def _entry(folder, files, more=""):
+    toml = folder / "sources.toml"
+    toml.write_text(f'[[text]]\nsplit = "train"\nlanguage = "en"\nfiles = {files}\n{more}\n')
+    return toml
+
+
+@pytest.mark.parametrize("compressed", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        (".tsv", "is a table"), (".csv", "is a table"), (".parquet", "is a table"),
+        (".jsonl", "is JSON"), (".json", "is JSON"), (".tmx", "is XML"), (".xml", "is XML"),
+        (".html", "is marked-up text"), (".md", "is marked-up text"), (".zip", "is an archive"),
+        (".fr", "does not say what it is"), (".shuffled", "does not say what it is"),
+        ("", "without ending"),
+    ],
+)  # fmt: skip
+def test_toml_takes_nothing_but_plain_lines(tmp_path, ending, compressed, told):
+    name = f"a{ending}{compressed}"
+    (tmp_path / name).write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match=told) as error:
+        Sources.open(_entry(tmp_path, f"['{name}']"))
+    assert name in error.value.problem
+    assert ".txt or .en" in error.value.expected
+    assert "one sentence per line" in error.value.remedy
+    (stream,) = Sources.open(_entry(tmp_path, f"['{name}']", 'format = "lines"')).streams
+    assert stream.files == ((tmp_path / name,),)
+
+
+def test_toml_takes_files_that_end_in_their_language_as_opus_names_them(tmp_path):
+    for code in ("en", "fr"):
+        (tmp_path / f"europarl.en-fr.{code}").write_text("a\n")
+    toml = tmp_path / "sources.toml"
+    entry = '[[parallel]]\nsplit = "train"\nfiles.{} = ["europarl.en-fr.en"]\nfiles.{} = {}\n'
+    toml.write_text(entry.format("en", "fr", '["europarl.en-fr.fr"]'))
+    assert Sources.open(toml).languages == ("en", "fr")
+    toml.write_text(entry.format("fr", "en", '["europarl.en-fr.fr"]'))  # the wrong way round
+    with pytest.raises(DataError, match="does not say what it is"):
+        Sources.open(toml)
+
+
+def test_toml_has_one_format(tmp_path):
+    (tmp_path / "a.txt").write_text("a\n")
+    with pytest.raises(DataError, match="'tsv' is not 'lines'"):
+        Sources.open(_entry(tmp_path, "['a.txt']", 'format = "tsv"'))
+
+
+def test_patterns_stand_for_the_files_that_fit_sorted_and_once(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("b.txt", "a.txt", "c[1].txt", "sub/d.txt", ".hidden.txt", "e.tsv"):
+        (tmp_path / name).write_text("x\n")
+    (stream,) = Sources.open(_entry(tmp_path, "['c[1].txt', 'b.txt', '**/*.txt']")).streams
+    names = [path.relative_to(tmp_path).as_posix() for path in stream.files[0]]
+    assert names == ["c[1].txt", "b.txt", "a.txt", "sub/d.txt"]
+    with pytest.raises(DataError, match=r"lists x-\*\.txt, and no file"):
+        Sources.open(_entry(tmp_path, "['a.txt', 'x-*.txt']"))
+    with pytest.raises(DataError, match=r"e\.tsv, which is a table"):
+        Sources.open(_entry(tmp_path, "['*.t*']"))

@@ -1,4 +1,4 @@
-"""The command: it is there, and says what is wrong."""
+"""The command: it exists, and reports errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 
-def test_a_run_that_is_not_there_is_told() -> None:
+def test_a_missing_run_is_reported() -> None:
     command = [sys.executable, "-m", "xlm_plugins", "example-parameters", "nowhere"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""The objective: the contract, and what it hides."""
+"""The objective: the contract, and which tokens it hides."""
 
 from __future__ import annotations
 

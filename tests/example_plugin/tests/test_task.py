@@ -14,7 +14,7 @@ from xlm_example.task import ExampleTask
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A folder of files; rows of two labels in each."""
+    """A folder of files, each with rows of two labels."""
     for name in ("train.en", "valid.en", "test.en", "test.fr"):
         text = f"label\ttext\ngood\tthis is {name}\nbad\tthis is not\n"
         (tmp_path / f"{name}.tsv").write_text(text, encoding="utf-8")
@@ -32,7 +32,7 @@ def test_each_file_is_a_part(data: Path) -> None:
     assert read.classes == ("bad", "good")
 
 
-def test_a_missing_file_is_told(data: Path) -> None:
+def test_a_missing_file_is_reported(data: Path) -> None:
     (data / "valid.en.tsv").unlink()
     with pytest.raises(DataError, match=r"valid\.en\.tsv"):
         ExampleTask(ExampleTaskOptions(str(data))).read()

@@ -23,6 +23,6 @@ def test_the_most_frequent_characters_come_first(tmp_path: Path) -> None:
     assert tokenizer.encode_batch(["ABC"]).values.tolist() == [6, 7, tokenizer.special("unk")]
 
 
-def test_a_vocabulary_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_an_impossible_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="vocabulary of 50"):
         ExampleTokenizer.train(["abc"], 50, ExampleTokenizerOptions(), tmp_path, workers=1)

@@ -1,4 +1,4 @@
-"""Models for transformers and for others: written, opened there, and imported again."""
+"""Models for transformers and others: exported, reloaded, and imported again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ transformers = pytest.importorskip("transformers")
 
 SMALL = {"n_layers": 2, "max_positions": 64}
 TEXT = "In the beginning was the word, and the word was short."
-"""Of the samples that every export compares."""
+"""One of the samples that every export compares."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def plugins() -> Plugins:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open what was exported in this process: a fresh one imports transformers for seconds."""
+    """Reload exports in this process: a new one takes seconds to import transformers."""
     monkeypatch.setattr(export, "compare_in_new_process", compare)
 
 
@@ -49,7 +49,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def tokenizers(
     tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, plugins: Plugins
 ) -> dict[str, Path]:
-    """Saved tokenizers of XLM's and of XLM-R's layout.  For reading only."""
+    """Saved tokenizers with XLM's and with XLM-R's layout.  For reading only."""
     import sentencepiece
 
     folder = tmp_path_factory.mktemp("tokenizers") / "xlm-r"
@@ -70,7 +70,7 @@ Build = Callable[..., Bundle]
 
 @pytest.fixture
 def build(tmp_path: Path, tokenizers: dict[str, Path], random_bundle: Build) -> Build:
-    """Make a bundle of random weights and save it.
+    """Make a bundle with random weights and save it.
 
     ``build("xlm", languages=("en",), tied_output=False)``: the tokenizer's layout or folder, and
     options.
@@ -111,7 +111,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("name", MODELS)
-def test_there_and_back_the_weights_are_equal(
+def test_weights_are_equal_after_export_and_import(
     build: Build, tmp_path: Path, plugins: Plugins, name: str
 ) -> None:
     bundle = build(**MODELS[name])
@@ -132,7 +132,7 @@ def test_there_and_back_the_weights_are_equal(
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_checkpoint_of_xlm_goes_there_and_back(
+def test_a_checkpoint_of_xlm_survives_export_and_import(
     golden_checkpoint: Callable[[str], Path], tmp_path: Path, plugins: Plugins
 ) -> None:
     for command in (
@@ -150,29 +150,29 @@ def test_a_checkpoint_of_xlm_goes_there_and_back(
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("folds", [False, True])
-def test_xlms_own_tokenizer_is_xlms_there_too(
+def test_xlms_own_tokenizer_is_exported_as_xlms(
     build: Build, tmp_path: Path, plugins: Plugins, folds: bool
 ) -> None:
     component = plugins.get("tokenizer", "fastbpe")
     options = component.options_from({"lowercase": folds, "remove_accents": folds})
-    (tmp_path / "learnt").mkdir()
-    learnt = component.load().train(export.SAMPLE * 3, 200, options, tmp_path / "learnt", 1)
-    mark_tokenizer(component, learnt, tmp_path / "learnt")
-    bundle = build(tmp_path / "learnt", languages=("en",))
+    (tmp_path / "learned").mkdir()
+    learned = component.load().train(export.SAMPLE * 3, 200, options, tmp_path / "learned", 1)
+    mark_tokenizer(component, learned, tmp_path / "learned")
+    bundle = build(tmp_path / "learned", languages=("en",))
     found = export.Export.prepare(bundle, tmp_path / "hf").write()
     assert found.texts == []
     assert (tmp_path / "hf" / "vocab.json").is_file()
     shutil.rmtree(tmp_path / "hf" / export.OWN_TOKENIZER)
     assert main(["import", "hf", str(tmp_path / "hf"), str(tmp_path / "again")]) == 0
     again = load(tmp_path / "again")
-    assert again.bundle.tokenizer.tokens() == learnt.tokens()
+    assert again.bundle.tokenizer.tokens() == learned.tokens()
     for text in export.SAMPLE:
-        (row,) = learnt.encode_batch([text]).framed(*learnt.frame).rows
+        (row,) = learned.encode_batch([text]).framed(*learned.frame).rows
         assert again.encode(text).tolist() == row.tolist()
 
 
 @pytest.mark.usefixtures("in_process")
-def test_pairs_and_masks_are_cut_as_ours_are(build: Build, tmp_path: Path) -> None:
+def test_pairs_and_masks_are_tokenized_as_ours_are(build: Build, tmp_path: Path) -> None:
     for layout, model in (("xlm", {}), ("xlm-r", ROBERTA)):
         bundle = build(**model)
         export.Export.prepare(bundle, tmp_path / layout).write()
@@ -206,11 +206,11 @@ def test_a_run_fills_masks_in_transformers_as_it_does_here(
 ) -> None:
     out = tmp_path / "hf"
     status = main(["export", "hf", str(run), str(out), "--language=en", "--license=mit"])
-    told = capsys.readouterr().err
-    assert status == 0, told
-    assert "tlm counted positions anew" in told
-    assert "loaded as XLMWithLMHeadModel" in told
-    assert "sample texts whose token ids differ: 0" in told
+    reported = capsys.readouterr().err
+    assert status == 0, reported
+    assert "tlm restarted positions" in reported
+    assert "loaded as XLMWithLMHeadModel" in reported
+    assert "sample texts whose token ids differ: 0" in reported
     pipeline = transformers.pipeline("fill-mask", model=str(out))
     special = set(pipeline.tokenizer.all_special_ids) | {*range(14)}
     for text in ("In the <mask> God created", "and <mask> said unto"):
@@ -235,7 +235,7 @@ def assert_card(card: str) -> None:
     assert "/" not in body.partition("## Data")[2].partition("## Use")[0]
 
 
-def test_languages_are_asked_for_in_the_card_of_a_model_of_several(
+def test_the_card_of_a_model_with_several_languages_passes_one(
     build: Build, tmp_path: Path, in_process: None
 ) -> None:
     prepared = export.Export.prepare(build(), tmp_path / "hf")
@@ -259,7 +259,7 @@ def test_languages_are_asked_for_in_the_card_of_a_model_of_several(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_has_no_class_is_refused_with_its_reason(
+def test_a_model_without_a_class_is_refused_with_the_reason(
     build: Build, tmp_path: Path, model: dict[str, Any], fact: str
 ) -> None:
     with pytest.raises(BundleError, match="no class") as error:
@@ -269,7 +269,7 @@ def test_what_has_no_class_is_refused_with_its_reason(
     assert not (tmp_path / "hf").exists()
 
 
-def test_decoders_and_layers_of_plugins_are_told_together(
+def test_decoders_and_layers_of_plugins_are_reported_together(
     build: Build, tmp_path: Path, plugins: Plugins
 ) -> None:
     bundle, pkm = build(), plugins.get("layer", "pkm")
@@ -296,7 +296,7 @@ def test_an_existing_folder_is_refused(
         refused(["export", form, tiny_run, "out"], "out already exists", "rm -r out")
 
 
-def test_another_model_than_ours_is_not_kept(
+def test_a_model_that_differs_from_ours_is_not_kept(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Differences("XLMWithLMHeadModel", 0.5, 1e-6, None)
@@ -328,13 +328,13 @@ def test_without_transformers_the_extra_is_named(
     assert "xlm-plugins[hf]" in error.value.remedy
 
 
-def test_a_language_that_cannot_be_alone_is_told(build: Build, tmp_path: Path) -> None:
+def test_an_unknown_language_is_reported(build: Build, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="does not know it") as error:
         export.Export.prepare(build(), tmp_path / "hf", language="zz")
     assert "en, fr, de" in error.value.expected
 
 
-def test_plain_weights_come_with_what_they_are(tiny_run: Path, tmp_path: Path) -> None:
+def test_plain_weights_come_with_a_description(tiny_run: Path, tmp_path: Path) -> None:
     assert main(["export", "safetensors", str(tiny_run), str(tmp_path / "out")]) == 0
     found, bundle = load_file(tmp_path / "out" / "model.safetensors"), load(tiny_run).bundle
     described = json.loads((tmp_path / "out" / "description.json").read_text())

@@ -1,4 +1,4 @@
-"""XLM-R and RoBERTa as fairseq saved them, held to the same model in transformers."""
+"""XLM-R and RoBERTa as fairseq saved them, compared with the same model in transformers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pieces() -> bytes:
 
 
 def as_fairseq(theirs: dict[str, Tensor], *, old: bool) -> dict[str, Tensor]:
-    """transformers' weights under fairseq's names, of today or of old."""
+    """transformers' weights under fairseq's names, new or old."""
     names = {
         "roberta.embeddings.word_embeddings.": "encoder.sentence_encoder.embed_tokens.",
         "roberta.embeddings.position_embeddings.": "encoder.sentence_encoder.embed_positions.",
@@ -63,7 +63,7 @@ def as_fairseq(theirs: dict[str, Tensor], *, old: bool) -> dict[str, Tensor]:
 
 
 def saved(folder: Path, n_ids: int, *, old: bool = False) -> Any:
-    """Write a random model's model.pt into a new folder; gives the model."""
+    """Write a random model's model.pt into a new folder, and return the model."""
     folder.mkdir()
     model = random_model("RobertaForMaskedLM", n_ids, type_vocab_size=1, **SMALL)
     torch.nn.init.zeros_(model.roberta.embeddings.token_type_embeddings.weight)  # fairseq has none
@@ -79,7 +79,7 @@ def saved(folder: Path, n_ids: int, *, old: bool = False) -> Any:
 
 
 def xlm_r_folder(folder: Path, pieces: bytes, *, old: bool = False) -> Any:
-    """XLM-R's files; gives the model."""
+    """Write XLM-R's files, and return the model."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=pieces)
     model = saved(folder, len(processor) + 2, old=old)
     lines = [f"{processor.id_to_piece(i)} 1\n" for i in range(3, len(processor))]
@@ -115,7 +115,7 @@ def test_a_dictionary_of_another_model_is_refused(
 
 
 def roberta_folder(folder: Path) -> Any:
-    """RoBERTa's files, with GPT-2's; gives what cuts text into GPT-2's ids."""
+    """Write RoBERTa's files with GPT-2's, and return GPT-2's tokenizer."""
     saved(folder, 306)
     cut = ByteLevelBPETokenizer()
     cut.train_from_iterator(embedded_sentences("train", "en")[:200], 300, show_progress=False)

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (text in several scripts)
-"""Encoders of transformers as bundles, held to what transformers computes."""
+"""Encoders of transformers as bundles, compared with what transformers computes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pieces() -> bytes:
 
 
 def written(folder: Path, pieces: bytes, kind: str = "XLMRobertaForMaskedLM", **shape: Any) -> Any:
-    """Save a random model and its tokenizer into a folder; gives the model."""
+    """Save a random model and its tokenizer into a folder, and return the model."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=pieces)
     shape = {**SIZES["small"], "type_vocab_size": 1, **shape}
     model = random_model(kind, len(processor) + 2, **shape)
@@ -64,7 +64,7 @@ def copied(plain: Path, to: Path, leave: str = "") -> Path:
 
 
 def assert_alike(model: LoadedModel, theirs: Any, tokenizer: Any) -> None:
-    """All layers and the scores of padded texts are those of transformers."""
+    """All layers' states and the scores of padded texts equal those of transformers."""
     inputs = tokenizer(TEXTS, padding=True, return_tensors="pt")
     real = inputs["attention_mask"].bool()
     with torch.no_grad():
@@ -229,7 +229,7 @@ def test_another_architecture_is_refused(
     refused(["import", "hf", folder, "out"], *facts)
 
 
-def test_a_vocabulary_of_another_size_is_refused_with_both(
+def test_a_vocabulary_of_another_size_is_reported_with_both(
     plain: Path, pieces: bytes, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     folder = copied(plain, tmp_path)
@@ -273,7 +273,7 @@ def test_a_pickle_that_runs_code_is_refused(
     refused(["import", "hf", folder, "out"], "pytorch_model.bin", "mkdir")
 
 
-def test_no_model_and_no_room_are_told(
+def test_a_missing_model_and_an_existing_out_are_reported(
     plain: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     refused(["import", "hf", "nowhere", "out"], "nowhere")

@@ -1,4 +1,4 @@
-"""``xlm import hf`` of transformers' XLM: states and scores are theirs, odd folders are refused."""
+"""``xlm import hf`` of transformers' XLM: equal states and scores; invalid folders are refused."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_states_and_scores_are_those_of_transformers(
     for found, wanted in zip(states, expected.hidden_states, strict=True):
         torch.testing.assert_close(found[real], wanted[real], **TOLERANCE)
     scores = model.bundle.model.stack("encoder").scores(states[-1][real])
-    # A model without an output layer gets the token embedding's, without a bias.
+    # A model without an output layer gets a tied one without a bias.
     wanted = expected["logits"][real] if "logits" in expected else (
         states[-1][real] @ theirs.embeddings.weight.T
     )  # fmt: skip
@@ -97,7 +97,7 @@ def test_states_and_scores_are_those_of_transformers(
     ],
     ids=str,
 )
-def test_configurations_that_cannot_be(
+def test_invalid_configurations(
     made: Made,
     tmp_path: Path,
     refused: Callable[..., str],

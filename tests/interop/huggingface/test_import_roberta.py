@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (text in several scripts)
-"""RoBERTa with its byte-level BPE: in, used and out again, as transformers has it."""
+"""RoBERTa with its byte-level BPE: imported, used and exported, compared with transformers."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def sentences(split: str, n_sentences: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """vocab.json and merges.txt, ids as RoBERTa has them.  For reading only."""
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """vocab.json and merges.txt with ids as in RoBERTa.  For reading only."""
     folder = tmp_path_factory.mktemp("tokenizer")
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(sentences("train", 200), 595, show_progress=False)
@@ -68,7 +68,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(folder: Path, tokenizer: Path, kind: str = "RobertaForMaskedLM", **shape: Any) -> Any:
-    """Save a random model with a tokenizer into a folder; gives the model."""
+    """Save a random model with a tokenizer into a folder, and return the model."""
     model = random_model(kind, 600, **(SIZES["small"] | shape))
     model.save_pretrained(folder)
     shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
@@ -76,10 +76,10 @@ def written(folder: Path, tokenizer: Path, kind: str = "RobertaForMaskedLM", **s
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, learnt: Path) -> Path:
+def plain(tmp_path_factory: pytest.TempPathFactory, learned: Path) -> Path:
     """A folder with a small RoBERTa.  For reading only."""
     folder = tmp_path_factory.mktemp("plain")
-    written(folder, learnt)
+    written(folder, learned)
     return folder
 
 
@@ -98,9 +98,9 @@ def copied(plain: Path, to: Path, leave: str = "") -> Path:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_states_scores_and_ids_are_those_of_transformers(
-    tmp_path: Path, learnt: Path, size: str
+    tmp_path: Path, learned: Path, size: str
 ) -> None:
-    theirs = written(tmp_path / "hf", learnt, **SIZES[size])
+    theirs = written(tmp_path / "hf", learned, **SIZES[size])
     model = imported(tmp_path / "hf")
     tokenizer = transformers.RobertaTokenizerFast.from_pretrained(tmp_path / "hf")
     inputs = tokenizer(TEXTS, padding=True, return_tensors="pt")
@@ -119,7 +119,7 @@ def test_states_scores_and_ids_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("form", ["vocab.json and merges.txt", "tokenizer.json"])
-def test_real_and_nasty_text_has_the_ids_of_transformers(
+def test_real_and_difficult_text_has_the_ids_of_transformers(
     plain: Path, tmp_path: Path, form: str
 ) -> None:
     folder = copied(plain, tmp_path)
@@ -156,7 +156,7 @@ def test_masks_are_filled_as_transformers_fills_them(plain: Path, bundle: Path) 
         model=theirs,
         tokenizer=transformers.RobertaTokenizerFast.from_pretrained(plain),
     )
-    text = "In the<mask> God created"  # read from vocab.json, theirs leaves a space alone
+    text = "In the<mask> God created"  # read from vocab.json, their mask does not absorb a space
     (ours,) = model.fill_mask("In the <mask> God created", top=5)
     found = [guess for guess in pipeline(text, top_k=10) if guess["token"] not in (0, 1, 2, 3, 599)]
     tokens = model.bundle.tokenizer.tokens()
@@ -165,7 +165,7 @@ def test_masks_are_filled_as_transformers_fills_them(plain: Path, bundle: Path) 
 
 
 @pytest.mark.parametrize("prefix_space", [False, True])
-def test_it_goes_there_and_back(
+def test_it_survives_export_and_import(
     plain: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -177,9 +177,9 @@ def test_it_goes_there_and_back(
     (folder / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": prefix_space}))
     model = imported(folder)
     assert main(["export", "hf", str(folder) + "-bundle", str(tmp_path / "hf")]) == 0
-    told = capsys.readouterr().err
-    assert "loaded as RobertaForMaskedLM" in told
-    assert "sample texts whose token ids differ: 0" in told
+    reported = capsys.readouterr().err
+    assert "loaded as RobertaForMaskedLM" in reported
+    assert "sample texts whose token ids differ: 0" in reported
     assert_same_for_transformers(folder, tmp_path / "hf")
     shutil.rmtree(tmp_path / "hf" / export.OWN_TOKENIZER)
     again = imported(tmp_path / "hf")
@@ -192,7 +192,7 @@ def test_it_goes_there_and_back(
 
 
 def assert_same_for_transformers(given: Path, exported: Path) -> None:
-    """The exported model has the very weights, and its tokenizer gives the same ids."""
+    """The exported model has the same weights, and its tokenizer gives the same ids."""
     ours = transformers.AutoModelForMaskedLM.from_pretrained(exported)
     weights = transformers.RobertaForMaskedLM.from_pretrained(given).state_dict()
     types = "roberta.embeddings.token_type_embeddings.weight"  # ours has none: added to positions
@@ -213,7 +213,7 @@ def assert_same_for_transformers(given: Path, exported: Path) -> None:
     assert masked[-3:-1] == ["<mask>", "Ġof"]
 
 
-def test_a_run_goes_on_from_it(bundle: Path, tiny_source: Path, tmp_path: Path) -> None:
+def test_a_run_starts_from_it(bundle: Path, tiny_source: Path, tmp_path: Path) -> None:
     shape = {"dim": 32, "n-layers": 3, "n-heads": 4, "ffn-dim": 40, "max-positions": 64}
     source = tmp_path / "source"
     source.mkdir()
@@ -246,7 +246,7 @@ def test_damaged_files_are_refused(
     refused(["import", "hf", folder, "out"], name if damage == "truncated" else "it has ")
 
 
-def test_a_vocabulary_of_another_size_is_refused_with_both(
+def test_a_vocabulary_of_another_size_is_reported_with_both(
     plain: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     folder = copied(plain, tmp_path)
@@ -256,7 +256,7 @@ def test_a_vocabulary_of_another_size_is_refused_with_both(
     refused(["import", "hf", folder, "out"], "603", "600")
 
 
-def test_another_kind_of_tokenizer_is_named(
+def test_another_type_of_tokenizer_is_named(
     plain: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     folder = copied(plain, tmp_path, "*.json")

@@ -1,4 +1,4 @@
-"""The model card of an export: what a run's folder says of the very model that is exported."""
+"""The model card of an export: what a run's folder records about the exported model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Card = Callable[..., str]
 
 @pytest.fixture
 def card(random_bundle: Callable[..., Bundle], tmp_path: Path) -> Card:
-    """The card of a model that lies in a run: ``card("best/METRIC", objective="clm")``."""
+    """The card of a model in a run: ``card("best/METRIC", objective="clm")``."""
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.toml").write_text(
@@ -52,25 +52,25 @@ def card(random_bundle: Callable[..., Bundle], tmp_path: Path) -> Card:
     ],
 )
 def test_metrics_are_those_of_this_very_model(card: Card, place: str, step: int | None) -> None:
-    told = card(place)
+    reported = card(place)
     for number, values in EVALUATIONS.items():
-        assert (f"- valid_en_mlm_ppl: {values['valid_en_mlm_ppl']:.0f}\n" in told) is (
+        assert (f"- valid_en_mlm_ppl: {values['valid_en_mlm_ppl']:.0f}\n" in reported) is (
             number == step
         )
-    assert ('metrics: ["perplexity"]' in told) is (step is not None)
+    assert ('metrics: ["perplexity"]' in reported) is (step is not None)
 
 
-def test_data_is_named_without_its_place(card: Card, tmp_path: Path) -> None:
-    told = card("best/valid_en_mlm_ppl")
-    assert "`text`, objectives `mlm:en`, 30 updates." in told
-    assert str(tmp_path) not in told
-    assert "- a note" in told
+def test_data_is_named_without_its_path(card: Card, tmp_path: Path) -> None:
+    reported = card("best/valid_en_mlm_ppl")
+    assert "`text`, objectives `mlm:en`, 30 updates." in reported
+    assert str(tmp_path) not in reported
+    assert "- a note" in reported
 
 
 def test_a_model_without_a_run_says_what_is_not_recorded(card: Card) -> None:
-    told = card("best/of/nothing")
+    reported = card("best/of/nothing")
     for title in ("Data", "Metrics"):
-        assert f"## {title}\n\nnot recorded\n" in told
+        assert f"## {title}\n\nnot recorded\n" in reported
 
 
 @pytest.mark.parametrize(("objective", "tag"), [("mlm", "fill-mask"), ("clm", "text-generation")])

@@ -1,11 +1,11 @@
-"""``xlm import xlm``: what a checkpoint records becomes a bundle that every command takes."""
+"""``xlm import xlm``: a checkpoint becomes a bundle that every command accepts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,18 +15,31 @@ from torch import nn
 from xlm_plugins.cli.main import main
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.inference.loaded_model import load
-from xlm_plugins.interop.xlm.importing import Imported, import_xlm
-from xlm_plugins.model.bundle import Bundle
+from xlm_plugins.interop.xlm.importing import import_xlm
+from xlm_plugins.model.bundle import Bundle, read_description
+from xlm_plugins.model.description import ModelDescription
 
 Checkpoint = dict[str, Any]
 Make = Callable[..., Checkpoint]
+
+
+class Imported(NamedTuple):
+    """An imported bundle, and the notes of the import."""
+
+    out: Path
+    description: ModelDescription
+    notes: list[str]
+
+
 Import = Callable[..., Imported]
 
 
 @pytest.fixture
 def imported(saved: Callable[..., Path], tmp_path: Path) -> Import:
     def imported(content: Checkpoint, **files: Path) -> Imported:
-        return import_xlm(saved(content), tmp_path / "out", Plugins.discover(), **files)
+        plugins, out = Plugins.discover(), tmp_path / "out"
+        notes = import_xlm(saved(content), out, plugins, **files)
+        return Imported(out, read_description(out, plugins), notes)
 
     return imported
 
@@ -44,12 +57,12 @@ def test_shape_and_languages(imported: Import, xlm_checkpoint: Make) -> None:
     assert (options.dropout, options.attention_dropout) == (0.0, 0.1)
     assert options.tied_output
     assert options.language_embeddings
-    # By name, in the order that the checkpoint has and not in that of the alphabet.
+    # By name, in the checkpoint's order rather than alphabetically.
     assert dict(description.languages) == {"fr": 0, "en": 1}
     assert description.stacks == ("encoder",)
 
 
-def test_languages_by_their_sorted_list_where_no_map_was_kept(
+def test_languages_from_a_sorted_list_if_there_is_no_map(
     imported: Import, xlm_checkpoint: Make
 ) -> None:
     content = xlm_checkpoint()
@@ -100,7 +113,7 @@ def test_the_options_of_what_it_was_trained_on(imported: Import, xlm_checkpoint:
     assert options["clm"].context_size == 4
 
 
-def test_parallel_classification_is_left_out_and_told(
+def test_parallel_classification_is_left_out_with_a_note(
     imported: Import, xlm_checkpoint: Make
 ) -> None:
     found = imported(xlm_checkpoint(mlm_steps="en", pc_steps=[("en", "fr")]))
@@ -128,7 +141,7 @@ MEMORY = {
 def with_memories(
     content: Checkpoint, stack: str, *places: str, shared: bool = False, batchnorm: bool = False
 ) -> None:
-    """Put memories of MEMORY, with a hidden layer before the queries, into a checkpoint."""
+    """Add memories with MEMORY's options and a hidden layer before the queries to a checkpoint."""
     weights, values = content[stack], torch.randn(16, 16)
     for place in places:
         index, _, where = place.partition("_")
@@ -204,7 +217,7 @@ def test_weights_are_saved_once_and_in_single_precision(
 
 
 def published(folder: Path, content: Checkpoint, words: list[str]) -> dict[str, Path]:
-    """Give a checkpoint other words; write them, and codes, as published beside it."""
+    """Replace a checkpoint's words, and write them and codes to files, as in a publication."""
     old = content["dico_id2word"]
     content["dico_id2word"] = {n: words[n - 14] if n > 13 else old[n] for n in range(len(old))}
     content["dico_counts"] = {word: 100 - n for n, word in content["dico_id2word"].items()}
@@ -231,10 +244,10 @@ def test_a_vocabulary_with_capitals_and_accents_keeps_them(
 ) -> None:
     content = xlm_checkpoint(n_words=18)
     found = imported(content, **published(tmp_path, content, ["The", "é", "b", "c"]))
-    assert found.notes == ()
+    assert found.notes == []
 
 
-def test_a_vocabulary_of_which_the_run_took_a_part(
+def test_a_vocabulary_that_the_run_used_in_part(
     imported: Import, xlm_checkpoint: Make, tmp_path: Path
 ) -> None:
     content = xlm_checkpoint(n_words=17, max_vocab=17)
@@ -244,14 +257,14 @@ def test_a_vocabulary_of_which_the_run_took_a_part(
     assert imported(content, **files).description.vocabulary.size == 17
 
 
-def test_without_codes_text_is_tokens_already(imported: Import, xlm_checkpoint: Make) -> None:
+def test_without_codes_text_must_be_tokens(imported: Import, xlm_checkpoint: Make) -> None:
     found = imported(xlm_checkpoint())
     assert any("no codes" in note for note in found.notes)
     tokenizer = Bundle.load(found.out, Plugins.discover()).tokenizer
     assert tokenizer.encode_batch(["w14 w15@@ w16 nowhere"]).values.tolist() == [14, 15, 16, 3]
 
 
-def test_the_command_tells_what_it_made(
+def test_the_command_describes_the_bundle(
     saved: Callable[..., Path],
     xlm_checkpoint: Make,
     tmp_path: Path,
@@ -259,16 +272,16 @@ def test_the_command_tells_what_it_made(
 ) -> None:
     out = tmp_path / "out"
     assert main(["import", "xlm", str(saved(xlm_checkpoint(decoder=True))), str(out)]) == 0
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     for fact in (f"{out}: encoder and decoder, 2 layers of 16, 60 ids", "en, fr", "mt"):
-        assert fact in told
+        assert fact in reported
     made_with = json.loads((out / "plugins.json").read_text())
     assert set(made_with) == {"objective/mt", "tokenizer/fastbpe"}
-    # Whole, and nothing else left behind.
+    # Complete, with nothing else left behind.
     assert {path.name for path in tmp_path.iterdir()} == {"out", "checkpoint.pth"}
 
 
-def test_commands_take_the_bundle(
+def test_commands_accept_the_bundle(
     imported: Import, xlm_checkpoint: Make, piped: Callable[..., tuple[int, bytes, str]]
 ) -> None:
     out = imported(xlm_checkpoint(mlm_steps="en", clm_steps="en")).out
@@ -282,7 +295,7 @@ def test_commands_take_the_bundle(
         assert shown
 
 
-def test_training_goes_on_from_the_bundle(
+def test_training_starts_from_the_bundle(
     imported: Import, xlm_checkpoint: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def xlm(*arguments: object) -> str:
@@ -314,8 +327,9 @@ def test_translations_are_the_references(
     tmp_path: Path,
     piped: Callable[..., tuple[int, bytes, str]],
 ) -> None:
-    """Through the command line, from the text of the golden file to the text of its answers."""
-    out = import_xlm(golden_checkpoint("encdec"), tmp_path / "out", Plugins.discover()).out
+    """Through the command line, from the golden file's text to that of its translations."""
+    out = tmp_path / "out"
+    import_xlm(golden_checkpoint("encdec"), out, Plugins.discover())
     words = (out / "tokenizer" / "vocab").read_text().split()[::2]
     golden = golden_values("encdec")
 

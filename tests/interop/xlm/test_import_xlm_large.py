@@ -1,4 +1,4 @@
-"""The import of a model of the size of XLM's model of 100 languages: what it takes.
+"""Resources for importing a model of the size of XLM's model of 100 languages.
 
 make test-large
 """
@@ -20,7 +20,7 @@ from safetensors import safe_open
 SHAPE = {"emb_dim": 1280, "n_layers": 16, "n_heads": 16, "use_lang_emb": False}
 N_WORDS = 200_000
 LANGUAGES = tuple(f"l{n:02}" for n in range(100))
-# Not getrusage: a process inherits the peak of the one that started it, which made the file.
+# Not getrusage: a process inherits the peak of its parent, which made the file.
 PROGRAM = """
 import pathlib, re, sys, time
 from xlm_plugins.cli.main import main
@@ -36,7 +36,7 @@ GIB = 1 << 30
 def test_memory_stays_under_twice_the_file(
     xlm_checkpoint: Callable[..., dict[str, Any]], tmp_path: Path, new: bool
 ) -> None:
-    """About 7 GB of disk for a moment."""
+    """Needs about 7 GB of disk for a moment."""
     path, out = tmp_path / "large.pth", tmp_path / "out"
     content = xlm_checkpoint(languages=LANGUAGES, n_words=N_WORDS, **SHAPE)
     torch.save(content, path, _use_new_zipfile_serialization=new)

@@ -1,4 +1,4 @@
-"""``xlm import xlm`` refuses in plain words, with status 2 and nothing written."""
+"""``xlm import xlm`` refuses bad input with a clear message and status 2, and writes nothing."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_vocabulary_with_other_words(
 
 
 @pytest.mark.parametrize("text", ["", "a sentence\nand another one\n"])
-def test_a_vocabulary_that_is_none(
+def test_a_file_that_is_not_a_vocabulary(
     refused: Refused, saved: Saved, xlm_checkpoint: Make, tmp_path: Path, text: str
 ) -> None:
     vocabulary = tmp_path / "vocab"
@@ -82,7 +82,7 @@ def test_a_vocabulary_that_is_none(
     refused(arguments, f"{vocabulary} is not a vocabulary of XLM", "the 4711")
 
 
-def test_files_that_are_not_there(
+def test_missing_files(
     refused: Refused, saved: Saved, xlm_checkpoint: Make, tmp_path: Path
 ) -> None:
     content, vocabulary = xlm_checkpoint(n_words=15), tmp_path / "vocab"
@@ -132,7 +132,7 @@ def test_memories_that_are_not_supported(
     refused(["import", "xlm", saved(content), "out"], name)
 
 
-def test_weights_that_the_options_do_not_call_for(
+def test_weights_that_do_not_match_the_options(
     refused: Refused, saved: Saved, xlm_checkpoint: Make
 ) -> None:
     content = xlm_checkpoint()
@@ -150,7 +150,7 @@ def test_weights_that_the_options_do_not_call_for(
     refused(["import", "xlm", saved(content), "out"], "'attentions.1.k_lin.bias'")
 
 
-def test_an_output_layer_that_is_said_to_be_tied(
+def test_an_output_layer_that_should_be_tied(
     refused: Refused, saved: Saved, xlm_checkpoint: Make
 ) -> None:
     content = xlm_checkpoint(share_inout_emb=False)
@@ -158,7 +158,7 @@ def test_an_output_layer_that_is_said_to_be_tied(
     refused(["import", "xlm", saved(content), "out"], "share_inout_emb")
 
 
-def test_positions_that_are_said_to_be_sinusoids(
+def test_positions_that_should_be_sinusoids(
     refused: Refused, saved: Saved, xlm_checkpoint: Make
 ) -> None:
     content = xlm_checkpoint()
@@ -183,7 +183,7 @@ def test_options_out_of_range(refused: Refused, saved: Saved, xlm_checkpoint: Ma
         ("model", [torch.ones(1)], "'model' is missing, or not a table of weights"),
     ],
 )
-def test_content_of_other_kinds(
+def test_content_of_other_types(
     refused: Refused, saved: Saved, xlm_checkpoint: Make, name: str, value: Any, fact: str
 ) -> None:
     path = saved({**xlm_checkpoint(), name: value})
@@ -208,7 +208,7 @@ def test_no_languages(refused: Refused, saved: Saved, xlm_checkpoint: Make) -> N
     refused(["import", "xlm", saved(content), "out"], "which languages", "lang2id")
 
 
-def test_an_out_that_exists(
+def test_an_existing_out(
     refused: Refused, saved: Saved, xlm_checkpoint: Make, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -219,4 +219,4 @@ def test_an_out_that_exists(
 
 
 def test_the_group_knows_its_commands(refused: Refused) -> None:
-    refused(["import", "xml", "a", "b"], "there is no command 'xml'", "one of xlm, hf")
+    refused(["import", "xml", "a", "b"], "there is no command 'xml'", "did you mean xlm?")

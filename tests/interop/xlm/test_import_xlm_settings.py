@@ -47,7 +47,7 @@ Weights = Mapping[str, Tensor]
 
 
 class Reference:
-    """One stack, written down anew from the description of the architecture.
+    """One stack, rewritten from the description of the architecture.
 
     One sentence at a time: tokens of shape (length,), states of shape (length, dim).
     """
@@ -128,7 +128,7 @@ def imported(saved: Callable[..., Path], tmp_path: Path) -> Callable[..., Bundle
 
 @torch.inference_mode()
 def assert_alike(bundle: Bundle, content: Checkpoint) -> None:
-    """Hold every stack's states and scores to the plain computation."""
+    """Compare every stack's states and scores with the plain computation."""
     params, language = content["params"], len(content["params"]["lang2id"]) - 1
     reference = Reference(content.get("model") or content["encoder"], params)
     batch = batch_of(SENTENCES, language)
@@ -170,7 +170,7 @@ def test_a_causal_encoder(
     torch.testing.assert_close(states, torch.cat(expected), **TOLERANCE)
 
 
-def test_names_that_a_wrapper_prefixed(
+def test_names_with_the_prefix_of_a_wrapper(
     imported: Callable[..., Bundle], xlm_checkpoint: Callable[..., Checkpoint]
 ) -> None:
     content = xlm_checkpoint(decoder=True)
@@ -194,7 +194,7 @@ def test_a_file_of_the_old_format_and_weights_in_half_precision(
 def test_params_as_a_namespace_and_without_what_came_later(
     imported: Callable[..., Bundle], xlm_checkpoint: Callable[..., Checkpoint]
 ) -> None:
-    """The first published checkpoints know neither memories nor use_lang_emb."""
+    """The first published checkpoints have neither memories nor use_lang_emb."""
     import argparse
 
     content = xlm_checkpoint()

@@ -14,7 +14,7 @@ from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.model.generation.beam import Beam
 
 EOS, SIZE = 1, 5
-BEGIN, FORBIDDEN = 2, 0  # a sentence may begin with any token; id 0 may never come
+BEGIN, FORBIDDEN = 2, 0  # a sentence may begin with any token; id 0 is never allowed
 WORDS = tuple(range(2, SIZE))
 Row = tuple[int, ...]
 Found = tuple[float, Row]
@@ -41,7 +41,7 @@ class Language:
 def searched(
     languages: list[Language], limits: list[int], options: GenerationOptions, drop: bool = False
 ) -> list[list[Found]]:
-    """What `Beam` finds for sentences side by side, best first: scores and words.
+    """What `Beam` finds for a pool of sentences, best first: scores and words.
 
     :param drop: whether sentences leave the search once they are done.
     """
@@ -76,7 +76,7 @@ def _hypotheses(beam: Beam, sentence: int) -> list[Found]:
 
 
 def every_hypothesis(language: Language, limit: int, penalty: float) -> Iterator[Found]:
-    """All sequences that can be written: ended by EOS, or closed at the limit.
+    """All sequences that can be generated: ended by EOS, or closed at the limit.
 
     At the limit a sequence is closed without its last token, whose log-probability counts.
     """
@@ -90,7 +90,7 @@ def every_hypothesis(language: Language, limit: int, penalty: float) -> Iterator
 
 
 def plain_beam_search(language: Language, limit: int, options: GenerationOptions) -> list[Found]:
-    """One sentence by lists: the best ``2 * beam`` continuations, of which EOS closes some."""
+    """Beam search for one sentence, with lists of tuples."""
     penalty, width = options.length_penalty, options.beam
     alive: list[Found] = [(0.0, (BEGIN,))]
     finished: list[Found] = []
@@ -151,7 +151,7 @@ def test_a_narrow_beam_is_a_plain_search_of_each_sentence(
 
 
 def test_stopping_early_and_late_differ_and_a_wide_beam_does_better() -> None:
-    """The references would agree with a search that does neither, were there nothing to see."""
+    """Else the tests above would not show that options have an effect."""
     limits, languages = [9] * 20, [Language(seed) for seed in range(20)]
 
     def best(**options: object) -> list[float]:
@@ -164,7 +164,7 @@ def test_stopping_early_and_late_differ_and_a_wide_beam_does_better() -> None:
     assert sum(late) > sum(greedy)
 
 
-def test_rows_go_on_from_the_parents_that_are_returned() -> None:
+def test_rows_extend_the_parents_that_are_returned() -> None:
     options = GenerationOptions(beam=3)
     beam = Beam(options, torch.tensor([BEGIN]), torch.tensor([9]), EOS)
     language = Language(7)

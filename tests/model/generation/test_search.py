@@ -1,4 +1,4 @@
-"""Generation: the pool's make-up, its shrinking and the cache change nothing of what is written."""
+"""Generation: pool, compaction and cache do not change what is generated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LENGTHS = [3, 9, 5, 5, 14, 2]
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """Two languages, and scores so far apart that it ends its sentences now and then."""
+    """Two languages, and scores so far apart that some sentences end early."""
     torch.manual_seed(3)
     options = ModelOptions(dim=16, n_layers=2, n_heads=4, max_positions=64)
     model = Model(options, SIZE, 2, {"encoder", "decoder"}, pad=2).eval()
@@ -64,7 +64,7 @@ def written(model: Model, source: Batch, **options: object) -> Hypotheses:
 
 @torch.no_grad()
 def log_probability(model: Model, source: Batch, row: list[int]) -> Tensor:
-    """Of every token of one translation and of its end, by a forward pass over the whole."""
+    """Of every token of one translation and of its end, by a forward pass over all of it."""
     tokens = torch.tensor([EOS, *row])
     batch = Batch(
         tokens,
@@ -80,7 +80,7 @@ def log_probability(model: Model, source: Batch, row: list[int]) -> Tensor:
     return log_probs.gather(1, torch.tensor([*row, EOS])[:, None])[:, 0]
 
 
-def test_kept_keys_and_values_give_what_a_whole_pass_gives(model: Model) -> None:
+def test_cached_keys_and_values_agree_with_a_full_pass(model: Model) -> None:
     source = sources(0, 4)
     tokens = torch.randint(5, SIZE, (2, GROWTH + 3))
     states = Source(model.encoder(source), source.offsets)
@@ -112,7 +112,7 @@ def test_scores_are_the_models_log_probabilities(model: Model, beam: int) -> Non
 
 
 @pytest.mark.parametrize("options", [{}, {"beam": 3}, {"beam": 4, "early_stopping": True}])
-def test_company_does_not_matter(model: Model, options: dict[str, object]) -> None:
+def test_other_rows_of_the_batch_do_not_matter(model: Model, options: dict[str, object]) -> None:
     together = written(model, sources(), **options)
     turned = written(model, sources(4, 1, 0, 2, 5, 3), **options)
     for rank in range(together.tokens.shape[1]):
@@ -122,11 +122,11 @@ def test_company_does_not_matter(model: Model, options: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_dropping_what_is_finished_changes_nothing(
+def test_dropping_finished_sentences_changes_nothing(
     model: Model, beam: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = written(model, sources(), beam=beam)
-    assert len(set(expected.lengths[:, 0].tolist())) > 2  # else nothing is dropped early
+    assert len(set(expected.lengths[:, 0].tolist())) > 2  # otherwise nothing is dropped early
     for share in (0.0, 1.1):
         monkeypatch.setattr(generation, "COMPACT_BELOW", share)
         found = written(model, sources(), beam=beam)
@@ -135,7 +135,7 @@ def test_dropping_what_is_finished_changes_nothing(
 
 
 def test_a_wide_beam_finds_the_best_of_all_short_translations(model: Model) -> None:
-    """As wide as everything that can be written, the search leaves nothing out."""
+    """With a beam as wide as the space of translations, the search misses nothing."""
     source, ordinary = sources(0), range(5, SIZE)
     every = [[], *([a] for a in ordinary), *([a, b] for a in ordinary for b in ordinary)]
     scores = [log_probability(model, source, row).sum().item() for row in every]
@@ -152,7 +152,7 @@ def test_a_wide_beam_finds_the_best_of_all_short_translations(model: Model) -> N
 
 
 @pytest.mark.parametrize("options", [{}, {"beam": 3}, {"sample": True, "temperature": 3.0}])
-def test_specials_are_never_written_and_limits_hold(
+def test_special_tokens_are_never_generated_and_limits_hold(
     model: Model, options: dict[str, object]
 ) -> None:
     torch.manual_seed(1)
@@ -179,7 +179,7 @@ def test_samples_follow_the_seed_and_their_options(model: Model) -> None:
     assert sampled(1, temperature=2.0, top_p=1e-6) == greedy
 
 
-def test_a_sample_comes_as_often_as_it_is_probable() -> None:
+def test_tokens_are_sampled_with_their_probability() -> None:
     log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(20_000, -1)
     torch.manual_seed(0)
     for options, expected in (
@@ -194,5 +194,5 @@ def test_a_sample_comes_as_often_as_it_is_probable() -> None:
 
 
 def test_sampling_and_a_beam_exclude_each_other() -> None:
-    with pytest.raises(OptionError, match="exclude"):
+    with pytest.raises(OptionError, match="mutually exclusive"):
         GenerationOptions(beam=2, sample=True)

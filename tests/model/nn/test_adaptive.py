@@ -44,8 +44,8 @@ def test_value_gradient_and_choices(layer: AdaptiveOutput, most: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_half_the_precision_is_about_the_same(layer: AdaptiveOutput, kind: torch.dtype) -> None:
-    """DeepSpeed's fp16 halves the weights; autocast's bf16 only what comes to the layer."""
+def test_half_precision_is_about_the_same(layer: AdaptiveOutput, kind: torch.dtype) -> None:
+    """DeepSpeed's fp16 converts the weights; autocast's bf16 only the layer's input."""
     rows, targets = states(60), torch.arange(60) % SIZE
     expected = layer(rows, targets).loss
     assert layer(rows.to(kind), targets).loss.dtype == torch.float32

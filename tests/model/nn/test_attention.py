@@ -21,7 +21,7 @@ def offsets_of(lengths: list[int]) -> Tensor:
 
 
 def by_hand(attention: Attention, x: Tensor, offsets: Tensor, causal: bool) -> Tensor:
-    """Softmax of scaled scores, a sequence and a head at a time."""
+    """Softmax of scaled scores, one sequence and head at a time."""
     query, key, value = (
         functional.linear(x, weight, bias).view(len(x), N_HEADS, -1)
         for weight, bias in zip(
@@ -70,7 +70,7 @@ def test_equals_each_sequence_alone(lengths: list[int], causal: bool) -> None:
         ([3, 9], []),
     ],
 )
-def test_only_some_rows(lengths: list[int], rows: list[int], causal: bool) -> None:
+def test_only_some_rows_as_queries(lengths: list[int], rows: list[int], causal: bool) -> None:
     attention, x = attention_and_input(lengths)
     plan = AttentionPlan.of(offsets_of(lengths), causal)
     at = torch.tensor(rows, dtype=torch.long)

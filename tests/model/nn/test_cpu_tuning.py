@@ -1,4 +1,4 @@
-"""Settings of the process: run in one of its own, for they stay."""
+"""Process settings, tested in a separate process because they persist."""
 
 from __future__ import annotations
 

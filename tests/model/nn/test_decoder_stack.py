@@ -1,4 +1,4 @@
-"""A decoder reads the source of its own sequence, and is a language model without one."""
+"""A decoder attends to the source of its sequence, and is a language model without one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sequences(lengths: list[int], seed: int) -> Batch:
 
 
 def batch_of(*which: int) -> Batch:
-    """Some of four translations, in that order."""
+    """Some of four translations, in the given order."""
     parts = [sequences(TARGETS, 1), sequences(SOURCES, 0)]
     target, source = (_taken(part, which) for part in parts)
     return dataclasses.replace(target, source=source)
@@ -78,7 +78,7 @@ def test_the_order_of_sequences_does_not_matter(model: Model) -> None:
     assert turned.n_correct == loss.n_correct
 
 
-def test_it_does_not_see_what_follows(model: Model) -> None:
+def test_a_token_does_not_see_later_ones(model: Model) -> None:
     batch = batch_of(1)
     changed = dataclasses.replace(batch, tokens=batch.tokens.clone())
     changed.tokens[5] += 1
@@ -87,7 +87,7 @@ def test_it_does_not_see_what_follows(model: Model) -> None:
     assert not torch.allclose(after[5:], before[5:])
 
 
-def test_only_the_rows_asked_for_with_their_gradients(model: Model) -> None:
+def test_requested_rows_have_the_same_states_and_gradients(model: Model) -> None:
     batch, at = batch_of(0, 1, 2, 3), torch.tensor([2, 4, 9, 11, 17])
     seen = torch.randn(5, OPTIONS.dim)
     gradients = []
@@ -117,7 +117,7 @@ def test_every_parameter_learns_from_a_translation(model: Model) -> None:
     assert without == {"encoder.output.bias"}  # the encoder predicts nothing here
 
 
-def test_an_empty_batch_has_a_loss_of_nothing(model: Model) -> None:
+def test_an_empty_batch_has_a_loss_of_zero(model: Model) -> None:
     loss, n_targets, _ = model.predict_from_source(
         dataclasses.replace(sequences([], 1), source=sequences([], 0))
     )

@@ -1,4 +1,4 @@
-"""Dropout drops the share it says, keeps the mean, and follows the seed."""
+"""Dropout drops the right share, keeps the mean, and follows the seed."""
 
 from __future__ import annotations
 

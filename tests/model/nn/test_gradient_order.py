@@ -1,4 +1,4 @@
-"""Gradients come in one order, whatever a batch looks like.
+"""Gradients arrive in one order, whatever the batch looks like.
 
 ZeRO 2 and 3 sum them over ranks in the order in which they come.  Ranks have batches of their own,
 so an order that depends on the batch sums gradients of different parameters.
@@ -50,7 +50,7 @@ def batch_of(objective: Objective, step: Step, lengths: list[int]) -> Batch:
 
 
 def order_of_gradients(model: Model, objective: Objective, batch: Batch) -> list[str]:
-    """Parameters as their gradients become whole in a backward pass."""
+    """Parameters in the order in which a backward pass completes their gradients."""
     found: list[str] = []
     hooks = [
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: found.append(name))
@@ -80,8 +80,8 @@ def test_gradients_come_in_one_order(model: Model, name: str, step: str) -> None
 @pytest.mark.parametrize(
     "options", [{}, {"output_dense": True}, {"adaptive_cutoffs": (20, 40), "tied_output": False}]
 )
-def test_with_nothing_to_predict_as_well(options: dict[str, Any]) -> None:
-    """In a rank's share of a small batch MLM may have masked nothing."""
+def test_also_with_nothing_to_predict(options: dict[str, Any]) -> None:
+    """In a rank's share of a small batch, MLM may have masked nothing."""
     model, objective = model_of(**options), objective_of("mlm")
     usual, *others = (batch_of(objective, Step.parse("en"), lengths) for lengths in LENGTHS)
     nothing = torch.zeros(0, dtype=torch.long)

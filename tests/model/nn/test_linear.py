@@ -54,7 +54,7 @@ def test_a_part_of_a_weight_and_no_bias() -> None:
     torch.testing.assert_close(linear(x, weight[:6].t()[:6]), x @ weight[:6])
 
 
-def test_autocast_goes_on_as_before() -> None:
+def test_autocast_is_left_to_torch() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert Linear(6, 3)(numbers(4, 6)).dtype == torch.bfloat16
 

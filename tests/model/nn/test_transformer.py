@@ -1,4 +1,4 @@
-"""The stack: what does and does not change its states, and computing only the rows asked for."""
+"""The stack: what changes its states and what does not, and computing only requested rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LENGTHS = [4, 9, 2, 9]
 
 
 class Recorder(Layer):
-    """Doubles its input, and remembers how many rows it saw."""
+    """Doubles its input, and records how many rows it saw."""
 
     def __init__(self) -> None:
         super().__init__(None, OPTIONS.dim)
@@ -69,7 +69,7 @@ def test_sequences_do_not_see_each_other() -> None:
         torch.testing.assert_close(stack(alone), states[begin:end])
 
 
-def test_causal_states_do_not_see_what_follows() -> None:
+def test_causal_states_do_not_see_later_tokens() -> None:
     stack, batch = make_stack(), make_batch([9])
     changed = dataclasses.replace(batch, tokens=batch.tokens.clone())
     changed.tokens[5] = 7
@@ -81,7 +81,9 @@ def test_causal_states_do_not_see_what_follows() -> None:
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("lengths", [LENGTHS, [8, 8, 8]])
-def test_only_the_rows_asked_for_with_their_gradients(lengths: list[int], causal: bool) -> None:
+def test_requested_rows_have_the_same_states_and_gradients(
+    lengths: list[int], causal: bool
+) -> None:
     stack, batch = make_stack(), make_batch(lengths)
     cut = stack(batch, causal=causal, at=batch.predicted)
     full = stack(batch, causal=causal)[batch.predicted]
@@ -95,7 +97,7 @@ def test_only_the_rows_asked_for_with_their_gradients(lengths: list[int], causal
     )
 
 
-def test_no_rows_asked_for() -> None:
+def test_no_rows_requested() -> None:
     stack, batch = make_stack(), make_batch(LENGTHS, predicted=())
     loss = stack.loss(stack(batch, at=batch.predicted), batch.targets).loss
     loss.backward()
@@ -146,7 +148,7 @@ def test_initialisation() -> None:
         assert bias.abs().max() <= 64**-0.5
 
 
-def test_embeddings_that_are_not_wanted() -> None:
+def test_embeddings_that_are_switched_off() -> None:
     assert make_stack().embeddings.languages is not None
     assert make_stack(n_languages=1).embeddings.languages is None
     assert make_stack(language_embeddings=False).embeddings.languages is None
@@ -157,7 +159,7 @@ def test_embeddings_that_are_not_wanted() -> None:
     assert not torch.allclose(make_stack()(batch), make_stack()(other))
 
 
-def test_an_output_weight_of_its_own() -> None:
+def test_an_untied_output_weight() -> None:
     stack = make_stack(tied_output=False)
     assert stack.output.weight is not stack.embeddings.tokens.weight
     assert "output.weight" in dict(stack.named_parameters())

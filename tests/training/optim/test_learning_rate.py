@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from xlm_plugins.config.training import OptimizerOptions
-from xlm_plugins.training.optim.learning_rate import LearningRate
+from xlm_plugins.config.training import OptimizerOptions, RunOptions
+from xlm_plugins.training.optim.learning_rate import (
+    LearningRate,
+    ended_early,
+    schedule_notes,
+)
 
 
 def rates(n, warmup_start=1e-7, steps=10, **options):
@@ -64,3 +68,29 @@ def test_constant_stays_after_the_warmup():
 def test_inverse_sqrt_without_warmup_starts_at_the_peak():
     found = rates(5, lr=1.0, schedule="inverse_sqrt", warmup=0)
     assert found == pytest.approx([1.0, 1.0, 0.5**0.5, 3**-0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("run", "length"),
+    [
+        ({"steps": 4000}, "4,000 steps;"),
+        ({"minutes": 2.5}, "2.5 minutes;"),
+        ({"steps": 4000, "minutes": 5.0}, "4,000 steps or 5 minutes, whichever comes first;"),
+    ],
+)
+def test_what_ends_a_run_and_its_warmup_are_told(run, length):
+    (note,) = schedule_notes(RunOptions(**run), OptimizerOptions())
+    assert note.startswith(f"length: {length}")
+    assert note.endswith("learning rate 0.001, linear, with a warm-up of 200 steps")
+
+
+def test_a_warmup_that_is_longer_than_the_run_is_warned_of():
+    told = schedule_notes(RunOptions(steps=100), OptimizerOptions(warmup=100))
+    assert told[1].startswith("warning: --warmup 100 is no shorter than the run of 100 steps")
+    assert len(schedule_notes(RunOptions(steps=100), OptimizerOptions(warmup=99))) == 1
+    assert len(schedule_notes(RunOptions(minutes=1.0), OptimizerOptions(warmup=99))) == 1
+
+
+def test_minutes_that_end_within_the_warmup_are_warned_of():
+    assert "after 199 steps, within the warm-up of 200" in ended_early(199, OptimizerOptions())[0]
+    assert ended_early(200, OptimizerOptions()) == []

@@ -35,12 +35,15 @@ Train = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def train(as_ranks: Callable[..., list[int]]) -> Train:
-    """Trains in separate processes."""
+    """Trains in the test's process, or as ranks in separate ones."""
 
     def run(out: Path, n_processes: int, *options: str | Path) -> Path:
         log = out.with_suffix(".log")
-        arguments = ["-m", "xlm_plugins", "train", "--out", out, *OPTIONS, *options]
-        statuses = as_ranks(arguments, n_processes, log, SECONDS)
+        arguments = ["train", "--out", out, *OPTIONS, *options]
+        if n_processes == 1:
+            assert main([*map(str, arguments)]) == 0
+            return out
+        statuses = as_ranks(["-m", "xlm_plugins", *arguments], n_processes, log, SECONDS)
         assert statuses == [0] * n_processes, log.read_text()
         return out
 

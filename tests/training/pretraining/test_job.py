@@ -213,7 +213,7 @@ def test_a_signal_saves_and_stops(
 
 
 def test_the_clock_can_end_a_run(run: Callable[..., Outcome]) -> None:
-    outcome = run("run", minutes=0.02, steps=10**6, evaluate_every=0, save_every=0)
+    outcome = run("run", minutes=0.02, steps=None, evaluate_every=0, save_every=0)
     assert outcome.reason == "minutes"
     lines = _metrics(outcome.path)
     rates = [line["learning_rate"] for line in lines if line["kind"] == "train"]

@@ -124,6 +124,14 @@ class Schedule:
         weight = part.weight.at(iteration)
         return Update(index, iteration, part.objective, step, occurrence, weight)
 
+    def check(self, n_updates: int) -> None:
+        """Make sure that there is something to train on until the end.
+
+        :raises RunError: all weights fall to 0 for good before so many updates.
+        """
+        if all(part.weight.points[-1][1] == 0 for part in self.objectives):
+            self._chunk_with(n_updates - 1)
+
     def _chunk_with(self, index: int) -> int:
         """The chunk that contains an update; chunks up to there are counted once and cached."""
         while self._n_before[-1] <= index:

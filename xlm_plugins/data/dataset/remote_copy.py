@@ -18,11 +18,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.files import write_json, write_text
 from xlm_plugins.data.dataset.cache import cache_folder, exclusive_lock, single_flight
-from xlm_plugins.data.dataset.download import fetch, fetch_text, is_url, join_url, redacted
+from xlm_plugins.data.dataset.download import (
+    check_url,
+    fetch,
+    fetch_text,
+    is_url,
+    join_url,
+    redacted,
+)
 from xlm_plugins.data.dataset.manifest import MANIFEST_NAME, Manifest, StoredFile
 from xlm_plugins.data.dataset.retry import with_retries
 
@@ -36,14 +44,18 @@ def open_data_set(
 ) -> tuple[Path, Manifest]:
     """Open a data set, and return its folder and manifest; for a URL, the folder is a copy.
 
-    :param place: the path or URL of a folder that `xlm prepare` made.
+    :param place: the path or URL (http, https or file) of a folder that `xlm prepare` made.
     :param cache, cache_gb: see `local_copy`; used for URLs only.
     :raises DataError: it is not a data set, or cannot be fetched.
     """
+    folder = Path(place)
     if is_url(place):
-        folder = local_copy(place, Path(cache) if cache else None, cache_gb)
-    else:
-        folder = Path(place)
+        check_url(place)
+        parts = urlsplit(place)
+        if parts.scheme == "file":
+            folder = Path(unquote(parts.path))
+        else:
+            folder = local_copy(place, Path(cache) if cache else None, cache_gb)
     return folder, Manifest.load(folder)
 
 

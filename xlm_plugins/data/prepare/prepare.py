@@ -10,12 +10,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from xlm_plugins import __version__
 from xlm_plugins.contracts.ragged import IntArray
@@ -103,47 +102,113 @@ def prepare(
     n_characters = sum(sum(count.n_characters) for count in counts.values())
     with Partial.open(out, _request(sources, component, tokenizer, errors)) as partial:
         job = _Job(sources, counts, component, partial, errors, report)
-        folder = _tokenizer_folder(job, tokenizer)
+        folder = job.tokenizer_folder(tokenizer)
         with Encoder(component, folder, workers or default_workers(n_characters)) as encoder:
             record = _record(component, encoder.tokenizer)
             shards: list[Manifest] = []
             for stream in sources.streams:
-                shards += _write_stream(job, stream, encoder, record, len(shards))
-        manifest = _joined(record, shards, _origin(sources, counts, errors))
-        np.save(partial.folder / COUNTS_NAME, count_tokens(partial.folder, manifest))
-        manifest = replace(manifest, files=_files_beside_shards(partial.folder))
+                shards += job.write_stream(stream, encoder, record, len(shards))
+        manifest = _joined(record, shards)
+        token_counts, sides = count_tokens(partial.folder, manifest)
+        np.save(partial.folder / COUNTS_NAME, token_counts)
+        origin = _origin(sources, counts, sides, errors)
+        files = _files_beside_shards(partial.folder)
+        manifest = replace(manifest, source=origin, files=files)
         (partial.folder / MANIFEST_NAME).write_text(manifest.dumps(), encoding="utf-8")
         partial.complete()
     return manifest
 
 
-def count_tokens(folder: Path, manifest: Manifest) -> npt.NDArray[np.int64]:
-    """Number of occurrences of each id in the training text. Shape: (vocabulary size,)"""
+def count_tokens(folder: Path, manifest: Manifest) -> tuple[IntArray, dict[str, Any]]:
+    """Count tokens, reading every shard once.
+
+    :returns: the number of occurrences of each id in the training text, shape (vocabulary size,);
+        and, for each stream, the tokens and the unknown tokens of each language.
+    """
     counts = np.zeros(manifest.tokenizer.size, np.int64)
-    reader = ShardReader(folder, manifest)
+    reader, unknown = ShardReader(folder, manifest), manifest.tokenizer.roles["unk"]
+    streams = {}
     for stream in manifest.streams:
+        sides = np.zeros((len(stream.languages), manifest.tokenizer.size), np.int64)
+        for block in stream.blocks:
+            for of_side, side in zip(sides, reader.read(block), strict=True):
+                of_side += np.bincount(side.values, minlength=len(of_side))
         if stream.split == TRAIN:
-            for block in stream.blocks:
-                for side in reader.read(block):
-                    counts += np.bincount(side.values, minlength=len(counts))
-    return counts
-
-
-def _files_beside_shards(folder: Path) -> list[StoredFile]:
-    """The token counts and the tokenizer's files."""
-    paths = [path for path in (folder / TOKENIZER_NAME).rglob("*") if path.is_file()]
-    names = sorted(path.relative_to(folder).as_posix() for path in (folder / COUNTS_NAME, *paths))
-    return [StoredFile.of(folder, name) for name in names]
+            counts += sides.sum(axis=0)
+        streams[stream.name] = {
+            "n_tokens": sides.sum(axis=1).tolist(),
+            "n_unknown": sides[:, unknown].tolist(),
+        }
+    return counts, streams
 
 
 @dataclass(frozen=True)
 class _Job:
+    """The preparation of a data set whose text has been checked.
+
+    :param counts: the size of each stream, by its name.
+    """
+
     sources: Sources
     counts: dict[str, TextCount]
     component: Component
     partial: Partial
     errors: str
     report: Report
+
+    def tokenizer_folder(self, tokenizer: Tokenizer | TokenizerTraining) -> Path:
+        """The folder of the saved tokenizer, which is trained or copied there first."""
+        folder = self.partial.folder / TOKENIZER_NAME
+        if not folder.is_dir():
+            with whole_folder(folder) as new:
+                if isinstance(tokenizer, TokenizerTraining):
+                    self._train(tokenizer, new)
+                else:
+                    save_tokenizer(self.component, tokenizer, new)
+        return folder
+
+    def _train(self, training: TokenizerTraining, folder: Path) -> None:
+        plan = plan_sample(self.sources, self.counts)
+        message = f"{self.component.name} learns from {describe_sample(plan)}"
+        self.report(Progress("tokenizer", message))
+        tokenizer = self.component.load().train(
+            sampled_texts(plan, self.errors),
+            training.vocabulary_size,
+            training.options,
+            folder,
+            os.cpu_count() or 1,
+        )
+        mark_tokenizer(self.component, tokenizer, folder)
+
+    def write_stream(
+        self, stream: StreamSource, encoder: Encoder, record: TokenizerRecord, first_shard: int
+    ) -> list[Manifest]:
+        """Write the missing shards of a stream, and return the records of all of its shards."""
+        n_sentences = self.counts[stream.name].n_sentences
+        finished = self.partial.finished(stream.name)
+        n_read = finished[-1].source["n_read"] if finished else 0
+        n_blocks = sum(len(part.streams[0].blocks) for part in finished)
+        rest = itertools.islice(sentences(stream, self.errors), n_read, None)
+        blocks = blocks_of(encoder.encode(chunks_of(rest), stream.languages), n_sentences, n_read)
+        held_out = None if stream.split == TRAIN else RawText(sentences(stream, self.errors))
+        while (first := next(blocks, None)) is not None:
+            path = self.partial.folder / f"{stream.name}-{len(finished):05d}.tar"
+            with ShardWriter(path, first_shard + len(finished)) as writer:
+                for block in itertools.chain([first], blocks):
+                    key = f"{stream.split}-{'-'.join(stream.languages)}-{n_blocks:06d}"
+                    raw = held_out.take(block.numbers) if held_out else None
+                    writer.add(key, stream.languages, block.sides, raw)
+                    n_blocks += 1
+                    self.report(Progress("encode", stream.name, block.n_read, n_sentences))
+                    if writer.n_blocks >= SHARD_BLOCKS or writer.n_bytes >= SHARD_BYTES:
+                        break
+                written = writer.finish()
+            part = Stream(stream.split, stream.languages, written.blocks)
+            finished.append(Manifest(record, [part], [written.shard], {"n_read": block.n_read}))
+            self.partial.add(finished[-1])
+        if not n_blocks:
+            raise DataError(f"the tokenizer encodes all of {stream.name} to nothing")
+        return finished
 
 
 def _count(sources: Sources, errors: str, report: Report) -> dict[str, TextCount]:
@@ -154,60 +219,11 @@ def _count(sources: Sources, errors: str, report: Report) -> dict[str, TextCount
     return counts
 
 
-def _tokenizer_folder(job: _Job, tokenizer: Tokenizer | TokenizerTraining) -> Path:
-    """The folder of the saved tokenizer, which is trained or copied there first."""
-    folder = job.partial.folder / TOKENIZER_NAME
-    if not folder.is_dir():
-        with whole_folder(folder) as new:
-            if isinstance(tokenizer, TokenizerTraining):
-                _train(job, tokenizer, new)
-            else:
-                save_tokenizer(job.component, tokenizer, new)
-    return folder
-
-
-def _train(job: _Job, training: TokenizerTraining, folder: Path) -> None:
-    plan = plan_sample(job.sources, job.counts)
-    job.report(Progress("tokenizer", f"{job.component.name} learns from {describe_sample(plan)}"))
-    tokenizer = job.component.load().train(
-        sampled_texts(plan, job.errors),
-        training.vocabulary_size,
-        training.options,
-        folder,
-        os.cpu_count() or 1,
-    )
-    mark_tokenizer(job.component, tokenizer, folder)
-
-
-def _write_stream(
-    job: _Job, stream: StreamSource, encoder: Encoder, record: TokenizerRecord, first_shard: int
-) -> list[Manifest]:
-    """Write the missing shards of a stream, and return the records of all of its shards."""
-    n_sentences = job.counts[stream.name].n_sentences
-    finished = job.partial.finished(stream.name)
-    n_read = finished[-1].source["n_read"] if finished else 0
-    n_blocks = sum(len(part.streams[0].blocks) for part in finished)
-    rest = itertools.islice(sentences(stream, job.errors), n_read, None)
-    blocks = blocks_of(encoder.encode(chunks_of(rest), stream.languages), n_sentences, n_read)
-    held_out = None if stream.split == TRAIN else RawText(sentences(stream, job.errors))
-    while (first := next(blocks, None)) is not None:
-        path = job.partial.folder / f"{stream.name}-{len(finished):05d}.tar"
-        with ShardWriter(path, first_shard + len(finished)) as writer:
-            for block in itertools.chain([first], blocks):
-                key = f"{stream.split}-{'-'.join(stream.languages)}-{n_blocks:06d}"
-                raw = held_out.take(block.numbers) if held_out else None
-                writer.add(key, stream.languages, block.sides, raw)
-                n_blocks += 1
-                job.report(Progress("encode", stream.name, block.n_read, n_sentences))
-                if writer.n_blocks >= SHARD_BLOCKS or writer.n_bytes >= SHARD_BYTES:
-                    break
-            written = writer.finish()
-        part = Stream(stream.split, stream.languages, written.blocks)
-        finished.append(Manifest(record, [part], [written.shard], {"n_read": block.n_read}))
-        job.partial.add(finished[-1])
-    if not n_blocks:
-        raise DataError(f"the tokenizer encodes all of {stream.name} to nothing")
-    return finished
+def _files_beside_shards(folder: Path) -> list[StoredFile]:
+    """The token counts and the tokenizer's files."""
+    paths = [path for path in (folder / TOKENIZER_NAME).rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(folder).as_posix() for path in (folder / COUNTS_NAME, *paths))
+    return [StoredFile.of(folder, name) for name in names]
 
 
 class RawText:
@@ -225,14 +241,14 @@ class RawText:
         return [list(texts) for texts in zip(*found, strict=True)]
 
 
-def _joined(record: TokenizerRecord, shards: list[Manifest], origin: dict[str, Any]) -> Manifest:
+def _joined(record: TokenizerRecord, shards: list[Manifest]) -> Manifest:
     """One manifest from the records of all shards, which come stream by stream."""
     streams = []
     for _, group in itertools.groupby(shards, lambda shard: shard.streams[0].name):
         parts = [shard.streams[0] for shard in group]
         blocks = [block for part in parts for block in part.blocks]
         streams.append(Stream(parts[0].split, parts[0].languages, blocks))
-    return Manifest(record, streams, [shard.shards[0] for shard in shards], origin)
+    return Manifest(record, streams, [shard.shards[0] for shard in shards])
 
 
 def _record(component: Component, tokenizer: Tokenizer) -> TokenizerRecord:
@@ -248,18 +264,25 @@ def _record(component: Component, tokenizer: Tokenizer) -> TokenizerRecord:
     )
 
 
-def _origin(sources: Sources, counts: dict[str, TextCount], errors: str) -> dict[str, Any]:
-    """What the manifest records about the text: file names, and what was read and dropped."""
+def _origin(
+    sources: Sources, counts: dict[str, TextCount], sides: dict[str, Any], errors: str
+) -> dict[str, Any]:
+    """What the manifest records about the text: names of files, and what was read and dropped.
+
+    :param sides: of each stream, what was counted for each language.
+    """
     streams = {
         stream.name: {
             "files": [[path.name for path in files] for files in stream.files],
             "n_lines": counts[stream.name].n_lines,
             "n_blank": counts[stream.name].n_blank,
             "n_characters": list(counts[stream.name].n_characters),
+            **sides[stream.name],
         }
         for stream in sources.streams
     }
-    return {"errors": errors, "streams": streams}
+    unused = [asdict(group) for group in sources.unused]
+    return {"errors": errors, "streams": streams, "unused": unused}
 
 
 def _request(

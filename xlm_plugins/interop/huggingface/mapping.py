@@ -56,8 +56,8 @@ def notes_on(bundle: Bundle) -> list[str]:
         )
     if restarting := " and ".join(_restarting_positions(bundle)):
         notes.append(
-            f"{restarting} counted positions anew in the second sentence of a pair; transformers "
-            "counts on, unless position_ids say otherwise"
+            f"{restarting} restarted positions in the second sentence of a pair; transformers "
+            "continues them, unless position_ids say otherwise"
         )
     if bundle.classifier is not None:
         notes.append(
@@ -134,7 +134,7 @@ def _reasons(bundle: Bundle) -> Iterator[str]:
 
 
 def _restarting_positions(bundle: Bundle) -> Iterator[str]:
-    """The objectives whose batches count positions anew in the second sentence of a pair."""
+    """The objectives whose batches restart positions in the second sentence of a pair."""
     word = Ragged(bundle.description.vocabulary.ordinary[:1], np.array([0, 1]))
     pair = Samples(np.zeros(1, np.int64), (word, word))
     for chosen in bundle.description.objectives:

@@ -31,23 +31,10 @@ from xlm_plugins.interop.xlm.options import (
     languages_of,
     model_options,
 )
-from xlm_plugins.interop.xlm.vocabulary import Words, read_codes, words_of
+from xlm_plugins.interop.xlm.tokenizer import COMPONENT
+from xlm_plugins.interop.xlm.vocabulary import Words, read_text, words_of
 from xlm_plugins.interop.xlm.weights import stack_weights
 from xlm_plugins.model.description import ModelDescription
-
-TOKENIZER = "fastbpe"
-
-
-@dataclass(frozen=True)
-class Imported:
-    """The result of an import.
-
-    :param notes: what the user should know: assumptions, and what was left out.
-    """
-
-    out: Path
-    description: ModelDescription
-    notes: tuple[str, ...]
 
 
 def import_xlm(
@@ -57,12 +44,13 @@ def import_xlm(
     *,
     codes: Path | None = None,
     vocabulary: Path | None = None,
-) -> Imported:
+) -> list[str]:
     """Write an XLM checkpoint as a bundle.
 
     :param codes: the fastBPE codes that were published with it; without them, the bundle takes
         text that has already been split into tokens.
     :param vocabulary: the file of ``token count`` lines that was published with them.
+    :returns: what the user should know: assumptions, and what was left out.
     :raises XLMError: the checkpoint cannot be imported; says why, and nothing is written.
     """
     check_out(out)
@@ -80,7 +68,7 @@ def import_xlm(
     write_bundle(
         out, model.description, model.component, model.tokenizer, model.weights, str(checkpoint)
     )
-    return Imported(out, model.description, model.notes)
+    return model.notes
 
 
 @dataclass(frozen=True)
@@ -95,7 +83,7 @@ class _Model:
     component: Component
     tokenizer: Tokenizer
     weights: dict[str, Tensor]
-    notes: tuple[str, ...]
+    notes: list[str]
 
 
 def _read(
@@ -113,7 +101,7 @@ def _read(
     component, tokenizer, notes = _tokenizer(words, codes, params, plugins)
     description, left_out = _description(params, options, tokenizer, tuple(parts), plugins)
     weights = _weights(parts, description)
-    return _Model(description, component, tokenizer, weights, (*notes, *left_out))
+    return _Model(description, component, tokenizer, weights, notes + left_out)
 
 
 def _checked(content: Any, checkpoint: Path) -> dict[str, Any]:
@@ -210,7 +198,7 @@ def _tokenizer(
     words: Words, codes: Path | None, params: Mapping[str, Any], plugins: Plugins
 ) -> tuple[Component, Tokenizer, list[str]]:
     """The tokenizer for the checkpoint's vocabulary, with notes on the text that it takes."""
-    component = plugins.get("tokenizer", TOKENIZER)
+    component = plugins.get("tokenizer", COMPONENT)
     build = component.load().from_vocabulary
     languages = tuple(languages_of(params))
     if codes is None:
@@ -221,7 +209,7 @@ def _tokenizer(
     tokenizer = build(
         words.words,
         words.counts,
-        read_codes(codes),
+        read_text(codes),
         languages=languages,
         lowercase=lowercase,
         remove_accents=unaccented,

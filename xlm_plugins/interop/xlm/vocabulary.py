@@ -91,7 +91,7 @@ def _read_vocabulary(path: Path, params: Mapping[str, Any]) -> Words:
     Like XLM, it ignores lines that are malformed or repeat a token.
     """
     counts = dict.fromkeys(SPECIALS, 0)
-    lines = [line.split() for line in _text(path).removesuffix("\n").split("\n")]
+    lines = [line.split() for line in read_text(path).removesuffix("\n").split("\n")]
     for fields in lines:
         if len(fields) == 2 and fields[1].isdecimal():
             counts.setdefault(fields[0], int(fields[1]))
@@ -106,15 +106,11 @@ def _read_vocabulary(path: Path, params: Mapping[str, Any]) -> Words:
     return Words(tuple(kept), tuple(counts[word] for word in kept), str(path))
 
 
-def read_codes(path: Path) -> str:
-    """The content of a file of fastBPE codes.
+def read_text(path: Path) -> str:
+    """The content of a text file.
 
     :raises BundleError: there is no such file, or it is not text.
     """
-    return _text(path)
-
-
-def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:

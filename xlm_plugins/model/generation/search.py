@@ -230,11 +230,11 @@ def beam_search(
 
 
 def check_beam(options: GenerationOptions, vocabulary: Vocabulary, name: str = "a beam of") -> None:
-    """Refuse a beam that is wider than a search can fill.
+    """Refuse a beam that is too wide for the vocabulary.
 
-    :param name: what the error calls the beam, before its number.
-    :raises OptionError: each step takes the 2 x beam best tokens, and the first step has but one
-        hypothesis to go on.
+    :param name: what the error calls the beam, before its width.
+    :raises OptionError: each step needs 2 x beam candidates, and the first step has only one
+        hypothesis to extend.
     """
     largest = max(1, len(vocabulary.ordinary) // 2)
     if options.beam > largest:

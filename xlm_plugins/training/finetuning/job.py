@@ -75,8 +75,8 @@ class Finetuning(Job):
         n_together = min(options.batch_sentences, plan.training.n_rows)
         found = [
             f"task: {plan.task.name}; rows: {', '.join(parts)}",
-            f"parameters: {n_parameters(model):,}; {self.options.steps:,} updates of {n_together} "
-            "rows",
+            f"parameters: {n_parameters(model):,}; {self.options.most_steps:,} updates of "
+            f"{n_together} rows",
         ]
         return found + ([f"{n_cut:,} rows were cut to {options.max_length} tokens"] * (n_cut > 0))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from xlm_plugins.config.training import OptimizerOptions
+from xlm_plugins.config.training import OptimizerOptions, RunOptions
 
 WARMUP_START = 1e-7
 """The rate of the first update of the warm-up."""
@@ -26,6 +26,7 @@ class LearningRate:
     def __init__(self, options: OptimizerOptions, warmup_start: float = WARMUP_START) -> None:
         self.options = options
         self.warmup_start = warmup_start
+        self.warmup: int = options.for_run(RunOptions()).warmup or 0
         self._decay = {
             "constant": self._constant,
             "cosine": self._cosine,
@@ -40,9 +41,9 @@ class LearningRate:
         :param progress: share of the run that is done before it, in [0, 1].
         """
         decayed = self._decay(update, min(max(progress, 0.0), 1.0))
-        if update >= self.options.warmup:
+        if update >= self.warmup:
             return decayed
-        rise = (self.options.lr - self.warmup_start) / self.options.warmup
+        rise = (self.options.lr - self.warmup_start) / self.warmup
         return min(self.warmup_start + rise * update, decayed)
 
     def _constant(self, update: int, progress: float) -> float:
@@ -53,7 +54,7 @@ class LearningRate:
 
     def _inverse_sqrt(self, update: int, progress: float) -> float:
         """``lr * sqrt(warmup / n)`` (Attention Is All You Need, equation 3, peaking at lr)."""
-        warmup = max(self.options.warmup, 1)
+        warmup = max(self.warmup, 1)
         return self.options.lr * math.sqrt(warmup / max(update, warmup))
 
     def _cosine(self, update: int, progress: float) -> float:
@@ -61,7 +62,7 @@ class LearningRate:
         options = self.options
         if options.cosine_period == 0:
             return _half_wave(options.lr, progress)
-        into, period = float(max(update - options.warmup, 0)), float(options.cosine_period)
+        into, period = float(max(update - self.warmup, 0)), float(options.cosine_period)
         peak = options.lr
         while into >= period:
             into -= period
@@ -72,3 +73,33 @@ class LearningRate:
 
 def _half_wave(peak: float, share: float) -> float:
     return COSINE_FLOOR + 0.5 * (peak - COSINE_FLOOR) * (1.0 + math.cos(math.pi * share))
+
+
+def schedule_notes(options: RunOptions, optimizer: OptimizerOptions) -> list[str]:
+    """What ends a run, and how its learning rate goes: what a user checks before it starts."""
+    warmup = optimizer.for_run(options).warmup or 0
+    ends = [f"{options.steps:,} steps"] if options.steps is not None else []
+    ends += [f"{options.minutes:g} minutes"] if options.minutes is not None else []
+    rise = f"a warm-up of {warmup:,} steps" if warmup else "no warm-up"
+    notes = [
+        f"length: {' or '.join(ends)}{', whichever comes first' * (len(ends) > 1)}; learning rate "
+        f"{optimizer.lr:g}, {optimizer.schedule}, with {rise}"
+    ]
+    if warmup >= options.most_steps:
+        notes.append(
+            f"warning: --warmup {warmup} is no shorter than the run of {options.steps:,} steps, so "
+            f"the learning rate never reaches --lr {optimizer.lr:g}; left out, --warmup is a tenth "
+            "of --steps, and 200 at most"
+        )
+    return notes
+
+
+def ended_early(update: int, optimizer: OptimizerOptions) -> list[str]:
+    """What a user should know if the clock ended a run after so many updates."""
+    if update >= (warmup := LearningRate(optimizer).warmup):
+        return []
+    return [
+        f"warning: the minutes were over after {update:,} steps, within the warm-up of {warmup:,}: "
+        f"the learning rate never reached {optimizer.lr:g}; give more --minutes or a smaller "
+        "--warmup"
+    ]

@@ -12,8 +12,10 @@ from xlm_plugins.core.errors import OptionError, RunError
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.saved_tokenizers import SavedTokenizer
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
+from xlm_plugins.data.batches.left_out import text_left_out
 from xlm_plugins.data.batches.loader import TrainingBatches
 from xlm_plugins.data.dataset.download import is_url
+from xlm_plugins.data.dataset.health import findings
 from xlm_plugins.data.dataset.manifest import TOKENIZER_NAME
 from xlm_plugins.model.bundle import TextModel
 from xlm_plugins.model.model import Model
@@ -40,7 +42,10 @@ def train(settings: Settings, plugins: Plugins) -> Outcome:
     def decide(report: Report) -> Job:
         if settings.train.data is None:
             report.note("no --data: using the embedded corpus, prepared in seconds on first use")
-        return Pretraining(settings, make_plan(settings, plugins), plugins)
+        plan = make_plan(settings, plugins)
+        for finding in findings(plan.manifest):
+            report.note(str(finding))
+        return Pretraining(settings, plan, plugins)
 
     return run_job(settings.train, decide, plugins)
 
@@ -54,6 +59,7 @@ class Pretraining(Job):
         self.settings = settings
         self.plan = plan
         self.plugins = plugins
+        self._left_out = text_left_out(plan.objectives, plan.steps, plan.manifest, plan.sizes)
         super().__init__(
             settings.train,
             settings.optimizer,
@@ -84,12 +90,14 @@ class Pretraining(Job):
         tables = sum(p.numel() for name, p in model.named_parameters() if ".embeddings." in name)
         steps = ", ".join(f"{name}:{','.join(map(str, s))}" for name, s in plan.steps.items())
         placed = ", ".join(f"{p.component.name} at {p.position}" for p in plan.description.layers)
+        left_out = [one.line() for one in self._left_out if one.sentences_left_out]
         return [
             f"data: {plan.folder} ({', '.join(plan.manifest.languages)}; vocabulary of "
             f"{plan.manifest.tokenizer.size:,} tokens)",
             f"objectives: {steps}" + (f"; layers: {placed}" if placed else ""),
             f"parameters: {total:,} (embeddings {tables:,}, plugin layers {layers:,}, "
             f"the rest {total - tables - layers:,})",
+            *left_out,
         ]
 
     def initialise(self, model: Model, report: Report) -> None:
@@ -122,7 +130,7 @@ class Pretraining(Job):
             plan.folder, plan.manifest, plan.schedule, plan.objectives, plan.sizes, options.seed,
             engine.rank, engine.world_size, options.accumulation, options.skip_bad_shards,
         )  # fmt: skip
-        plan.schedule.update(options.steps - 1)  # fails if all weights fall to 0 before the end
+        plan.schedule.check(options.most_steps)
         if not engine.can_generate:
             _refuse_generating(plan)
         evaluation = self._evaluation(engine)
@@ -137,6 +145,7 @@ class Pretraining(Job):
             Validation.of(options, _first_perplexity(plan, measured), measured),
             evaluates_untrained=True,
             may_leave_out=options.skip_bad_shards,
+            left_out=[one.record() for one in self._left_out],
         )
 
     def config(self) -> str:

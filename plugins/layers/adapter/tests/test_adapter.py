@@ -1,4 +1,4 @@
-"""Adapters: what they compute, that only they and the head are trained, and saving them alone."""
+"""Adapters: what they compute, that only they and the head are trained, and how they are saved."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def base(train: Train) -> Path:
 
 @pytest.fixture(scope="module")
 def run(train: Train, base: Path) -> Path:
-    """Adapters trained on the base.  For reading only."""
+    """Adapters trained on the base.  Do not modify it."""
     return train("run", *ADAPTERS, "--init", f"{base}@last")
 
 
 @pytest.fixture(scope="module")
 def saved(run: Path) -> Path:
-    """The adapters of the run.  For reading only."""
+    """The saved adapters of the run.  Do not modify them."""
     out = run.with_name("saved")
     assert main(["adapter", "save", f"{run}@last", str(out)]) == 0
     return out
@@ -125,8 +125,8 @@ def test_impossible_options_are_refused() -> None:
         component.options_from({"activation": "tanh"})
 
 
-def test_a_trained_model_is_at_first_what_it_was(base: Path, run: Path) -> None:
-    """To the digit: the first evaluation of the run, before its first update, is the base's."""
+def test_a_trained_model_is_unchanged_at_first(base: Path, run: Path) -> None:
+    """Exactly: the evaluation before the first update of the run is that of the base."""
     before, *_, after = evaluations(run)
     assert before == evaluations(base)[-1]
     assert after != before
@@ -140,13 +140,13 @@ def test_only_adapters_and_head_are_trained(base: Path, run: Path) -> None:
     assert all(own[name].abs().sum() > 0 for name in TRAINED)
 
 
-def test_a_checkpoint_has_no_moments_of_what_is_frozen(run: Path) -> None:
+def test_a_checkpoint_has_no_moments_of_frozen_parameters(run: Path) -> None:
     moments = load_file(run / "checkpoints" / "step-4" / "optimizer.safetensors")
     assert {name.rpartition(".")[0] for name in moments} == TRAINED
     assert all(moment.abs().sum() > 0 for moment in moments.values())
 
 
-def test_the_saved_folder_holds_what_was_trained_and_no_more(run: Path, saved: Path) -> None:
+def test_the_saved_folder_holds_only_what_was_trained(run: Path, saved: Path) -> None:
     own, tensors = weights(run / "checkpoints" / "step-4"), load_file(saved / "adapter.safetensors")
     assert tensors.keys() == TRAINED
     assert all(torch.equal(tensor, own[name]) for name, tensor in tensors.items())
@@ -154,7 +154,7 @@ def test_the_saved_folder_holds_what_was_trained_and_no_more(run: Path, saved: P
     assert {path.name for path in saved.iterdir()} == names
 
 
-def test_base_and_adapters_give_the_run_again(
+def test_base_and_adapters_combine_to_the_run(
     base: Path,
     run: Path,
     saved: Path,
@@ -179,8 +179,8 @@ def test_base_and_adapters_give_the_run_again(
 
 
 @pytest.mark.slow
-def test_memories_of_the_base_may_move_under_the_adapters(train: Train, tmp_path: Path) -> None:
-    """BatchNorm's running means are no parameters: training moves them, frozen or not."""
+def test_running_statistics_of_the_base_may_change(train: Train, tmp_path: Path) -> None:
+    """BatchNorm's running statistics are not parameters: training changes them, frozen or not."""
     memory = ("--layer=pkm:0", "--pkm.n-keys=8", "--pkm.knn=4", "--pkm.k-dim=8")
     base = train("memory", *memory)
     run = train("memory-run", *memory, *ADAPTERS, "--init", f"{base}@last")
@@ -195,7 +195,7 @@ def test_memories_of_the_base_may_move_under_the_adapters(train: Train, tmp_path
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *command: str | Path) -> str:
-    """What a command that must be refused says."""
+    """The error of a command that must fail."""
     capsys.readouterr()
     assert main(["adapter", *map(str, command)]) == 2
     return capsys.readouterr().err
@@ -232,8 +232,8 @@ def test_a_model_without_adapters_has_none_to_save(
 def test_nothing_is_overwritten(
     base: Path, run: Path, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert f"{base} exists already" in refusal(capsys, "save", run, base)
-    assert f"{run} exists already" in refusal(capsys, "apply", f"{base}@last", saved, run)
+    assert f"{base} already exists" in refusal(capsys, "save", run, base)
+    assert f"{run} already exists" in refusal(capsys, "apply", f"{base}@last", saved, run)
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "adapter.json", "model.json"])
@@ -250,5 +250,5 @@ def test_a_folder_of_something_else_is_refused(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = refusal(capsys, "apply", base, base / "checkpoints" / "step-4", tmp_path / "whole")
-    assert "holds no adapters" in told
+    assert "has no adapters" in told
     assert "xlm adapter save" in told

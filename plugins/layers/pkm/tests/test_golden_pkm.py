@@ -33,7 +33,7 @@ NAMES = {
     r"query_proj\.query_mlps\.0\.3\.": "query.",
     r"query_proj\.query_mlps\.0\.4\.": "query_norm.",
 }
-"""What the reference calls its weights -> what ours are called; all else has one name."""
+"""Names of the reference's weights -> ours; all others are equal."""
 
 
 def renamed(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,7 +50,7 @@ def golden(golden_values: Callable[[str], Any]) -> dict[str, Any]:
     return golden_values("pkm")
 
 
-def test_every_variant_is_tried(golden: dict[str, Any]) -> None:
+def test_every_variant_is_tested(golden: dict[str, Any]) -> None:
     assert set(golden) == set(VARIANTS)
 
 
@@ -59,7 +59,7 @@ def test_it_computes_what_the_reference_computes(golden: dict[str, Any], variant
     case = golden[variant]
     layer = ProductKeyMemory(ProductKeyOptions(**{**PLAIN, **VARIANTS[variant]}), DIM).eval()
     layer.load_state_dict(renamed(case["state_dict"]))
-    x = case["x"].flatten(0, 1)  # (length, batch, dim): a memory sees each token for itself
+    x = case["x"].flatten(0, 1)  # (length, batch, dim): a memory reads each token independently
     queries = layer.queries(x)
     torch.testing.assert_close(queries.reshape(case["query"].shape), case["query"], **TOLERANCE)
     scores, slots = layer.search(queries)

@@ -1,4 +1,4 @@
-"""Product-key memory: against a naive implementation, and its own promises."""
+"""Product-key memory: compared with a naive implementation, and its other properties."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ VARIANTS: dict[str, dict[str, object]] = {
     "folded": {"shuffle_slots": True, "modulo_size": 11},
     "gated": {"gate": True},
 }
-"""A name for each way of reading a memory, and its options."""
+"""The options of each variant, by name."""
 
 
 def naive(layer: ProductKeyMemory, x: Tensor) -> Tensor:
-    """The definition: score every slot by its whole key, head by head."""
+    """The definition: score every slot by its whole key, for each head."""
     options, out = layer.options, torch.zeros_like(x)
     queries = layer.query_norm(layer.query(layer.query_hidden(x)))
     for head, query in enumerate(queries.split(options.k_dim, dim=1)):
@@ -138,7 +138,7 @@ def test_pruned_search_finds_the_best_sums_at_full_size() -> None:
     assert layer.pairs.shape == (2, 119)
 
 
-def test_in_evaluation_tokens_do_not_see_each_other() -> None:
+def test_in_evaluation_tokens_do_not_affect_each_other() -> None:
     layer = memory()
     for _ in range(3):
         layer(torch.randn(40, DIM))
@@ -150,7 +150,7 @@ def test_in_evaluation_tokens_do_not_see_each_other() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_fp16_weights_with_fp32_statistics_make_the_same_queries(training: bool) -> None:
-    """As DeepSpeed has them: it casts parameters and leaves buffers."""
+    """As in DeepSpeed, which casts parameters but not buffers."""
     layer, x = memory().train(training), torch.randn(50, DIM)
     expected = layer.queries(x)
     for parameter in layer.parameters():
@@ -159,7 +159,7 @@ def test_fp16_weights_with_fp32_statistics_make_the_same_queries(training: bool)
     torch.testing.assert_close(found, expected.half(), atol=0.02, rtol=0.0)
 
 
-def test_batchnorm_sees_the_batch_while_training_only() -> None:
+def test_batchnorm_uses_the_batch_in_training_only() -> None:
     layer = memory()
     before = layer.query_norm.running_mean.clone()
     x = torch.randn(40, DIM) + 3
@@ -173,7 +173,7 @@ def test_batchnorm_sees_the_batch_while_training_only() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("batchnorm", [False, True])
 @pytest.mark.parametrize("n_tokens", [0, 1])
-def test_hardly_any_token_is_no_trouble(variant: str, batchnorm: bool, n_tokens: int) -> None:
+def test_very_few_tokens_work(variant: str, batchnorm: bool, n_tokens: int) -> None:
     layer = memory(query_batchnorm=batchnorm, **VARIANTS[variant])
     out = layer(torch.randn(n_tokens, DIM))
     out.sum().backward()
@@ -181,7 +181,7 @@ def test_hardly_any_token_is_no_trouble(variant: str, batchnorm: bool, n_tokens:
     assert layer.values.grad.isfinite().all()
 
 
-def test_equal_scores_share_nothing() -> None:
+def test_equal_scores_minus_their_minimum_are_zero() -> None:
     layer = memory(query_batchnorm=False, score_norm="sum", score_subtract="min")
     torch.nn.init.zeros_(layer.keys)
     out = layer(torch.randn(3, DIM))
@@ -190,7 +190,7 @@ def test_equal_scores_share_nothing() -> None:
     assert layer.query.weight.grad.isfinite().all()
 
 
-def test_values_are_a_group_of_their_own() -> None:
+def test_values_have_their_own_parameter_group() -> None:
     layer = memory(value_lr=0.5)
     (group,) = layer.parameter_groups()
     assert group.parameters == (layer.values,)
@@ -205,7 +205,7 @@ def test_values_can_follow_the_run_and_leave_unread_rows_alone() -> None:
     assert group.touched_rows
 
 
-def test_without_sharing_each_position_has_a_memory_of_its_own() -> None:
+def test_without_sharing_each_position_has_its_own_memory() -> None:
     first, second = ProductKeyMemory.build(ProductKeyOptions(**SMALL), DIM, 2)
     assert not {*first.parameters()} & {*second.parameters()}
     assert [len(layer.parameter_groups()) for layer in (first, second)] == [1, 1]
@@ -232,7 +232,7 @@ def test_gradients_of_a_shared_table_add_up() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_it_can_begin_at_zero_and_learn_from_there(variant: str) -> None:
+def test_it_can_start_at_zero_and_learn(variant: str) -> None:
     layer = memory(**VARIANTS[variant])
     layer.begin_at_zero()
     x = torch.randn(12, DIM)
@@ -260,7 +260,7 @@ def test_statistics_count_reads_in_evaluation_only() -> None:
     _, slots = layer.search(layer.query(x).view(30, 2, 2, -1))
     expected = torch.bincount(torch.cat([slots, slots[:20]]).flatten(), minlength=64).double()
     torch.testing.assert_close(counted["reads"], expected)
-    assert counted["weights"].sum().item() == pytest.approx(50 * 2)  # 1 a token and head
+    assert counted["weights"].sum().item() == pytest.approx(50 * 2)  # 1 per token and head
     assert layer.metrics(counted)["usage"] == pytest.approx(100 * (expected > 0).double().mean())
     layer.reset_statistics()
     assert layer.statistics()["weights"].sum() == 0
@@ -284,7 +284,7 @@ def test_every_read_is_counted_in_the_row_that_it_reads(variant: str) -> None:
     assert all(math.isfinite(value) for value in layer.metrics(counted).values())
 
 
-def test_metrics_tell_even_use_from_uneven() -> None:
+def test_metrics_distinguish_even_from_uneven_use() -> None:
     layer = memory()
     even = torch.ones(64, dtype=torch.float64)
     one = torch.zeros(64, dtype=torch.float64)
@@ -317,7 +317,7 @@ def test_half_precision_trains(dtype: torch.dtype, how: str, variant: str) -> No
 
 
 @pytest.mark.parametrize("how", ["autocast", "cast"])
-def test_scores_are_in_single_precision_whatever_the_queries(how: str) -> None:
+def test_scores_are_in_single_precision_for_any_queries(how: str) -> None:
     layer, x = memory(query_batchnorm=False), torch.randn(50, DIM)
     if how == "cast":
         layer, x = layer.bfloat16(), x.bfloat16()
@@ -333,7 +333,7 @@ def test_scores_are_in_single_precision_whatever_the_queries(how: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["input_dropout", "query_dropout", "value_dropout"])
-def test_dropouts_act_while_training_only(which: str) -> None:
+def test_dropout_applies_in_training_only(which: str) -> None:
     layer, x = memory(query_batchnorm=False, **{which: 0.5}), torch.randn(20, DIM)
     assert not torch.equal(layer(x), layer(x))
     layer.eval()
@@ -351,7 +351,7 @@ def test_it_starts_as_the_paper_says() -> None:
     assert gaussian.keys.std().item() == pytest.approx(1.0, rel=0.01)
 
 
-def test_heads_have_orders_of_their_own_that_are_saved() -> None:
+def test_heads_have_their_own_orders_which_are_saved() -> None:
     layer = memory(shuffle_slots=True)
     orders = layer.state_dict()["head_permutations"]
     assert orders.dtype == torch.int64
@@ -370,7 +370,7 @@ def test_names_of_weights() -> None:
     }  # fmt: skip
 
 
-def test_a_memory_learns_what_its_input_says() -> None:
+def test_a_memory_learns_from_its_input() -> None:
     layer = memory()
     x, wanted = torch.randn(32, DIM), torch.randn(32, DIM)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)

@@ -1,4 +1,4 @@
-"""What can be asked of a memory, and what is refused."""
+"""Which options of a memory are accepted, and which are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Denoising auto-encoding: noise is what the encoder reads, and never what the decoder writes."""
+"""Denoising auto-encoding: the encoder reads noisy sentences, the decoder writes clean ones."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_noise_stays_between_the_two_eos() -> None:
 
 
 def test_tokens_are_left_out_before_they_are_blanked() -> None:
-    """So with everything blanked the share left out is what it was."""
+    """So blanking everything does not change the share that is dropped."""
     samples = sentences(2000)
     rows = read(batch_of(ae(word_dropout=0.2, word_blank=1.0), samples))
     assert {token for row in rows for token in row} == {EOS, MASK}
@@ -101,7 +101,7 @@ def test_tokens_are_left_out_before_they_are_blanked() -> None:
     assert 0.78 < n_kept / n_clean < 0.83  # over 0.8: a sentence keeps one at least
 
 
-def test_evaluation_hears_the_same_noise_each_time() -> None:
+def test_evaluation_has_the_same_noise_each_time() -> None:
     samples = sentences(20)
     one, same = (
         ae().evaluation_batches(samples, FR, np.random.default_rng(4))[""] for _ in range(2)
@@ -109,7 +109,7 @@ def test_evaluation_hears_the_same_noise_each_time() -> None:
     assert read(one) == read(same) != read(batch_of(ae(), samples))
 
 
-def test_one_batch_can_be_restored_by_heart() -> None:
+def test_one_batch_can_be_memorized() -> None:
     torch.manual_seed(0)
     options = ModelOptions(dim=16, n_layers=1, n_heads=2, max_positions=32, dropout=0.0)
     model = Model(options, VOCABULARY.size, 2, ["encoder", "decoder"], ROLES["pad"])

@@ -1,4 +1,4 @@
-"""Noise: what each kind may do to a sentence, how much of it, and that it can be off."""
+"""Noise: what each kind does to a sentence, how often, and that it can be switched off."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = pytest.mark.parametrize("noise", [shuffle, drop, blanked])
 
 
 def sentences(n: int, longest: int = 20) -> Ragged:
-    """Each token is its own place in its sentence, from 10 on, so that one sees where it went."""
+    """Each token is its position in its sentence, plus 10, so that moves can be seen."""
     lengths = np.random.default_rng(1).integers(1, longest + 1, size=n)
     return Ragged.of([np.arange(length) + 10 for length in lengths])
 
@@ -51,14 +51,14 @@ def test_dropout_leaves_out_its_share_and_keeps_the_order() -> None:
     assert (found.lengths <= rows.lengths).all()
 
 
-def test_one_token_stays_and_any_of_them_may() -> None:
+def test_one_token_stays_and_it_may_be_any() -> None:
     rows = Ragged.of([[10, 11, 12]] * 6000)
     found = drop(rows, 1.0, np.random.default_rng(0))
     assert found.lengths.tolist() == [1] * 6000
     assert np.bincount(found.values)[10:] / 6000 == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
-def test_a_row_is_dropped_from_as_if_it_were_alone() -> None:
+def test_dropout_treats_each_row_independently() -> None:
     """Of two tokens at p = 0.5: both stay in 1/4, and each of them alone in 3/8."""
     found = drop(Ragged.of([[10, 11]] * 20_000), 0.5, np.random.default_rng(0))
     assert np.mean(found.lengths == 2) == pytest.approx(1 / 4, abs=0.01)
@@ -66,7 +66,7 @@ def test_a_row_is_dropped_from_as_if_it_were_alone() -> None:
     assert np.mean(alone == 10) == pytest.approx(1 / 2, abs=0.01)
 
 
-def test_blanks_stand_where_tokens_stood() -> None:
+def test_blanks_replace_tokens_in_place() -> None:
     rows = sentences(5000)
     found = blanked(rows, 0.1, np.random.default_rng(0))
     hidden = found.values == MASK
@@ -76,7 +76,7 @@ def test_blanks_stand_where_tokens_stood() -> None:
 
 
 @KINDS
-def test_none_of_it_is_none(noise: Noise) -> None:
+def test_noise_can_be_switched_off(noise: Noise) -> None:
     rows = sentences(200)
     found = noise(rows, 0.0, np.random.default_rng(0))
     assert np.array_equal(found.values, rows.values)

@@ -1,4 +1,4 @@
-"""Back-translation: loops, and a source that the model itself has written."""
+"""Back-translation: loops, and a source that the model itself has generated."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_three_languages_give_a_loop_for_each_two_in_order() -> None:
 
 
 @pytest.mark.parametrize(("have", "said"), [(["en"], "in en alone"), ([], "in no language")])
-def test_one_language_has_nowhere_to_go(have: list[str], said: str) -> None:
+def test_one_language_is_not_enough(have: list[str], said: str) -> None:
     with pytest.raises(DataError, match=said) as raised:
         bt().steps(have, [("en", "fr")])
     assert "two languages" in raised.value.expected
@@ -93,7 +93,7 @@ def test_one_language_has_nowhere_to_go(have: list[str], said: str) -> None:
         ("en-xx-en", "by way of xx", "fr"),
     ],
 )
-def test_what_is_no_loop_is_refused(text: str, problem: str, expected: str) -> None:
+def test_steps_that_are_not_loops_are_refused(text: str, problem: str, expected: str) -> None:
     with pytest.raises(OptionError, match=problem) as raised:
         bt().parse_step(text)
     assert expected in raised.value.expected
@@ -101,18 +101,18 @@ def test_what_is_no_loop_is_refused(text: str, problem: str, expected: str) -> N
 
 
 def test_a_beam_that_the_vocabulary_cannot_fill_is_refused() -> None:
-    """Ten words: a search takes the ten best of a first step."""
+    """With ten words, the first step of a search has ten candidates."""
     with pytest.raises(OptionError, match=r"--bt\.beam 6") as raised:
         bt(beam=6)
     assert "at most 5" in raised.value.expected
     assert bt(beam=5).options.beam == 5
 
 
-def test_a_loop_trains_the_way_back() -> None:
+def test_a_loop_trains_the_direction_back() -> None:
     assert bt().translations(LOOP) == (Step(("fr", "en")), LOOP)
 
 
-def test_true_sentences_are_written_and_are_what_is_to_be_translated() -> None:
+def test_true_sentences_are_the_target_and_are_to_be_translated() -> None:
     batch = batch_of(Samples(np.array([9, 2]), (Ragged.of([[7, 8], [9]]),)))
     assert batch.tokens.tolist() == [EOS, 7, 8, EOS, 9]
     assert batch.targets.tolist() == [7, 8, EOS, 9, EOS]
@@ -129,7 +129,7 @@ def test_true_sentences_are_written_and_are_what_is_to_be_translated() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"beam": 3}])
-def test_the_source_becomes_what_the_model_says_in_the_other_language(
+def test_the_source_becomes_the_models_translation(
     model: Model, options: dict[str, object]
 ) -> None:
     batch = batch_of(sentences(12))
@@ -146,7 +146,7 @@ def test_the_source_becomes_what_the_model_says_in_the_other_language(
     assert source.sample_ids.tolist() == batch.sample_ids.tolist()
 
 
-def test_what_is_to_be_written_stays(model: Model) -> None:
+def test_the_target_does_not_change(model: Model) -> None:
     batch = batch_of(sentences(12))
     prepared = bt().prepare(model, batch, LOOP)
     for name in ("tokens", "positions", "languages", "offsets", "predicted", "targets"):
@@ -154,7 +154,7 @@ def test_what_is_to_be_written_stays(model: Model) -> None:
 
 
 def test_an_empty_translation_is_an_empty_sentence() -> None:
-    """Which may stand anywhere, and be all that there is; what is behind a length counts not."""
+    """Anywhere in a batch, or alone; tokens beyond a hypothesis's length do not count."""
     batch = source_of(batch_of(Samples(np.arange(3), (Ragged.of([[7], [8], [9]]),))))
     tokens = torch.tensor([[[9, 9]], [[8, 7]], [[9, EOS]]])
     scores = torch.zeros(3, 1)
@@ -188,7 +188,7 @@ def test_greedy_translation_draws_nothing_and_sampling_draws_from_torch(model: M
     assert source(1, sample=True, top_k=1) == source(1)
 
 
-def test_no_gradient_goes_through_the_translating(model: Model) -> None:
+def test_no_gradient_flows_through_generation(model: Model) -> None:
     batch = batch_of(sentences(4))
     with torch.enable_grad():
         prepared = bt().prepare(model, batch, LOOP)
@@ -201,8 +201,8 @@ def test_no_gradient_goes_through_the_translating(model: Model) -> None:
     model.zero_grad()
 
 
-def test_one_batch_can_be_learnt_by_heart() -> None:
-    """Though what is read changes with the model."""
+def test_one_batch_can_be_memorized() -> None:
+    """Although the source changes with the model."""
     torch.manual_seed(0)
     options = ModelOptions(dim=16, n_layers=1, n_heads=2, max_positions=32, dropout=0.0)
     model = Model(options, VOCABULARY.size, 2, ["encoder", "decoder"], ROLES["pad"])

@@ -52,7 +52,7 @@ def test_layout_and_steps() -> None:
         mlm().parse_step("en-fr")
 
 
-def test_training_hides_tokens_and_predicts_what_they_were() -> None:
+def test_training_masks_tokens_and_predicts_them() -> None:
     samples = windows(200)
     batch = batch_of(mlm(mask_prob=0.2), samples)
     clean = torch.from_numpy(samples.sides[0].values)
@@ -85,7 +85,7 @@ def test_the_generator_decides_what_is_hidden() -> None:
     assert not torch.equal(one.predicted, other.predicted)
 
 
-def test_evaluation_shows_nothing_but_mask() -> None:
+def test_evaluation_masks_every_predicted_token() -> None:
     samples = windows(50)
     rng = np.random.default_rng(0)
     (batch,) = mlm().evaluation_batches(samples, FR, rng).values()

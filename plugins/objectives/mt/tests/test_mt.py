@@ -1,4 +1,4 @@
-"""Machine translation: what is read, what is written, and that the source is what tells it."""
+"""Machine translation: what is read, what is written, and that the source determines it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def batch_of(samples: Samples) -> Batch:
 
 
 def random_pairs(n: int) -> Samples:
-    """Random words, each translated by the word 10 ids further on, in reverse order."""
+    """Random words, each translated by the word 10 ids later, in reverse order."""
     rng = np.random.default_rng(0)
     french = [rng.integers(6, 16, size=length) for length in rng.integers(1, 6, size=n)]
     english = [row[::-1] + 10 for row in french]
@@ -87,8 +87,8 @@ def test_the_source_is_framed_and_predicts_nothing() -> None:
     assert (source.n_targets, len(source.predicted), source.source) == (0, 0, None)
 
 
-def test_a_word_is_told_by_the_source_and_by_the_words_before_it() -> None:
-    """So the first word's share knows another source, and knows nothing of the words behind."""
+def test_a_word_depends_on_the_source_and_on_earlier_words() -> None:
+    """The first word's probability changes with the source, and not with later words."""
     model = tiny_model()
     first = {}
     for name, french, english in [
@@ -103,7 +103,7 @@ def test_a_word_is_told_by_the_source_and_by_the_words_before_it() -> None:
     assert first["one"] != first["other source"]
 
 
-def test_a_batch_learnt_by_heart_is_translated_without_a_fault() -> None:
+def test_a_memorized_batch_is_translated_without_errors() -> None:
     torch.manual_seed(0)
     model, objective, samples = tiny_model(), mt(), random_pairs(8)
     batch = batch_of(samples)

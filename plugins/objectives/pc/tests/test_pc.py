@@ -1,4 +1,4 @@
-"""Parallel classification: which pairs are false, how pairs are laid out, and that it is learnt."""
+"""Parallel classification: which pairs are false, how pairs are laid out, and learning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def batch_of(samples: Samples, seed: int = 0) -> Batch:
 
 
 def numbered(n: int) -> Samples:
-    """Pairs of one token a side: pair i is (6 + i, 26 + i)."""
+    """Pairs of one token per side: pair i is (6 + i, 26 + i)."""
     french = Ragged.of([[6 + i] for i in range(n)])
     return Samples(np.arange(n) + 100, (french, Ragged(french.values + 20, french.offsets)))
 
@@ -116,7 +116,7 @@ def test_any_pair_may_be_false_and_any_other_its_partner() -> None:
     assert len(found) == 16
 
 
-def test_evaluation_asks_the_same_questions_each_time() -> None:
+def test_evaluation_has_the_same_pairs_each_time() -> None:
     first, second = (
         pc().evaluation_batches(numbered(10), STEP, np.random.default_rng(7))[""] for _ in range(2)
     )
@@ -134,7 +134,7 @@ def test_the_loss_is_the_cross_entropy_of_the_heads_logits() -> None:
     assert int(output.n_correct) == int((right > 0.5).sum())
 
 
-def test_a_batch_of_pairs_can_be_told_apart() -> None:
+def test_a_batch_of_pairs_can_be_memorized() -> None:
     torch.manual_seed(0)
     model, objective, batch = tiny_model(), pc(), batch_of(numbered(16))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
@@ -148,8 +148,8 @@ def test_a_batch_of_pairs_can_be_told_apart() -> None:
 
 
 @pytest.mark.slow
-def test_translations_are_recognised_that_were_never_seen_together() -> None:
-    """Sentences of three words of ten; each word's translation is the word 20 ids further on."""
+def test_pairs_that_were_never_seen_together_are_recognised() -> None:
+    """Sentences of three of ten words; a word's translation is the word 20 ids later."""
     torch.manual_seed(0)
     model, objective = tiny_model(dim=32, n_layers=2), pc()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -1,4 +1,4 @@
-"""Translation language modelling: the contract, the layout, and what the translation is worth."""
+"""Translation language modelling: the contract, the layout, and the use of the translation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tlm(**options: float) -> TranslationLanguageModelling:
 
 
 def pairs(n: int, seed: int = 0) -> Samples:
-    """Random words, each translated by the word 20 ids further on."""
+    """Random words, each translated by the word 20 ids later."""
     rng = np.random.default_rng(seed)
     french = Ragged.of([rng.integers(6, 26, size=length) for length in rng.integers(1, 9, size=n)])
     return Samples(np.arange(n) + 100, (french, Ragged(french.values + 20, french.offsets)))
@@ -102,8 +102,8 @@ def test_alone_no_side_sees_the_other() -> None:
 
 
 @pytest.mark.slow
-def test_the_translation_is_what_tells_a_random_word() -> None:
-    """Words are random, so a side alone leaves 20 choices; its translation leaves one."""
+def test_a_random_word_can_be_predicted_from_the_translation_only() -> None:
+    """Words are random, so one side alone leaves 20 choices; its translation leaves one."""
     torch.manual_seed(0)
     model, objective = tiny_model(dim=64, n_layers=2), tlm(mask_prob=0.3)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

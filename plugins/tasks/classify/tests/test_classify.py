@@ -1,4 +1,4 @@
-"""Files of labelled texts: which columns are what, in which language, and how they are judged."""
+"""Files of labelled texts: the meaning of columns, languages, and metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Write = Callable[..., str]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a file of rows and return its path; its form goes by its name."""
+    """Write a file of rows, in the format of its name, and return its path."""
 
     def write(name: str, rows: Any = ROWS, columns: tuple[str, ...] = ("label", "text")) -> str:
         path = tmp_path / name
@@ -52,12 +52,12 @@ def refusal(**options: Any) -> str:
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl"])
-def test_it_keeps_the_contract(write: Write, form: str) -> None:
+def test_the_contract(write: Write, form: str) -> None:
     files = {split: write(f"{split}.en.{form}") for split in ("train", "valid", "test")}
     check_task("classify", **files, metric="mcc")
 
 
-def test_it_keeps_the_contract_with_numbers_of_pairs(write: Write) -> None:
+def test_the_contract_with_numbers_for_pairs(write: Write) -> None:
     rows = [(f"{0.7 * row}", "one", "other") for row in range(5)]
     columns = ("label", "text", "text2")
     files = {split: write(f"{split}.en.tsv", rows, columns) for split in ("train", "valid")}
@@ -74,7 +74,7 @@ def test_the_language_is_in_the_name_or_before_the_file(write: Write) -> None:
     assert [part.file.name for part in parts] == ["a.en.tsv", "reviews.csv", "x.train.fr.jsonl"]
 
 
-def test_a_file_of_no_language_is_refused(write: Write) -> None:
+def test_a_file_without_a_language_is_refused(write: Write) -> None:
     file = write("reviews.tsv")
     assert refusal(train=file) == (
         f"the language of {file} is not given\n"
@@ -94,11 +94,11 @@ def test_all_columns_but_the_labels_are_texts_if_they_are_one_or_two(write: Writ
     rows = [("x", "good", "y"), ("z", "bad", "w")]
     (part,) = read(train=write("a.en.tsv", rows, ("one", "label", "two"))).parts
     assert part.texts == (("x", "z"), ("y", "w"))
-    assert "has 0 columns beside 'label'" in refusal(
+    assert "has 0 columns besides 'label'" in refusal(
         train=write("a.en.tsv", [("x",), ("y",)], ("label",))
     )
     told = refusal(train=write("a.en.tsv", [("a", "b", "c", "d")], ("id", "label", "one", "two")))
-    assert "has 3 columns beside 'label'\nexpected: one or two texts among id, one, two" in told
+    assert "has 3 columns besides 'label'\nexpected: one or two texts among id, one, two" in told
     assert "--classify.text" in told
 
 
@@ -110,8 +110,8 @@ def test_columns_are_chosen_by_name(write: Write) -> None:
     assert part.texts == (("y", "w"), ("x", "z"))
 
 
-def test_what_is_text_in_the_first_file_is_so_in_all(write: Write) -> None:
-    """Else a pair would be turned round where a file has its columns in another order."""
+def test_the_text_columns_of_the_first_file_hold_for_all(write: Write) -> None:
+    """Else pairs would be swapped in a file with its columns in another order."""
     train = write("a.en.tsv", [("bad", "x", "y"), ("good", "z", "w")], ("label", "one", "two"))
     turned = write("b.en.tsv", [("good", "y", "x")], ("label", "two", "one"))
     assert read(train=train, test=turned).of("test")[0].texts == (("x",), ("y",))
@@ -126,35 +126,35 @@ def test_a_file_whose_first_line_is_a_row(write: Write) -> None:
     assert "--classify.columns label,text" in told
 
 
-def test_a_missing_column_is_told_with_those_there_are(write: Write) -> None:
+def test_a_missing_column_is_reported_with_those_there_are(write: Write) -> None:
     files = {"train": write("a.en.tsv"), "test": write("b.fr.tsv", columns=("label", "texte"))}
     told = refusal(**files)
     assert "b.fr.tsv has no column 'text'\nexpected: one of label, texte\n" in told
     assert "has no column 'sentence'" in refusal(train=files["train"], text="sentence")
 
 
-def test_a_label_that_was_not_in_train_is_told_with_its_line(write: Write) -> None:
+def test_a_label_that_was_not_in_train_is_reported_with_its_line(write: Write) -> None:
     told = refusal(train=write("a.en.tsv"), test=write("b.en.tsv", [*ROWS, ("fair", "so so")]))
     assert "b.en.tsv, line 5: the label 'fair' is not among those of the training data" in told
 
 
-def test_a_label_that_is_no_number_is_told_with_its_line(write: Write) -> None:
+def test_a_label_that_is_not_a_number_is_reported_with_its_line(write: Write) -> None:
     told = refusal(train=write("a.en.tsv", [("1.5", "x"), ("much", "y")]), kind="regression")
     assert "a.en.tsv, line 3: the label 'much' is not a number" in told
 
 
-def test_files_without_rows_are_told(write: Write) -> None:
+def test_files_without_rows_are_refused(write: Write) -> None:
     empty = write("b.en.tsv", [])
     assert "b.en.tsv has no rows" in refusal(train=write("a.en.tsv"), test=empty)
     assert "b.en.tsv has no rows" in refusal(train=empty)
     assert "c.en.tsv is empty" in refusal(train=write("c.en.tsv", [], ()))
 
 
-def test_nothing_to_train_on_is_told() -> None:
+def test_nothing_to_train_on_is_refused() -> None:
     assert "--classify.train en=FILE" in refusal()
 
 
-def test_numbers_are_judged_otherwise_than_classes() -> None:
+def test_numbers_have_other_metrics_than_classes() -> None:
     values = np.array([0.0, 1.0, 2.0], np.float32)
     regression = Classify(ClassifyOptions(kind="regression"))
     assert regression.measure(values, values**3) == {
@@ -186,7 +186,7 @@ def test_the_model_is_chosen_by_the_metric_that_is_named() -> None:
         ({"text": "a,b,c"}, "names 3 columns"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, str], told: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, str], told: str) -> None:
     (component,) = xlm_tasks()
     with pytest.raises(OptionError, match=told):
         component.options_from(options)

@@ -24,7 +24,7 @@ LANGUAGES = {"train": ["xa"], "valid": ["xa", "xb"], "test": ["xa", "xb"]}
 
 
 def sentences(language: str, moods: Iterable[str], rng: random.Random) -> list[str]:
-    """Sentences with one word that tells the mood of each."""
+    """Sentences with one word each that reveals their mood."""
     found = []
     for mood in moods:
         words = rng.choices(WORDS[language], k=5)
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(folder: Path, ending: str, **others: str) -> list[str]:
-    """The flags that name a file for each split and language; ``others`` are instead of these."""
+    """The flags that name a file for each split and language; ``others`` replace them."""
     given = {split: ",".join(f"{folder}/{split}.{code}.{ending}" for code in languages)
              for split, languages in LANGUAGES.items()}  # fmt: skip
     return [f"--classify.{split}={value}" for split, value in {**given, **others}.items()]
@@ -127,7 +127,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_told_and_nothing_is_written(
+def test_bad_input_is_reported_and_nothing_is_written(
     name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written, options, told = BAD[name]

@@ -1,4 +1,4 @@
-"""GLUE: files in the official forms, with sentences made up here, read, judged and trained on."""
+"""GLUE: files in the official formats, with invented sentences: reading, metrics, training."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_the_tasks_own_folder_may_be_named(task: str, data: Path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_classes_are_numbered(task: str, data: Path) -> None:
-    """Of two classes the one that F1 is about, a paraphrase or a duplicate, is 1."""
+    """The class that F1 measures, a paraphrase or a duplicate, is 1."""
     task_data = Glue(GlueOptions(task, str(data))).read()
     targets = task_data.targets[0]
     assert targets is not None
@@ -261,7 +261,7 @@ def test_metrics_are_scikit_learns_and_scipys(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_submissions_are_as_the_server_wants_them(task: str, data: Path, tmp_path: Path) -> None:
+def test_submissions_have_the_servers_format(task: str, data: Path, tmp_path: Path) -> None:
     glue = Glue(GlueOptions(task, str(data)))
     task_data = glue.read()
     predicted = [*task_data.classes, "0.12345", "-1.5", "7"][:3]
@@ -310,7 +310,7 @@ def test_a_missing_column_is_named(data: Path) -> None:
     assert "one of index, sentence1, hypothesis, label" in told
 
 
-def test_an_unknown_label_is_told_with_file_and_line(data: Path) -> None:
+def test_an_unknown_label_is_reported_with_file_and_line(data: Path) -> None:
     file = data / "QNLI" / "dev.tsv"
     file.write_text(file.read_text().replace("\tnot_entailment", "\tcontradiction", 1))
     assert f"{file}, line 3: the label 'contradiction'" in refusal("qnli", data)
@@ -319,14 +319,14 @@ def test_an_unknown_label_is_told_with_file_and_line(data: Path) -> None:
     assert f"{file}, line 5: the label 'high' is not a number" in refusal("stsb", data)
 
 
-def test_a_file_that_is_no_text_is_refused(data: Path) -> None:
+def test_a_binary_file_is_refused(data: Path) -> None:
     (data / "QQP" / "train.tsv").write_bytes(b"id\tqid1\xff\n")
     assert "train.tsv, line 1: byte 8 of the line is 0xff" in refusal("qqp", data)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a moment: MLM on shuffled words of the sentences."""
+    """A very short run: MLM on shuffled words of the sentences."""
     folder = tmp_path_factory.mktemp("glue")
     (folder / "text").mkdir()
     rng = random.Random(0)
@@ -344,7 +344,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_run_is_trained_judged_and_its_predictions_written(
+def test_a_run_is_trained_and_evaluated_and_writes_predictions(
     task: str, run: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""Finding translations: what is counted, and the command on a tiny model."""
+"""Translation retrieval: what is counted, and the command on a tiny model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ N_PAIRS = 12
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of two layers and two invented languages, hardly trained; beside it two files."""
+    """A barely trained model of two layers and two invented languages, and two files."""
     folder = tmp_path_factory.mktemp("retrieval")
     source = folder / "text"
     source.mkdir()
@@ -47,7 +47,7 @@ Retrieval = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def retrieval(run: Path, capsys: pytest.CaptureFixture[str]) -> Retrieval:
-    """Call `xlm retrieval` on the two files; gives status, output and messages."""
+    """Call `xlm retrieval` on the two files; returns status, output and messages."""
 
     def retrieval(
         *arguments: str, left: Path | None = None, right: Path | None = None
@@ -60,7 +60,7 @@ def retrieval(run: Path, capsys: pytest.CaptureFixture[str]) -> Retrieval:
     return retrieval
 
 
-def test_a_translation_counts_wherever_it_stands() -> None:
+def test_a_translation_counts_wherever_it_occurs() -> None:
     left, right = Side("a", ["one", "two", "Three"]), Side("b", ["un", "deux", "deux"])
     assert left.share_found(np.array([0, 2, 0]), right) == pytest.approx(200 / 3)
     assert right.share_found(np.array([0, 2, 1]), left) == pytest.approx(100 / 3)
@@ -98,13 +98,13 @@ def test_layers_are_read(text: str, layers: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("text", "bad"), [("4", "4"), ("0,-5", "-5"), ("1,,2", ""), ("x", "x")])
-def test_a_layer_that_there_is_not_is_refused(text: str, bad: str) -> None:
+def test_a_layer_that_does_not_exist_is_refused(text: str, bad: str) -> None:
     with pytest.raises(OptionError, match=f"there is no layer '{bad}'\n.*to 3, .* to -4"):
         chosen_layers(text, 3)
 
 
 def test_it_measures_the_model_that_is_named(run: Path, retrieval: Retrieval) -> None:
-    """What the command says is what the definition gives with the model's own embeddings."""
+    """The command agrees with the definition, given the model's own embeddings."""
     status, out, _ = retrieval("--json", "--layers=0,-1", "--pool=first", "--no-centre")
     assert status == 0
     told = json.loads(out)
@@ -190,7 +190,7 @@ def test_bad_arguments_are_refused(argument: str, problem: str, retrieval: Retri
     assert problem in told
 
 
-def test_too_few_pairs_for_a_margin_are_told(retrieval: Retrieval, tmp_path: Path) -> None:
+def test_too_few_pairs_for_a_margin_are_refused(retrieval: Retrieval, tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.write_text("ab\nkl\nmn\n")
     status, _, told = retrieval(left=few, right=few)

@@ -20,7 +20,7 @@ def towards(*degrees: float) -> np.ndarray:
 
 
 def random_sides(n_left: int, n_right: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors that share a direction, so that a few are near to all the others."""
+    """Unit vectors around one direction, so that a few are close to all others."""
     rng = np.random.default_rng(0)
     sides = (rng.standard_normal((n, 6)).astype(np.float32) + 2 for n in (n_left, n_right))
     left, right = (unit(side, centre=False) for side in sides)
@@ -50,7 +50,7 @@ def test_of_equals_the_first_is_nearest() -> None:
 
 
 def test_a_hub_wins_by_cosine_and_not_by_margin() -> None:
-    """At 5 degrees stands a hub, near to many; the first query's own translation is at -8.
+    """At 5 degrees is a hub, close to many; the first query's translation is at -8.
 
     Mean cosines to the four nearest: 0.81 of the query, 0.62 of the hub, 0.49 of the translation.
     So the margins are .996 / ((.81 + .62) / 2) = 1.39 and .990 / ((.81 + .49) / 2) = 1.53.
@@ -61,7 +61,7 @@ def test_a_hub_wins_by_cosine_and_not_by_margin() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 70, 2**24], ids=["a row", "some rows", "all"])
-def test_margin_is_that_of_a_double_loop(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_margin_agrees_with_a_double_loop(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "_SIMILARITIES_AT_ONCE", at_once)
     left, right = random_sides(25, 30)
     table = np.empty((25, 30))
@@ -71,7 +71,7 @@ def test_margin_is_that_of_a_double_loop(at_once: int, monkeypatch: pytest.Monke
     assert forth.tolist() == table.argmax(axis=1).tolist()
     assert back.tolist() == table.argmax(axis=0).tolist()
     by_cosine, _ = nearest_both_ways(left, right, "cosine")
-    assert forth.tolist() != by_cosine.tolist()  # else the test would show little
+    assert forth.tolist() != by_cosine.tolist()  # otherwise the test would prove little
 
 
 def test_few_rows_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,13 +87,13 @@ def test_margin_needs_more_rows_than_neighbours(n: int) -> None:
         nearest_both_ways(towards(*range(n)), towards(*range(n)), "margin")
 
 
-def test_margins_stay_right_beside_a_sentence_that_is_near_to_nothing() -> None:
+def test_margins_stay_correct_beside_a_sentence_close_to_none() -> None:
     sides = towards(182, 0, 1, 2, 3), towards(0, 1, 2, 3, 14)
     _, back = nearest_both_ways(*sides, "margin")
     assert 0 not in back
 
 
-def test_centring_takes_off_what_a_side_has_in_common() -> None:
+def test_centring_removes_what_a_side_has_in_common() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((50, 16)).astype(np.float32)
     shifts = 10 * rng.standard_normal((2, 16)).astype(np.float32)
@@ -120,7 +120,7 @@ TEXTS = [
 ]
 
 
-def test_words_in_common_are_jaccards() -> None:
+def test_word_overlap_is_jaccards() -> None:
     queries = ["ABRAHAM et Isaac", "David dit à Abner", "42 hommes", "rien de commun", "…"]
     words = [[set(re.findall(r"\w+", text.lower())) for text in side] for side in (queries, TEXTS)]
     table = np.array([[len(a & b) / max(len(a | b), 1) for b in words[1]] for a in words[0]])

@@ -1,4 +1,4 @@
-"""XNLI: files in the official form, with sentences made up here, read, judged and trained on."""
+"""XNLI: files in the official format, with invented sentences: reading, metrics, training."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def training_rows(language: str, n_rows: int = 6) -> list[list[str]]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """XNLI-1.0 and XNLI-MT-1.0 beside each other, with eight rows a language and set."""
+    """XNLI-1.0 and XNLI-MT-1.0 side by side, with eight rows per language and set."""
     root = tmp_path / "XNLI"
     for name, n_rows in (("dev", 4), ("test", 8)):
         rows = [judged_row(language, i) for i in range(n_rows) for language in PAIRS]
@@ -90,7 +90,7 @@ def test_zero_shot_trains_in_english_and_tests_in_all_languages(data: Path) -> N
     assert train.lines == tuple(range(2, 8))
 
 
-def test_a_row_on_whose_label_nobody_agreed_is_left_out(data: Path) -> None:
+def test_a_row_without_an_agreed_label_is_left_out(data: Path) -> None:
     test = parts(data)["test", "fr"]
     assert test.labels == ("entailment", "contradiction", "neutral") * 2
     assert test.texts[0] == tuple(PAIRS["fr"][i % 2][0] for i in (0, 1, 2, 4, 5, 6))
@@ -180,7 +180,7 @@ def test_a_missing_column_is_named(data: Path) -> None:
     assert "xnli.dev.tsv has no column 'language'" in refusal(data)
 
 
-def test_an_unknown_label_is_told_with_file_and_line(data: Path) -> None:
+def test_an_unknown_label_is_reported_with_file_and_line(data: Path) -> None:
     file = write(trained(data, "en"), [*training_rows("en", 2), ["a", "b", "maybe"]])
     assert f"{file}, line 4: the label 'maybe'" in refusal(data)
 
@@ -194,7 +194,7 @@ def test_a_file_without_rows_is_refused(data: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a moment: MLM in the three languages, on shuffled words of the pairs."""
+    """A very short run: MLM in the three languages, on shuffled words of the pairs."""
     folder = tmp_path_factory.mktemp("xnli")
     (folder / "text").mkdir()
     for language, pairs in PAIRS.items():
@@ -212,7 +212,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_a_run_is_trained_in_english_and_judged_in_every_language(
+def test_a_run_is_trained_in_english_and_evaluated_in_every_language(
     run: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (text in several scripts)
-"""Byte-level BPE: contract, ids, the library's own cuts, round trips, errors."""
+"""Byte-level BPE: contract, ids, equality with the library, round trips, errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from xlm_bytebpe import ByteBPEOptions, word_ids
-from xlm_bytebpe.letters import BYTE_OF, LETTERS, SPACE, spelt
+from xlm_bytebpe.letters import BYTE_OF, LETTERS, SPACE, bytes_of
 from xlm_bytebpe.tokenizer import N_FIXED, TOKENIZER_NAME, ByteBPE
 
 from xlm_plugins import BundleError, DataError
@@ -76,11 +76,11 @@ def test_bytes_are_written_as_gpt2_writes_them() -> None:
         0xA0,
         0xAD,
     ]
-    assert spelt("ĠÃ©t") == " ét".encode()
-    assert spelt("太 é") == "太 é".encode()  # not written in letters
+    assert bytes_of("ĠÃ©t") == " ét".encode()
+    assert bytes_of("太 é") == "太 é".encode()  # not written in letters
 
 
-def test_ids_are_laid_out_as_robertas(tokenizer: ByteBPE) -> None:
+def test_ids_are_laid_out_as_in_roberta(tokenizer: ByteBPE) -> None:
     tokens = tokenizer.tokens()
     assert len(tokens) == 400
     assert tokens[:4] == ["<s>", "<pad>", "</s>", "<unk>"]
@@ -93,7 +93,7 @@ def test_ids_are_laid_out_as_robertas(tokenizer: ByteBPE) -> None:
 
 
 @pytest.mark.parametrize("prefix_space", [False, True])
-def test_text_is_cut_as_the_library_cuts_it(tmp_path: Path, prefix_space: bool) -> None:
+def test_text_is_tokenized_as_by_the_library(tmp_path: Path, prefix_space: bool) -> None:
     rng = random.Random(4)
     signs = [*" \t\n\u00a0\u2003\x1c\x85", *" ab1.'sé道"]
     texts = ["".join(rng.choices(signs, k=rng.randrange(16))) for _ in range(2000)]
@@ -103,7 +103,7 @@ def test_text_is_cut_as_the_library_cuts_it(tmp_path: Path, prefix_space: bool) 
     texts += SENTENCES + STRANGE + SPELT_OUT
     rows = ids(tokenizer, texts)
     assert rows == [theirs.encode(text).ids for text in texts]
-    assert rows == ids(tokenizer, texts)  # once more, now that the words have been met
+    assert rows == ids(tokenizer, texts)  # again, now that the words are cached
     assert [theirs.decode(row) for row in rows[-9:]] == [
         " " * (prefix_space and text[:1] not in ("", " ")) + text for text in texts[-9:]
     ]
@@ -123,7 +123,7 @@ def test_a_merge_to_a_special_token_is_never_made() -> None:
     assert tokenizer.reserved() == (0, 1, 2, 3, 261)
 
 
-def test_half_a_character_is_told_apart(tokenizer: ByteBPE) -> None:
+def test_half_a_character_is_not_lost(tokenizer: ByteBPE) -> None:
     (row,) = ids(tokenizer, ["🐢"])
     assert len(row) == 4
     assert tokenizer.decode_batch([row[:3], np.array(row)]) == ["\ufffd", "🐢"]
@@ -142,7 +142,7 @@ def test_only_a_space_begins_a_word(tokenizer: ByteBPE, tmp_path: Path) -> None:
     assert prefixing.decode_batch(ids(prefixing, ["word", " word"])) == ["word", "word"]
 
 
-def test_words_that_were_met_are_forgotten_in_time(
+def test_the_cache_of_words_is_cleared_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = trained(tmp_path)
@@ -153,7 +153,7 @@ def test_words_that_were_met_are_forgotten_in_time(
         assert ids(tokenizer, SENTENCES) == wanted
 
 
-def test_the_same_text_gives_the_same_whatever_the_workers(tmp_path: Path) -> None:
+def test_the_same_text_gives_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     found = set()
     for workers in (1, 2, 7):
         ByteBPE.train(iter(SENTENCES * 3), 380, ByteBPEOptions(), tmp_path, workers)
@@ -161,7 +161,7 @@ def test_the_same_text_gives_the_same_whatever_the_workers(tmp_path: Path) -> No
     assert len(found) == 1
 
 
-def test_saved_and_pickled_it_is_the_same(tmp_path: Path) -> None:
+def test_it_can_be_saved_and_pickled(tmp_path: Path) -> None:
     tokenizer = trained(tmp_path, prefix_space=True)
     assert [path.name for path in tmp_path.iterdir()] == [TOKENIZER_NAME]
     for copy in (ByteBPE.load(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
@@ -193,7 +193,7 @@ def test_a_forked_process_encodes_as_well(
 
 
 @pytest.mark.parametrize("size", [1, N_FIXED])
-def test_a_size_without_room_names_one_that_has(tmp_path: Path, size: int) -> None:
+def test_too_small_a_size_names_one_that_works(tmp_path: Path, size: int) -> None:
     with pytest.raises(DataError, match=f"vocabulary of {size} has no room") as error:
         trained(tmp_path, size)
     assert list(tmp_path.iterdir()) == []
@@ -201,10 +201,10 @@ def test_a_size_without_room_names_one_that_has(tmp_path: Path, size: int) -> No
     assert len(trained(tmp_path, works).tokens()) == works
 
 
-def test_where_no_pair_is_left_the_vocabulary_is_smaller(tmp_path: Path) -> None:
+def test_the_vocabulary_is_smaller_if_no_pair_is_left(tmp_path: Path) -> None:
     assert len(trained(tmp_path, 100_000).tokens()) < 2000
     for texts in ([], ["", " "], ["ab"]):
-        with pytest.raises(DataError, match="no two bytes"):
+        with pytest.raises(DataError, match="no pair of bytes"):
             ByteBPE.train(texts, 400, ByteBPEOptions(), tmp_path, 1)
 
 
@@ -238,6 +238,6 @@ def test_real_text_survives(tmp_path: Path) -> None:
     tokenizer = ByteBPE.train(texts, 1500, ByteBPEOptions(), tmp_path, 1)
     rows = tokenizer.encode_batch(texts)
     assert tokenizer.decode_batch(rows.rows) == texts
-    assert 2.5 < sum(map(len, texts)) / len(rows.values) < 6  # characters a token
+    assert 2.5 < sum(map(len, texts)) / len(rows.values) < 6  # characters per token
     theirs = tokenizer.to_hugging_face()
     assert [row.tolist() for row in rows.rows[:300]] == [theirs.encode(t).ids for t in texts[:300]]

@@ -1,4 +1,4 @@
-"""RoBERTa's tokenizer out of the files of others, whole and damaged."""
+"""RoBERTa's tokenizer from the files of other libraries, valid and damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 290
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What tokenizer.json holds, as `save` writes it."""
+    """The content of tokenizer.json, as `save` writes it."""
     folder = tmp_path_factory.mktemp("saved")
     ByteBPE.train(TEXTS, SIZE, ByteBPEOptions(), folder, 1)
     tree: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text())
@@ -32,7 +32,7 @@ def ids(tokenizer: ByteBPE | None) -> list[list[int]]:
 
 
 def write(folder: Path, saved: dict[str, Any], form: str) -> Path:
-    """Put the tokenizer into a folder as others do.
+    """Write the tokenizer into a folder as other libraries do.
 
     :param form: the file that is typical of it.
     """
@@ -68,13 +68,13 @@ def test_every_form_gives_the_same_tokenizer(
     [
         ("vocab.json", None, False),
         ("vocab.json", {"add_prefix_space": True}, True),
-        ("tokenizer.json", None, False),  # RoBERTa's class does not ask tokenizer.json
+        ("tokenizer.json", None, False),  # RoBERTa's class ignores tokenizer.json
         ("tokenizer.json", {"add_prefix_space": True}, True),
         ("tokenizer.json", {"tokenizer_class": "PreTrainedTokenizerFast"}, True),
         ("dict.txt", None, False),
     ],
 )
-def test_the_space_before_a_line_is_as_transformers_has_it(
+def test_the_space_before_a_line_is_as_in_transformers(
     saved: dict[str, Any],
     tmp_path: Path,
     form: str,
@@ -91,7 +91,7 @@ def test_the_space_before_a_line_is_as_transformers_has_it(
     assert (line.tolist() == word.tolist()) is prefix_space
 
 
-def test_tokens_that_no_merge_gives_keep_their_ids(saved: dict[str, Any], tmp_path: Path) -> None:
+def test_tokens_that_no_merge_makes_keep_their_ids(saved: dict[str, Any], tmp_path: Path) -> None:
     model = saved["model"]
     added = {"content": "<extra>", "id": SIZE + 1, "special": True}
     vocabulary = model["vocab"] | {"madeupword0000": SIZE}
@@ -105,7 +105,7 @@ def test_tokens_that_no_merge_gives_keep_their_ids(saved: dict[str, Any], tmp_pa
     assert found.decode_batch([[SIZE, *row, SIZE + 1]]) == ["madeupword0000 <extra>"]
 
 
-def test_merges_may_be_written_as_one_text(saved: dict[str, Any], tmp_path: Path) -> None:
+def test_merges_may_be_strings(saved: dict[str, Any], tmp_path: Path) -> None:
     merges = [" ".join(pair) for pair in saved["model"]["merges"]]
     tree = saved | {"model": saved["model"] | {"merges": merges}}
     assert ids(ByteBPE.from_hugging_face(write(tmp_path, tree, "tokenizer.json")))
@@ -164,16 +164,16 @@ Change = Callable[[dict[str, Any]], Any]
         ("dict.txt", lambda t: _renamed(t, "he", "hee"), ("dict.txt", "'he'")),
     ],
 )
-def test_what_is_damaged_or_not_supported_is_refused(
+def test_damaged_or_unsupported_files_are_refused(
     saved: dict[str, Any], tmp_path: Path, form: str, change: Change, facts: tuple[str, ...]
 ) -> None:
     tree = json.loads(json.dumps(saved))
     change(tree)
     with pytest.raises(BundleError) as error:
         ByteBPE.from_hugging_face(write(tmp_path, tree, form))
-    told = str(error.value)
+    reported = str(error.value)
     for fact in (*facts, str(tmp_path)):
-        assert fact in told
+        assert fact in reported
 
 
 def _renamed(tree: dict[str, Any], token: str, instead: str) -> None:

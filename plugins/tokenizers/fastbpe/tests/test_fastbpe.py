@@ -35,7 +35,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> FastBPE:
 
 
 def written(tokenizer: FastBPE, text: str) -> str:
-    """The tokens of a text, in writing."""
+    """The written forms of a text's tokens."""
     tokens = tokenizer.tokens()
     return " ".join(tokens[i] for i in tokenizer.encode_batch([text]).values)
 
@@ -44,7 +44,7 @@ def test_the_contract() -> None:
     check_tokenizer("fastbpe")
 
 
-def test_ids_are_laid_out_as_xlm_lays_them_out(tokenizer: FastBPE) -> None:
+def test_ids_are_laid_out_as_in_xlm(tokenizer: FastBPE) -> None:
     assert tuple(tokenizer.tokens()[:14]) == SPECIALS
     assert len(tokenizer.tokens()) == 130
     roles = tokenizer.vocabulary().roles
@@ -54,7 +54,7 @@ def test_ids_are_laid_out_as_xlm_lays_them_out(tokenizer: FastBPE) -> None:
         tokenizer.special("cls")
 
 
-def test_tokens_lie_by_falling_count(tmp_path: Path) -> None:
+def test_tokens_are_sorted_by_decreasing_count(tmp_path: Path) -> None:
     trained(tmp_path)
     _, counts = read_vocabulary((tmp_path / "vocab").read_text(encoding="utf-8"), "vocab")
     assert counts[14:] == sorted(counts[14:], reverse=True)
@@ -65,7 +65,7 @@ def test_text_survives(tokenizer: FastBPE) -> None:
     assert tokenizer.decode_batch(tokenizer.encode_batch(SENTENCES).rows) == SENTENCES
 
 
-def test_words_and_pieces_of_a_vocabulary_that_is_known() -> None:
+def test_words_and_pieces_of_a_given_vocabulary() -> None:
     tokenizer = FastBPE.from_vocabulary(WORDS, codes=CODES)
     assert written(tokenizer, "low, lower we") == "low , lo@@ wer w@@ e"
     assert tokenizer.decode_batch([[14, 17, 15, 16]]) == ["low, lower"]
@@ -74,7 +74,7 @@ def test_words_and_pieces_of_a_vocabulary_that_is_known() -> None:
     assert written(lower, "LÖW") == "low"
 
 
-def test_without_codes_text_is_tokens_already() -> None:
+def test_without_codes_text_must_be_tokens() -> None:
     tokenizer = FastBPE.from_vocabulary(WORDS)
     assert written(tokenizer, "  low lo@@ wer lower <special1>\n,\u00a0low") == (
         "low lo@@ wer <unk> <unk> , low"
@@ -82,7 +82,7 @@ def test_without_codes_text_is_tokens_already() -> None:
     assert tokenizer.decode_batch([[14, 15, 16, 17]]) == ["low lower ,"]
 
 
-def test_what_is_unknown_or_special_leaves_nothing() -> None:
+def test_unknown_and_special_tokens_leave_nothing() -> None:
     tokenizer = FastBPE.from_vocabulary(WORDS, codes=CODES)
     rows = [[1, 15, 5, 16, 1], [15, 3, 14], [15], list(range(14)), [], np.array([1, 14])]
     assert tokenizer.decode_batch(rows) == ["lower", "lo low", "lo", "", "", "low"]
@@ -91,13 +91,13 @@ def test_what_is_unknown_or_special_leaves_nothing() -> None:
     assert "0 to 23" in error.value.expected
 
 
-def test_special_tokens_spelt_out_in_text_stay_text(tokenizer: FastBPE) -> None:
+def test_spelled_out_special_tokens_stay_text(tokenizer: FastBPE) -> None:
     for one in (tokenizer, FastBPE.from_vocabulary(WORDS)):
         ids = one.encode_batch([*SPECIALS, "a <special1> </s>"]).values
         assert not set(ids.tolist()) & set(one.reserved())
 
 
-def test_a_language_that_is_told_decides_the_rules(tokenizer: FastBPE) -> None:
+def test_a_given_language_decides_the_rules(tokenizer: FastBPE) -> None:
     french, english = tokenizer.in_language("fr"), tokenizer.in_language("en")
     assert written(french, "l'été").startswith("l'")
     assert written(english, "l'été") != written(french, "l'été") == written(tokenizer, "l'été")
@@ -107,11 +107,11 @@ def test_a_language_that_is_told_decides_the_rules(tokenizer: FastBPE) -> None:
     assert english.decode_batch(ids) == ["wasn't"]
 
 
-def test_files_that_are_given_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_given_files_are_used_as_they_are(tmp_path: Path) -> None:
     codes, vocab, folder = tmp_path / "codes", tmp_path / "vocab", tmp_path / "out"
     folder.mkdir()
     codes.write_text(CODES, encoding="utf-8")
-    # Lines that name no token, or one again, have no id: XLM passes over them.
+    # Lines without a token, or with a repeated one, get no id: XLM skips them.
     lines = [f"{word} 7" for word in WORDS[14:]] + [f"x{n} 1" for n in range(400)]
     vocab.write_text("\n".join([lines[0], "\u3000 5", *lines[1:4], "low 3", *lines[4:], ""]))
     options = FastBPEOptions(codes=str(codes), vocab=str(vocab))
@@ -129,7 +129,7 @@ def test_a_vocabulary_is_counted_for_codes_that_are_given(tmp_path: Path) -> Non
     assert tokenizer.tokens()[14:] == ["low", "e"]
 
 
-def test_saved_and_pickled_it_is_the_same(tokenizer: FastBPE, tmp_path: Path) -> None:
+def test_it_can_be_saved_and_pickled(tokenizer: FastBPE, tmp_path: Path) -> None:
     for one in (tokenizer, FastBPE.from_vocabulary(WORDS, range(len(WORDS)))):
         folder = tmp_path / one.fingerprint
         folder.mkdir()
@@ -202,7 +202,7 @@ def test_words_that_are_no_vocabulary_are_refused(words: list[str], what: str) -
     ],
 )
 def test_another_file_is_no_vocabulary(text: str, what: str) -> None:
-    with pytest.raises(DataError, match=rf"my\.vocab is no vocabulary.*{what}"):
+    with pytest.raises(DataError, match=rf"my\.vocab is not a vocabulary.*{what}"):
         read_vocabulary(text, "my.vocab")
 
 

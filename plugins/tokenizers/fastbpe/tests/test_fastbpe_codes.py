@@ -1,4 +1,4 @@
-"""Codes: what they make of words, against subword-nmt; reading, learning and counting them."""
+"""Codes: splitting words, compared with subword-nmt; reading, learning and counting codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOME = {("l", "o"): 9, ("e", "r</w>"): 8, ("lo", "w</w>"): 7, ("w", "er</w>"): 6
 
 
 def some_words(n: int, seed: int = 0) -> Counter[str]:
-    """Words of a few letters, so that every letter meets every other, at the end and elsewhere."""
+    """Words of a few letters, so that all pairs of letters occur, at the end and elsewhere."""
     rng = random.Random(seed)
     return Counter("".join(rng.choices("abcdeé", k=rng.randint(1, 9))) for _ in range(n))
 
@@ -37,11 +37,11 @@ def test_merges_are_applied_in_their_order() -> None:
     codes = Codes(SOME)
     assert codes.split("low") == ["low"]
     assert codes.split("lower") == ["lo@@", "wer"]
-    assert codes.split("lo") == ["l@@", "o"]  # the o that ends a word is another symbol
+    assert codes.split("lo") == ["l@@", "o"]  # o at the end of a word is another symbol
     assert codes.split("wewe") == ["we@@", "w@@", "e"]
 
 
-def test_a_character_that_no_merge_has_stands_alone() -> None:
+def test_a_character_without_merges_is_a_piece() -> None:
     codes = Codes(SOME)
     assert codes.split("loλlow") == ["lo@@", "λ@@", "low"]
     assert codes.split("loλ") == ["lo@@", "λ"]
@@ -49,12 +49,12 @@ def test_a_character_that_no_merge_has_stands_alone() -> None:
     assert codes.split("𓀀é") == ["𓀀@@", "é"]
 
 
-def test_what_the_vocabulary_lacks_is_taken_apart() -> None:
+def test_pieces_outside_the_vocabulary_are_split() -> None:
     ids = {form: number for number, form in enumerate(["l@@", "o@@", "w", "wer", "lo@@"])}
     assert Codes(SOME, ids).split("low") == ["lo@@", "w"]
     del ids["lo@@"]
     assert Codes(SOME, ids).split("lower") == ["l@@", "o@@", "wer"]
-    assert Codes(SOME, ids).split("we") == ["w@@", "e"]  # neither is known, nor to be taken apart
+    assert Codes(SOME, ids).split("we") == ["w@@", "e"]  # neither is known, nor can be split
     words = ["low", "we", "lower", "w", "λw", "wλ", "o", "rλe"]
     wanted = [[0, 1, 2], [77, 77], [0, 1, 3], [2], [77, 2], [77, 77], [77], [77, 77, 77]]
     codes = Codes(SOME, ids, unknown=77)
@@ -65,7 +65,7 @@ def test_what_the_vocabulary_lacks_is_taken_apart() -> None:
 
 
 @pytest.mark.parametrize("at_once", [0, 20, 10_000])
-def test_words_do_not_know_what_stands_beside_them(
+def test_words_do_not_depend_on_their_neighbours(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     merges, tokens = learn(some_words(2000), 60)
@@ -89,7 +89,7 @@ def test_the_libraries_threads_are_left_as_they_were(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("n_tokens", [20, 60, 300])
 @pytest.mark.parametrize("restricted", [False, True])
-def test_words_are_cut_as_subword_nmt_cuts_them(n_tokens: int, restricted: bool) -> None:
+def test_words_are_split_as_by_subword_nmt(n_tokens: int, restricted: bool) -> None:
     merges, tokens = learn(some_words(2000), n_tokens)
     frequent = {token for token, count in tokens.items() if count > 40}
     ids = {token: number for number, token in enumerate(sorted(frequent))} if restricted else None
@@ -114,11 +114,11 @@ def test_codes_of_subword_nmt_are_read_and_mean_the_same() -> None:
     assert [" ".join(codes.split(w)) for w in words] == [theirs.process_line(w) for w in words]
 
 
-def test_a_file_of_codes_says_all_of_them() -> None:
+def test_a_file_of_codes_is_read_back() -> None:
     written = written_codes(SOME)
     assert written.splitlines()[2] == "lo w</w> 7"
     assert list(read_codes(written, "x").items()) == list(SOME.items())
-    again = "l o 9\r\nw e 8\n\nl o 1\n"  # the first of two counts, an empty line is none
+    again = "l o 9\r\nw e 8\n\nl o 1\n"  # the first of two counts wins, empty lines are skipped
     assert read_codes(again, "x") == {("l", "o"): 9, ("w", "e"): 8}
 
 
@@ -129,8 +129,8 @@ def test_a_file_of_codes_says_all_of_them() -> None:
         ("l o nine", "line 1"),
         ("l o 9 9", "line 1"),
         ("l  9", "line 1"),
-        ("", "holds no codes"),
-        ("#version: 0.2\n", "holds no codes"),
+        ("", "contains no codes"),
+        ("#version: 0.2\n", "contains no codes"),
         ("the 4711\n", "line 1"),  # a vocabulary
         ("#version: 0.2\nt h</w> 4711\n", "line 2"),
     ],
@@ -144,11 +144,11 @@ def test_other_files_are_refused(text: str, what: str) -> None:
 def test_learning_takes_the_most_frequent_pair_first() -> None:
     merges, _ = learn({"abab": 3, "ab": 2, "cab": 1}, 9)
     assert list(merges) == [("a", "b</w>"), ("a", "b"), ("ab", "ab</w>")]
-    # Behind each merge stands how often it was applied: once in every "abab" for the last.
+    # The count of a merge is how often it was applied: once in every "abab" for the last.
     assert list(merges.values()) == [6, 3, 3]
 
 
-def test_learning_gives_as_many_tokens_as_asked_for_and_counts_them() -> None:
+def test_learning_yields_the_requested_number_of_tokens_and_counts_them() -> None:
     words = some_words(3000)
     merges, tokens = learn(words, 200)
     assert len(tokens) == 200
@@ -164,7 +164,7 @@ def test_learning_is_the_same_each_time() -> None:
     assert list(one[0]) == list(other[0])
 
 
-def test_a_character_that_occurs_once_is_not_learnt() -> None:
+def test_a_character_that_occurs_once_is_not_learned() -> None:
     merges, tokens = learn({"abab": 3, "λa": 1}, 6)
     assert not [token for token in tokens if "λ" in token]
     assert Codes(merges).split("λa") == ["λ@@", "a"]
@@ -178,5 +178,5 @@ def test_too_small_a_vocabulary_names_one_that_works() -> None:
     assert len(learn(words, works - 14)[1]) == works - 14
     with pytest.raises(DataError, match="no text"):
         learn({}, 100)
-    with pytest.raises(DataError, match="no two letters"):
+    with pytest.raises(DataError, match="no pair of letters"):
         learn({"a": 5, "b": 9}, 100)

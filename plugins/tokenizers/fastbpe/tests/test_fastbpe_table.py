@@ -1,4 +1,4 @@
-"""The table of words: the same ids whatever it remembers, and however words are spelt."""
+"""The table of words: the same ids whatever is cached, and however words are spelled."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def number_of(word: str) -> int:
 
 
 class Cutter:
-    """Gives a word two ids of its own, or one if it is short; counts what it is asked for."""
+    """Returns two ids for each word, or one if it is short; records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     def __call__(self, words: bytes) -> Ragged:
-        *spelt, last = words.decode().split(" ")
-        assert all(spelt)
+        *found, last = words.decode().split(" ")
+        assert all(found)
         assert not last
-        self.asked += spelt
-        return Ragged.of([self.ids(word) for word in spelt])
+        self.asked += found
+        return Ragged.of([self.ids(word) for word in found])
 
     @staticmethod
     def ids(word: str) -> list[int]:
@@ -55,7 +55,7 @@ def one_place(keys: np.ndarray) -> np.ndarray:
     return np.full(keys.shape[1], 5)
 
 
-@pytest.mark.parametrize("mixed", [word_table._mixed, one_place])  # where all words meet at a place
+@pytest.mark.parametrize("mixed", [word_table._mixed, one_place])  # all words in the same slot
 def test_words_have_their_ids(monkeypatch: pytest.MonkeyPatch, mixed: Callable) -> None:
     monkeypatch.setattr(word_table, "_mixed", mixed)
     cutter = Cutter()
@@ -63,11 +63,11 @@ def test_words_have_their_ids(monkeypatch: pytest.MonkeyPatch, mixed: Callable) 
     lines = some_lines(500)
     for _ in range(2):
         assert rows_of(table, lines) == expected(lines)
-    assert len(cutter.asked) == len(set(cutter.asked))  # each word is cut once
+    assert len(cutter.asked) == len(set(cutter.asked))  # each word is tokenized once
 
 
 @pytest.mark.parametrize("at_once", [1, 30, 1000])
-def test_lines_do_not_know_what_stands_beside_them(
+def test_lines_do_not_depend_on_their_neighbours(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(word_table, "CHARACTERS_AT_ONCE", at_once)
@@ -75,7 +75,7 @@ def test_lines_do_not_know_what_stands_beside_them(
     assert rows_of(WordTable(Cutter()), lines) == expected(lines)
 
 
-def test_spaces_are_no_words() -> None:
+def test_spaces_are_not_words() -> None:
     lines = ["", " ", "a", "  a   b ", "a\tb  c", "\0a\0", ""]
     wanted = expected(["", "", "a", "a b", "a b c", "a", ""])
     assert rows_of(WordTable(Cutter()), lines) == wanted
@@ -83,10 +83,10 @@ def test_spaces_are_no_words() -> None:
     assert WordTable(Cutter()).encode([]).n_rows == 0
 
 
-def test_a_full_table_begins_again_and_one_that_is_too_small_grows(
+def test_a_full_table_is_cleared_and_one_that_is_too_small_grows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(word_table, "FEWEST_PLACES", 64)
+    monkeypatch.setattr(word_table, "FEWEST_SLOTS", 64)
     monkeypatch.setattr(word_table, "CHARACTERS_AT_ONCE", 50)
     cutter = Cutter()
     table = WordTable(cutter)
@@ -99,7 +99,7 @@ def test_a_full_table_begins_again_and_one_that_is_too_small_grows(
     assert len(table._row_at) > 64
 
 
-def test_what_is_interrupted_leaves_nothing_behind() -> None:
+def test_an_interruption_leaves_nothing_behind() -> None:
     cutter = Cutter()
 
     def cut(words: bytes) -> Ragged:
@@ -114,7 +114,7 @@ def test_what_is_interrupted_leaves_nothing_behind() -> None:
     assert rows_of(table, ["d c b a"]) == expected(["d c b a"])
 
 
-def test_ids_are_64_bit_whatever_the_words() -> None:
+def test_ids_are_always_64_bit() -> None:
     table = WordTable(Cutter())
     assert table.encode(["a bcd"]).values.dtype == np.int64
     assert table.encode([]).values.dtype == np.int64

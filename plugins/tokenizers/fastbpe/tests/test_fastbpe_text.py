@@ -29,29 +29,29 @@ def words(text: str, language: str = "en", **how: bool) -> str:
         ("de", "Er sagt's z.B. „so“.", 'Er sagt \' s z.B. " so " .'),
         ("en", "5,300.5 % (1\u00a0000)", "5,300.5 % ( 1.000 )"),
         ("de", "1\u00a0000", "1,000"),
-        ("en", "a\u200bb\tc\ue000d\u0007e", "a b c d e"),  # what is not printed is a space
+        ("en", "a\u200bb\tc\ue000d\u0007e", "a b c d e"),  # non-printing characters become spaces
         ("en", "<b> & [x] | <special1>", "< b > & [ x ] | < special1 >"),  # nothing is escaped
-        ("en", "你好，世界。", "你 好 , 世 界 ."),  # not letters, by English rules
+        ("en", "你好，世界。", "你 好 , 世 界 ."),  # not letters by English rules
         ("en", "  \t ", ""),
     ],
 )
-def test_words_are_cut_by_the_rules_of_the_language(
+def test_words_are_split_by_the_rules_of_the_language(
     language: str, text: str, expected: str
 ) -> None:
     assert words(text, language) == expected
 
 
-def test_case_and_accents_go_where_that_is_asked_for() -> None:
+def test_case_and_accents_are_removed_on_request() -> None:
     text = "Ça, c'EST l'Été: Ôter İ"
     assert words(text, "fr", lowercase=True) == "ça , c' est l' été : ôter i̇"
     assert words(text, "fr", remove_accents=True) == "Ca , c' EST l' Ete : Oter I"
     both = words(text, "fr", lowercase=True, remove_accents=True)
     assert both == "ca , c' est l' ete : oter i"
-    assert words("हिन्दी", "hi", remove_accents=True) == "हिनदी"  # all that Unicode calls Mn
+    assert words("हिन्दी", "hi", remove_accents=True) == "हिनदी"  # all of category Mn
 
 
 def test_quicker_rules_are_the_rules_of_sacremoses() -> None:
-    """The normaliser and the tokenizer are theirs, but for the speed of two steps."""
+    """The normaliser and the tokenizer are theirs, except that two steps are faster."""
     texts = {code: embedded_sentences("valid", code)[:100] for code in ("en", "fr", "de")}
     texts["es"] = SPANISH.read_text(encoding="utf-8").splitlines()
     for language, verses in texts.items():
@@ -99,7 +99,7 @@ def test_words_become_text_again() -> None:
         ("", "en"),
     ],
 )
-def test_a_language_that_is_not_told_is_guessed(text: str, expected: str) -> None:
+def test_an_unknown_language_is_guessed(text: str, expected: str) -> None:
     assert likely_language(text, ("en", "de", "fr", "ja", "th", "zh")) == expected
 
 
@@ -111,7 +111,7 @@ def test_only_languages_of_the_text_are_guessed() -> None:
     assert likely_language("word", ("zh",)) == "zh"
 
 
-def test_a_language_that_is_told_wins() -> None:
+def test_a_given_language_wins() -> None:
     pretokenizer = Pretokenizer(("en", "fr"))
     assert pretokenizer.words("O'Neil d'ici") == "O' Neil d' ici"
     assert pretokenizer.words("O'Neil d'ici", "en") == "O 'Neil d 'ici"
@@ -131,8 +131,8 @@ def test_a_missing_segmenter_is_named(
     assert error.value.remedy == f"pip install 'xlm-fastbpe[{language}]'"
 
 
-def test_segmenters_stand_where_xlm_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the normaliser in Chinese, behind it elsewhere; Moses' tokenizer has no part."""
+def test_segmenters_come_where_xlm_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the normaliser in Chinese, after it elsewhere; Moses' tokenizer is not used."""
     seen = {}
 
     def cut(name: str):
@@ -164,7 +164,7 @@ def test_segmenters_stand_where_xlm_has_them(monkeypatch: pytest.MonkeyPatch) ->
         ("ja", "unidic_lite", "すもももももももものうち", 7),
     ],
 )
-def test_text_without_spaces_is_cut_and_joined(
+def test_text_without_spaces_is_split_and_joined(
     language: str, module: str, text: str, n_words: int
 ) -> None:
     pytest.importorskip(module)

@@ -39,8 +39,8 @@ STRANGE = [
 ]
 
 
-def learnt(**options: Any) -> bytes:
-    """A model as XLM-R's was trained: `<unk> <s> </s>`, then the pieces."""
+def learned(**options: Any) -> bytes:
+    """A model like XLM-R's: `<unk> <s> </s>`, then the pieces."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 3),
@@ -54,7 +54,7 @@ def learnt(**options: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def model() -> bytes:
-    return learnt()
+    return learned()
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def ids(tokenizer: SentencePieceTokenizer, texts: Sequence[str]) -> list[list[in
     return [row.tolist() for row in tokenizer.encode_batch(texts).rows]
 
 
-def test_xlm_rs_ids_are_sentencepieces_and_one(
+def test_xlm_rs_ids_are_sentencepieces_plus_one(
     tokenizer: SentencePieceTokenizer, model: bytes
 ) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -80,7 +80,7 @@ def test_xlm_rs_ids_are_sentencepieces_and_one(
     roles = tokenizer.vocabulary().roles
     assert roles == {"bos": 0, "pad": 1, "eos": 2, "unk": 3, "sep": 2, "mask": mask, "begin": 0}
     assert tokenizer.frame == (0, 2)
-    assert tokenizer.reserved() == (0, 1, 2, mask)  # without bytes, text does encode to <unk>
+    assert tokenizer.reserved() == (0, 1, 2, mask)  # without bytes, text can encode to <unk>
 
 
 def test_xlm_rs_ids_come_back_as_text(tokenizer: SentencePieceTokenizer) -> None:
@@ -106,9 +106,9 @@ def test_xlm_rs_layout_goes_with_the_tokenizer(
     assert tokenizer.decode_batch([joined]) == ["In the beginning"]
 
 
-def test_a_model_with_ids_laid_out_otherwise_is_refused() -> None:
+def test_a_model_with_another_layout_of_ids_is_refused() -> None:
     with pytest.raises(BundleError, match="begins with the pieces") as error:
-        SentencePieceTokenizer(learnt(pad_id=0, unk_id=1, bos_id=2, eos_id=3))
+        SentencePieceTokenizer(learned(pad_id=0, unk_id=1, bos_id=2, eos_id=3))
     assert "<unk> <s> </s>" in error.value.expected
 
 
@@ -122,23 +122,23 @@ def test_a_model_with_ids_laid_out_otherwise_is_refused() -> None:
     ],
     ids=str,
 )
-def test_a_model_file_says_how_it_cuts(
+def test_a_model_file_specifies_how_it_tokenizes(
     options: dict[str, Any], specification: tuple[str, bool, bool]
 ) -> None:
-    found = read_specification(learnt(**options))
+    found = read_specification(learned(**options))
     assert (found.kind, found.begins_with_space, found.drops_spaces) == specification
     assert len(found.charsmap) > 1000
-    assert read_specification(learnt(normalization_rule_name="identity")).charsmap == b""
+    assert read_specification(learned(normalization_rule_name="identity")).charsmap == b""
 
 
-def test_of_repeated_messages_the_last_counts(model: bytes) -> None:
+def test_the_last_of_repeated_messages_counts(model: bytes) -> None:
     assert read_specification(model + b"\x1a\x02\x18\x00").begins_with_space is False
     assert read_specification(b"") == Specification("unigram")
 
 
-def test_other_kinds_have_no_form_there() -> None:
+def test_other_types_cannot_be_exported() -> None:
     with pytest.raises(BundleError, match="type 3"):
-        SentencePieceTokenizer(learnt(model_type="word", vocab_size=60)).to_hugging_face()
+        SentencePieceTokenizer(learned(model_type="word", vocab_size=60)).to_hugging_face()
 
 
 @pytest.mark.parametrize("normalisation", ["nmt_nfkc", "nfkc_cf", "identity"])
@@ -149,7 +149,7 @@ def test_hugging_faces_tokenizer_gives_the_same_ids_and_texts(
 ) -> None:
     pytest.importorskip("tokenizers")
     if layout == "xlm-r":
-        model = learnt(model_type=kind, normalization_rule_name=normalisation)
+        model = learned(model_type=kind, normalization_rule_name=normalisation)
         tokenizer = SentencePieceTokenizer(model)
     else:
         options = SentencePieceOptions(kind, "without" not in layout, normalisation=normalisation)
@@ -164,7 +164,7 @@ def test_hugging_faces_tokenizer_gives_the_same_ids_and_texts(
     assert [theirs.decode(row) for row in known] == tokenizer.decode_batch(known)
 
 
-def test_bytes_spelt_out_stay_text_there(tmp_path: Path) -> None:
+def test_spelled_out_bytes_stay_text_there(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     texts = ["<0x41> a", "<special5> b"]
     tokenizer = SentencePieceTokenizer.train(
@@ -174,7 +174,7 @@ def test_bytes_spelt_out_stay_text_there(tmp_path: Path) -> None:
     assert found == ids(tokenizer, texts)
 
 
-def test_a_model_is_made_of_a_tokenizer_json(
+def test_a_model_is_made_from_a_tokenizer_json(
     tokenizer: SentencePieceTokenizer, tmp_path: Path
 ) -> None:
     pytest.importorskip("tokenizers")

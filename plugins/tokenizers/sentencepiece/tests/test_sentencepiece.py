@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (text in several scripts)
-"""The SentencePiece tokenizer: contract, ids, round trips, errors; nothing is left to chance."""
+"""The SentencePiece tokenizer: contract, ids, round trips, errors, determinism."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_contract(options: dict[str, Any]) -> None:
     check_tokenizer("sentencepiece", **options)
 
 
-def test_ids_are_laid_out_as_xlm_lays_them_out(tokenizer: SentencePieceTokenizer) -> None:
+def test_ids_are_laid_out_as_in_xlm(tokenizer: SentencePieceTokenizer) -> None:
     assert tuple(tokenizer.tokens()[:14]) == XLM_SPECIALS
     assert len(tokenizer.tokens()) == 380
     roles = tokenizer.vocabulary().roles
@@ -86,7 +86,7 @@ def test_normalisation_is_the_chosen_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
-def test_special_tokens_spelt_out_in_text_stay_text(tmp_path: Path, model: str) -> None:
+def test_spelled_out_special_tokens_stay_text(tmp_path: Path, model: str) -> None:
     texts = ["<special1>", "a </s> b", "<pad><unk>", "<s>", "<0x41>", "<special0> <special1>"]
     tokenizer = SentencePieceTokenizer.train(
         (SENTENCES + texts) * 9, 380, SentencePieceOptions(model=model), tmp_path, 1
@@ -106,7 +106,7 @@ def test_special_ids_decode_to_nothing(tokenizer: SentencePieceTokenizer) -> Non
         tokenizer.decode_batch([[380]])
 
 
-def test_a_continuation_gets_no_word_boundary_of_its_own(
+def test_a_continuation_gets_no_extra_word_boundary(
     tokenizer: SentencePieceTokenizer,
 ) -> None:
     assert pieces(tokenizer, "word")[0].startswith("▁")
@@ -126,7 +126,7 @@ def test_empty_texts_keep_their_rows(tokenizer: SentencePieceTokenizer) -> None:
     assert tokenizer.encode_batch([]).n_rows == 0
 
 
-def test_the_same_text_gives_the_same_model_whatever_the_workers(tmp_path: Path) -> None:
+def test_the_same_text_gives_the_same_model_for_any_number_of_workers(tmp_path: Path) -> None:
     models = set()
     for workers in (1, 2, 7):
         options = SentencePieceOptions()
@@ -135,9 +135,7 @@ def test_the_same_text_gives_the_same_model_whatever_the_workers(tmp_path: Path)
     assert len(models) == 1
 
 
-def test_saved_and_pickled_it_is_the_same(
-    tokenizer: SentencePieceTokenizer, tmp_path: Path
-) -> None:
+def test_it_can_be_saved_and_pickled(tokenizer: SentencePieceTokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [MODEL_NAME]
     for copy in (SentencePieceTokenizer.load(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
@@ -170,7 +168,7 @@ def test_a_damaged_model_is_refused(
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
 @pytest.mark.parametrize("size", [20, 8000])
-def test_a_size_that_cannot_be_names_one_that_can(tmp_path: Path, model: str, size: int) -> None:
+def test_an_impossible_size_names_one_that_works(tmp_path: Path, model: str, size: int) -> None:
     with pytest.raises(DataError, match="SentencePiece says") as error:
         trained(tmp_path, size, model=model)
     assert list(tmp_path.iterdir()) == []
@@ -180,7 +178,7 @@ def test_a_size_that_cannot_be_names_one_that_can(tmp_path: Path, model: str, si
 
 
 @pytest.mark.parametrize("texts", [[], ["", " "]])
-def test_no_text_is_told(tmp_path: Path, texts: list[str]) -> None:
+def test_missing_text_is_reported(tmp_path: Path, texts: list[str]) -> None:
     with pytest.raises(DataError, match="no text"):
         SentencePieceTokenizer.train(texts, 380, SentencePieceOptions(), tmp_path, 1)
 
@@ -208,4 +206,4 @@ def test_real_text_survives(tmp_path: Path) -> None:
     )
     rows = tokenizer.encode_batch(texts)
     assert tokenizer.decode_batch(rows.rows) == [" ".join(text.split()) for text in texts]
-    assert 2.5 < sum(map(len, texts)) / len(rows.values) < 6  # characters a piece
+    assert 2.5 < sum(map(len, texts)) / len(rows.values) < 6  # characters per piece

@@ -1,4 +1,4 @@
-"""What `xlm` reads of this plugin at every start, so keep it light: no torch, no numpy."""
+"""`xlm` imports this module at every start, so keep it light: no torch, no numpy."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def xlm_layers() -> list[Component]:
 class ExampleTokenizerOptions:
     """Each field is a flag, a TOML key, a check and a line of `--help`."""
 
-    lowercase: bool = option(False, "turn capital letters into small ones")
+    lowercase: bool = option(False, "convert text to lower case")
 
 
 @hookimpl

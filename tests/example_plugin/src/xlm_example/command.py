@@ -10,7 +10,7 @@ import click
 @click.pass_context
 def parameters(context: click.Context, run: str) -> None:
     """Count the parameters of RUN's model by part."""
-    # Imported here, for these names bring torch, and `xlm --help` reads this file.
+    # Imported here, since these names import torch, and `xlm --help` imports this file.
     from xlm_plugins import Bundle, find_bundle
 
     model = Bundle.load(find_bundle(run), context.obj.plugins).model

@@ -29,6 +29,6 @@ class ExampleLayer(Layer):
         return mapped
 
     def begin_at_zero(self) -> None:
-        """Joining a model that was trained without the layer (`--init`) then changes nothing."""
+        """Added to a model that was trained without it (`--init`), the layer then changes nothing."""
         nn.init.zeros_(self.widen.weight)
         nn.init.zeros_(self.widen.bias)

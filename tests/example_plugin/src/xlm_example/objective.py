@@ -21,7 +21,7 @@ class ExampleObjective(Objective):
         return Layout.SENTENCE
 
     def make_batch(self, samples: Samples, step: Step, rng: np.random.Generator) -> Batch:
-        """Runs in loader workers.  Whatever is drawn is drawn from ``rng``; here nothing is."""
+        """Runs in loader workers.  All randomness must come from ``rng``; here there is none."""
         (sentences,) = samples.sides  # a pair would have two
         # Ids come from the vocabulary: a number written here would be wrong for another tokenizer.
         clean = sentences.framed(*self.vocabulary.frame)

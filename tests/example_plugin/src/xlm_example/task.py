@@ -16,11 +16,11 @@ class ExampleTask(Task):
     """Reads SPLIT.LANGUAGE.tsv, with the columns ``label`` and ``text``."""
 
     name = "example-task"  # of the model's head, and in metrics: valid_en_example-task_acc
-    metrics = ("acc",)  # what `measure` gives, here the accuracy that it gives by default
+    metrics = ("acc",)  # what `measure` returns: by default, the accuracy
     options: ExampleTaskOptions
 
     def read(self) -> TaskData:
-        """All parts; the labels to tell apart are those of the training files."""
+        """All parts; the classes are the labels of the training files."""
         parts = tuple(self._parts())
         labels = {label for part in parts if part.split == "train" for label in part.labels or ()}
         return TaskData(parts, classes=tuple(sorted(labels)))
@@ -29,7 +29,7 @@ class ExampleTask(Task):
         parts = []
         for split in SPLITS:
             files = sorted(Path(self.options.data).glob(f"{split}.*.tsv"))
-            # Users read this error: what was given, what would work, a hint.
+            # Users see this error: what was given, what would work, a hint.
             if not files and split != "test":
                 raise DataError(
                     f"{self.options.data!r} has no labelled texts for {split}",

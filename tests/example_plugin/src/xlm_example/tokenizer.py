@@ -1,4 +1,4 @@
-"""The tokenizer: one token a character."""
+"""The tokenizer: one token per character."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FILE_NAME = "characters.json"
 
 
 class ExampleTokenizer(Tokenizer):
-    """One id a role (bos, eos, pad, unk, mask, sep), then one a character.
+    """One id per role (bos, eos, pad, unk, mask, sep), then one per character.
 
     :param characters: the vocabulary, the most frequent first.
-    :param lowercase: turn capital letters into small ones before encoding.
+    :param lowercase: convert text to lower case before encoding.
     """
 
     def __init__(self, characters: Sequence[str], lowercase: bool) -> None:
         self._lowercase = lowercase
         self._tokens = [f"<{role}>" for role in self.ROLES] + list(characters)
-        # Text that spells <mask> out is six characters, and never the id of the role.
+        # The text "<mask>" is six characters, and never the id of the role.
         self._ids = {token: i for i, token in enumerate(self._tokens) if len(token) == 1}
 
     @classmethod
@@ -40,15 +40,15 @@ class ExampleTokenizer(Tokenizer):
         counts: Counter[str] = Counter()
         for text in texts:  # one by one: the text may be larger than memory
             counts.update(text.lower() if options.lowercase else text)
-        # Users read this error: what was given, what would work, a hint.
+        # Users see this error: what was given, what would work, a hint.
         possible = len(cls.ROLES) + len(counts)
         if not len(cls.ROLES) < vocabulary_size <= possible:
             raise DataError(
-                f"the text cannot give a vocabulary of {vocabulary_size} characters",
+                f"the text is not suited for a vocabulary of {vocabulary_size}",
                 expected=f"{len(cls.ROLES) + 1} to {possible}",
                 remedy=f"--vocab-size {possible}",
             )
-        # Equal counts go by character: the same text gives the same ids everywhere.
+        # Ties are broken by character, so that the same text gives the same ids everywhere.
         by_count = sorted(counts, key=lambda character: (-counts[character], character))
         tokenizer = cls(by_count[: vocabulary_size - len(cls.ROLES)], options.lowercase)
         tokenizer.save(folder)
@@ -56,18 +56,18 @@ class ExampleTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, folder: Path) -> ExampleTokenizer:
-        """No options here: `save` writes all that decides what text encodes to."""
+        """Without options: `save` writes everything that determines the encoding."""
         try:
             tree = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
             return cls(tree["characters"], tree["lowercase"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{folder} holds no tokenizer of characters: {error!r}") from error
+            raise BundleError(f"{folder} has no character tokenizer: {error!r}") from error
 
     def save(self, folder: Path) -> None:
         (folder / FILE_NAME).write_text(self._as_json(), encoding="utf-8")
 
     def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> Ragged:
-        """Encode; ``continues`` makes no difference where nothing marks a line's beginning."""
+        """Encode texts; ``continues`` makes no difference, since nothing marks how a line begins."""
         unknown = self.special("unk")
         if self._lowercase:
             texts = [text.lower() for text in texts]
@@ -86,7 +86,7 @@ class ExampleTokenizer(Tokenizer):
         return self.ROLES.index(role)
 
     def reserved(self) -> tuple[int, ...]:
-        """All roles but unk: that one is what unknown characters encode to."""
+        """All roles but unk, which unknown characters encode to."""
         return tuple(self.special(role) for role in self.ROLES if role != "unk")
 
     @property

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdapterOptions:
-    """A narrow network after a layer (arXiv 1902.00751)."""
+    """A bottleneck after a layer (arXiv 1902.00751)."""
 
     width: int = option(64, "width of the bottleneck", minimum=1)
-    activation: str = option("gelu", "what is between down and up", choices=("gelu", "relu"))
+    activation: str = option("gelu", "activation between down and up", choices=("gelu", "relu"))
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""``xlm adapter``: adapters saved alone, and put together with their base again."""
+"""``xlm adapter``: save adapters without their base, and combine both again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 @click.group()
 def adapter() -> None:
-    """Save trained adapters without their base; put both together again."""
+    """Save trained adapters without their base; combine both again."""
 
 
 @adapter.command()
@@ -17,7 +17,7 @@ def adapter() -> None:
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.pass_context
 def save(context: click.Context, run: str, out: Path) -> None:
-    """Write the adapters and the head of RUN, and nothing of its base, into the folder OUT.
+    """Write the adapters and the head of RUN, without its base, into the folder OUT.
 
     RUN is a run folder (its best model), RUN@last, RUN@step-N, or a bundle.
     """
@@ -34,7 +34,7 @@ def save(context: click.Context, run: str, out: Path) -> None:
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.pass_context
 def apply(context: click.Context, base: str, adapter: Path, out: Path) -> None:
-    """Make a whole model of BASE and the folder ADAPTER that `save` wrote, in the folder OUT.
+    """Combine BASE and the folder ADAPTER that `save` wrote into a model, in the folder OUT.
 
     BASE is a run or a bundle with the weights that the adapters were trained on.
     """

@@ -12,7 +12,7 @@ from xlm_plugins import Layer
 class Adapter(Layer):
     """``up(activation(down(x)))``, which the stack adds to ``x``.
 
-    ``up`` starts at zero, so that a trained model is at first what it was.
+    ``up`` is initialised to zero, so that a trained model is unchanged at first.
 
     :param options: the bottleneck.
     :param dim: width of the model.

@@ -1,10 +1,10 @@
-"""Adapters on disk without their base: a bundle, less what the base has.
+"""Adapters on disk without their base: a bundle without what is in the base.
 
 ::
 
     ADAPTER/model.json, plugins.json   as the bundle has them
     ADAPTER/adapter.safetensors        what was trained: adapters and head
-    ADAPTER/adapter.json               what the base must be
+    ADAPTER/adapter.json               which base they need
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ DESCRIPTION_NAMES = ("model.json", "plugins.json")
 
 @dataclass(frozen=True)
 class Record:
-    """What a base must be.
+    """Which base the adapters need.
 
     :param tokenizer: fingerprint of its tokenizer.
-    :param base: SHA-256 of each parameter that was frozen, by name.
+    :param base: SHA-256 of each frozen parameter, by name.
     """
 
     format: int
@@ -52,11 +52,11 @@ class Record:
 
 
 def save(reference: str, out: Path, plugins: Plugins) -> tuple[int, int]:
-    """Write what was trained of a model with adapters.
+    """Write the trained part of a model with adapters.
 
-    :param reference: a run or a bundle, as `find_bundle` reads it.
+    :param reference: a run or a bundle, as for `find_bundle`.
     :param out: the folder to write, which must not exist.
-    :returns: how many numbers were written, and how many the model has.
+    :returns: the number of parameters written, and of all parameters.
     :raises BundleError: there is no such model, it has no adapters, or ``out`` exists.
     """
     _check_free(out)
@@ -80,9 +80,9 @@ def save(reference: str, out: Path, plugins: Plugins) -> tuple[int, int]:
 
 
 def apply(reference: str, adapter: Path, out: Path, plugins: Plugins) -> None:
-    """Write the whole bundle of a base and of adapters that `save` wrote.
+    """Write the bundle of a base with adapters that `save` wrote.
 
-    :param reference: the base: a run or a bundle, as `find_bundle` reads it.
+    :param reference: the base: a run or a bundle, as for `find_bundle`.
     :param out: the folder to write, which must not exist.
     :raises BundleError: the adapters were trained on other weights or with another tokenizer,
         something is missing or damaged, or ``out`` exists.
@@ -98,13 +98,13 @@ def apply(reference: str, adapter: Path, out: Path, plugins: Plugins) -> None:
             shutil.copy(adapter / name, folder)
         shutil.copytree(base.path / "tokenizer", folder / "tokenizer")
         save_file(frozen | trained, folder / "model.safetensors", metadata={"format": "pt"})
-        Bundle.load(folder, plugins)  # refuses what is not whole, before it has its name
+        Bundle.load(folder, plugins)  # refuses a bundle that cannot be loaded, before it is renamed
 
 
 def _read(adapter: Path) -> tuple[Record, dict[str, Tensor]]:
     expected = "a folder that `xlm adapter save` wrote"
     if not (adapter / RECORD_NAME).is_file():
-        raise BundleError(f"{adapter} holds no adapters: no {RECORD_NAME}", expected=expected)
+        raise BundleError(f"{adapter} has no adapters: no {RECORD_NAME}", expected=expected)
     try:
         record = Record(**read_json(adapter / RECORD_NAME))
         trained = load_file(adapter / TENSORS_NAME)
@@ -122,8 +122,8 @@ def _check_base(
     tokenizer: str,
     weights: dict[str, Tensor],
 ) -> None:
-    """Hold a base to what the adapters were trained on."""
-    remedy = "name the model that the run of the adapters was given by --init"
+    """Check that a base is the one that the adapters were trained on."""
+    remedy = "use the model that was given to the run of the adapters by --init"
     if tokenizer != record.tokenizer:
         raise BundleError(
             f"{reference} has the tokenizer {tokenizer}",
@@ -139,13 +139,13 @@ def _check_base(
         more = f" and {len(differing) - 3} more differ" if len(differing) > 3 else " differ"
         raise BundleError(
             f"{reference} is not the base of {adapter}: {', '.join(differing[:3])}{more}",
-            expected="the weights that were frozen while the adapters were trained",
+            expected="the weights that were frozen when the adapters were trained",
             remedy=remedy,
         )
 
 
 def _frozen(model: Model) -> set[str]:
-    """The parameters that training leaves alone; none without adapters."""
+    """The parameters that are not trained; none without adapters."""
     layers = model.layers_by_position.values()
     if not any(isinstance(layer, Adapter) for layer in layers):
         return set()
@@ -169,4 +169,4 @@ def _size(tensors: dict[str, Tensor]) -> int:
 
 def _check_free(out: Path) -> None:
     if out.exists():
-        raise BundleError(f"{out} exists already", remedy="remove it, or choose another folder")
+        raise BundleError(f"{out} already exists", remedy="remove it, or choose another folder")

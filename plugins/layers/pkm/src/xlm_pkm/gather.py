@@ -1,8 +1,8 @@
-"""The weighted sum of memory rows, and a backward pass that reads and writes each row once.
+"""The weighted sum of memory rows, with a backward pass that reads and writes each row once.
 
-With ``output[t] = sum_r weights[t, r] * values[slots[t, r]]``, the gradient of a slot is again a
-weighted sum, of the output gradients of the tokens that read it.  So with the reads sorted by
-slot the same operation runs forward and backward, and its own derivative gives the weights'.
+With ``output[t] = sum_r weights[t, r] * values[slots[t, r]]``, the gradient of a slot is also a
+weighted sum: of the output gradients of the tokens that read it.  So, with reads sorted by slot,
+the same operation computes both passes, and its own derivative is the gradient of the weights.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch.nn import functional
 
 
 def weighted_rows(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
-    """Sum rows of a table, weighted, for each token.
+    """A weighted sum of rows of a table for each token.
 
-    A layer's backward pass takes 0.55 of the time that it has with `embedding_bag`'s own at 16k
-    slots, 0.7 at 262k (benchmarks/results/pkm_step.md).
+    Compared with the backward pass of `embedding_bag`, that of a layer takes 0.55 times as long
+    with 16k slots, and 0.7 times with 262k (benchmarks/results/pkm_step.md).
 
     :param values: the table. Shape: (n_slots, dim)
     :param slots: rows to read. Shape: (n_tokens, n_read)
-    :param weights: what each row counts, in the table's dtype. Shape: (n_tokens, n_read)
+    :param weights: the weight of each row, in the table's dtype. Shape: (n_tokens, n_read)
     :returns: shape (n_tokens, dim); differentiable once in values and weights.
     """
     output: Tensor = _WeightedRows.apply(values, slots, weights)  # type: ignore[no-untyped-call]
@@ -41,7 +41,7 @@ class _WeightedRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
         values, slots, weights = ctx.saved_tensors
         reads = slots.flatten()
-        # 32-bit keys sort twice as fast; a stable order gives the same sums in every run.
+        # 32-bit keys sort twice as fast; with a stable order, sums are the same in every run.
         order = reads.int().sort(stable=True).indices
         ends = torch.bincount(reads, minlength=len(values)).cumsum(0)
         with torch.enable_grad():

@@ -1,8 +1,8 @@
 """Large memory layers with product keys (Lample et al., 2019, arXiv 1907.05242).
 
-A memory of ``n_keys ** 2`` slots.  A query is cut in halves, each half is scored against
+A memory of ``n_keys ** 2`` slots.  A query is split into halves, each half is scored against
 ``n_keys`` sub-keys, and the best slots are found among the sums of the best sub-keys of both
-halves: exact, and at the cost of the square root of the number of slots.
+halves.  This is exact, and its cost grows with the square root of the number of slots.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from xlm_plugins import Layer, ParameterGroup
 
 
 class ProductKeyMemory(Layer):
-    """A product-key memory whose value table is shared by the heads, and by layers if wanted.
+    """A product-key memory whose value table is shared by all heads, and optionally by layers.
 
-    With q the queries of a token, one a head, and best(q) the knn slots i of the highest scores
+    With q the queries of a token, one per head, and best(q) the knn slots i with the highest scores
     s_i = <q, k_i>, where k_i is a pair of sub-keys, or one whole key in a flat memory::
 
         y = sum over heads, i in best(q) of softmax(s)_i V_i
 
-    :param options: the sizes, rates and variants.
-    :param dim: width of the model, hence of a value.
-    :param values: the table of another memory, to be shared. Shape: (n_slots, dim)
+    :param options: sizes, rates and variants.
+    :param dim: width of the model, and of the values.
+    :param values: the table of another memory to share. Shape: (n_slots, dim)
     """
 
     options: ProductKeyOptions
@@ -69,13 +69,13 @@ class ProductKeyMemory(Layer):
 
     @classmethod
     def build(cls, options: Any, dim: int, n_positions: int) -> list[Layer]:
-        """One memory a position; with ``share_values`` all of them hold the first one's table."""
+        """One memory per position; with ``share_values`` they all use the table of the first."""
         first = cls(options, dim)
         shared = first.values if options.share_values else None
         return [first, *(cls(options, dim, shared) for _ in range(n_positions - 1))]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Read the memory, each token for itself (but for BatchNorm while training).
+        """Read the memory, for each token independently (except for BatchNorm in training).
 
         With ``gate`` (Memory Layers at Scale, arXiv 2412.09764), W1 and W2 of shape (dim, dim)::
 
@@ -108,19 +108,19 @@ class ProductKeyMemory(Layer):
         return queries.view(len(x), *self.parts, self.width)
 
     def search(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """The slots whose keys score best; a slot's score is the sum of its two sub-keys'.
+        """The slots with the best scores; a slot's score is the sum of those of its two sub-keys.
 
-        With ``normalize_query``, q / ||q|| is scored in place of each half q; with ``qk_norm``,
-        a half q and a sub-key k, both of ``width`` features, and learned gains g and h, score::
+        With ``normalize_query``, each half q is scaled to q / ||q||; with ``qk_norm``, the score of
+        a half q and a sub-key k, both of ``width`` features, with learned gains g and h, is::
 
             < g * q / rms(q), h * k / rms(k) > / sqrt(width)
 
-        :param queries: as `queries` gives them.
-        :returns: scores, in float32 or better, and slots, by falling score.
+        :param queries: as returned by `queries`.
+        :returns: scores, in float32 or better, and slots, by decreasing score.
             Shape of each: (n_tokens, heads, knn)
         """
         n_sets, n_keys = math.prod(self.parts), self.options.n_keys
-        # In half precision many scores would be equal, and chance would choose the slots.
+        # In half precision many scores would be equal, and the choice of slots arbitrary.
         dtype = torch.promote_types(queries.dtype, torch.float32)
         queries = queries.to(dtype).reshape(-1, n_sets, self.width)
         keys = self.keys.to(dtype).view(-1, n_keys, self.width).expand(n_sets, -1, -1)
@@ -138,13 +138,13 @@ class ProductKeyMemory(Layer):
         return scores.transpose(0, 1), self._rows(slots).transpose(0, 1)
 
     def weigh(self, scores: Tensor) -> Tensor:
-        """What each of a head's slots counts. Shape: (n_tokens, heads, knn), kept"""
+        """The weight of each of a head's slots. Shape: (n_tokens, heads, knn), kept"""
         return weights_of(scores, self.options)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The values: each is read seldom, so they learn faster and, as a rule, at a constant rate.
+        """The values: each is read rarely, so they have a higher and, by default, constant rate.
 
-        A shared table is named once, by the memory that made it.
+        A shared table is in the group of the memory that made it.
         """
         if not self.owns_values:
             return []
@@ -159,11 +159,11 @@ class ProductKeyMemory(Layer):
         ]
 
     def begin_at_zero(self) -> None:
-        """Zero the values.  Their own gradient is not zero, and the rest follows them."""
+        """Set the values to zero.  Their gradient is not zero, so the layer learns."""
         nn.init.zeros_(self.values)
 
     def statistics(self) -> dict[str, Tensor]:
-        """How often each slot was read in eval mode, and with what weight in all.
+        """How often each slot was read in eval mode, and with what total weight.
 
         :returns: ``reads`` and ``weights``. Shape of each: (n_slots,)
         """
@@ -173,11 +173,11 @@ class ProductKeyMemory(Layer):
         self._usage.reset()
 
     def metrics(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
-        """How evenly the memory is used, in the paper's terms.
+        """How evenly the memory is used, by the measures of the paper.
 
         :returns: ``usage``, the share of slots that were read, in percent; ``kl`` and
-            ``kl_weighted``, the divergence in nats of the reads, plain and weighted, from
-            uniform ones (0 is even use).
+            ``kl_weighted``, the divergence of the reads, plain and weighted, from uniform reads,
+            in nats (0 is even use).
         """
         return usage_metrics(statistics)
 
@@ -199,7 +199,7 @@ class ProductKeyMemory(Layer):
         return functional.rms_norm(x, (self.width,), gain.to(x.dtype), eps=1e-6)
 
     def _rows(self, slots: Tensor) -> Tensor:
-        """Rows of the table that the slots stand for. Shape: (heads, n_tokens, knn), kept"""
+        """The rows of the table for given slots. Shape: (heads, n_tokens, knn), kept"""
         if self.options.shuffle_slots:
             slots = self.head_permutations.gather(1, slots.flatten(1)).view_as(slots)
         if self.options.modulo_size is not None:

@@ -1,4 +1,4 @@
-"""What can be set of a product-key memory; torch-free, as command lines read it."""
+"""The options of a product-key memory; without torch, since every command line reads them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xlm_plugins import OptionError, option
 class ProductKeyOptions:
     """A memory of n_keys^2 slots, read through two small sets of keys (arXiv 1907.05242)."""
 
-    heads: int = option(4, "queries a token, each with sub-keys of its own", minimum=1)
+    heads: int = option(4, "queries per token, each with its own sub-keys", minimum=1)
     knn: int = option(32, "slots that each head reads", minimum=1)
     n_keys: int = option(
         128,
@@ -19,13 +19,11 @@ class ProductKeyOptions:
         minimum=1,
     )
     k_dim: int = option(256, "width of a query, both halves together; even", minimum=1)
-    flat: bool = option(
-        False, "score whole keys in place of products: n-keys slots, to compare with"
-    )
+    flat: bool = option(False, "no product: n-keys slots, each with a whole key, for comparison")
     share_keys: bool = option(False, "one set of keys for all heads and both halves")
     keys_init: str = option(
         "uniform",
-        "keys at the start: uniform in +-1/sqrt(width), or standard normal",
+        "initial keys: uniform in +-1/sqrt(width), or standard normal",
         choices=("uniform", "gaussian"),
     )
     query_hidden: tuple[int, ...] = option(
@@ -50,10 +48,10 @@ class ProductKeyOptions:
     )
     temperature: float = option(1.0, "scores are divided by it before the softmax", above=0.0)
     shuffle_slots: bool = option(
-        False, "give each head an order of the slots of its own, drawn at the start"
+        False, "give each head its own order of the slots, drawn at the start"
     )
     modulo_size: int | None = option(
-        None, "fold the slots onto a table of so many rows, by their number modulo it", minimum=1
+        None, "rows of the value table: slot i reads row i modulo this", minimum=1
     )
     share_values: bool = option(
         False, "one table of values for all positions of the selection (arXiv 2412.09764)"
@@ -67,11 +65,11 @@ class ProductKeyOptions:
     value_lr: float = option(1e-3, "peak learning rate of the value table", above=0.0)
     value_schedule: str = option(
         "constant",
-        "of the value table's rate: constant, or the run's schedule scaled to value-lr",
+        "learning rate of the values: constant, or the run's schedule scaled to value-lr",
         choices=("constant", "run"),
     )
     sparse_update: bool = option(
-        False, "update only the values that a gradient reached; the others stay as they are"
+        False, "update only values that a gradient reached; others are unchanged"
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +78,7 @@ class ProductKeyOptions:
 
     @property
     def n_addresses(self) -> int:
-        """How many slots the keys tell apart."""
+        """Number of slots that the keys distinguish."""
         return self.n_keys if self.flat else self.n_keys**2
 
     @property
@@ -91,7 +89,7 @@ class ProductKeyOptions:
     def _check_sizes(self) -> None:
         if self.k_dim % 2 and not self.flat:
             raise OptionError(
-                f"pkm.k-dim = {self.k_dim} has no two equal halves",
+                f"pkm.k-dim = {self.k_dim} cannot be halved",
                 expected="an even number",
                 remedy=f"--pkm.k-dim {self.k_dim + 1}, or whole keys: --pkm.flat",
             )
@@ -104,7 +102,7 @@ class ProductKeyOptions:
         if self.n_slots > self.n_addresses:
             raise OptionError(
                 f"pkm.modulo-size = {self.modulo_size} is more than the {self.n_addresses} slots "
-                f"that pkm.n-keys = {self.n_keys} tell apart, so rows would never be read",
+                f"that pkm.n-keys = {self.n_keys} distinguish, so some rows would never be read",
                 expected=f"modulo-size from 1 to {self.n_addresses}",
                 remedy="fewer rows, more keys, or no modulo-size",
             )
@@ -137,7 +135,7 @@ class ProductKeyOptions:
             )
         if self.score_subtract is not None and self.knn == 1:
             raise OptionError(
-                f"pkm.score-subtract = {self.score_subtract} of a single score leaves nothing",
+                f"pkm.score-subtract = {self.score_subtract} makes a single score zero",
                 expected="knn of at least 2",
                 remedy="--pkm.knn 2, or leave out --pkm.score-subtract",
             )

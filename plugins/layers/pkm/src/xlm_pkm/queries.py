@@ -1,4 +1,4 @@
-"""From states to queries: a linear layer, or a small network, with BatchNorm between if wanted."""
+"""From states to queries: a linear layer or a small network, optionally with BatchNorm."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.nn import functional
 
 
 class QueryNorm(nn.BatchNorm1d):
-    """BatchNorm that takes any number of tokens: fewer than two are normalised as in evaluation.
+    """BatchNorm for any number of tokens: fewer than two are normalised as in evaluation.
 
-    In fp16 the statistics stay fp32, as DeepSpeed leaves them; the weights then have to follow.
+    In fp16 the statistics are fp32, since DeepSpeed does not convert them; so the weights must be.
     """
 
     running_mean: Tensor
@@ -27,7 +27,7 @@ class QueryNorm(nn.BatchNorm1d):
             self.num_batches_tracked += 1
         mean, variance = self.running_mean, self.running_var
         weight, bias = self.weight.to(mean.dtype), self.bias.to(mean.dtype)
-        # Of no rows torch sends gradients in another order, which ZeRO 2 and 3 would mix up.
+        # Without rows, gradients would arrive in another order, which ZeRO 2 and 3 would mix up.
         rows = x if len(x) else functional.pad(x, (0, 0, 0, 1))
         normalised = functional.batch_norm(
             rows, mean, variance, weight, bias, training, self.momentum, self.eps
@@ -36,7 +36,7 @@ class QueryNorm(nn.BatchNorm1d):
 
 
 def hidden_layers(widths: Sequence[int], batchnorm: bool) -> nn.Sequential:
-    """Linear, BatchNorm (if wanted) and ReLU from each width to the next; one width is identity.
+    """Linear, BatchNorm (optional) and ReLU from each width to the next; identity for one width.
 
     Shape of the module: (n_tokens, widths[0]) -> (n_tokens, widths[-1])
     """

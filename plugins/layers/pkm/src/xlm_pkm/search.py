@@ -1,7 +1,7 @@
-"""The best slots for a query, exactly, and what each of them counts.
+"""Exact search for the best slots of a query, and their weights.
 
-A set of keys is scored in full; of a product memory's slots, which are pairs of sub-keys, only
-those are ever looked at that can be among the best.
+All keys of a set are scored; of the slots of a product memory, which are pairs of sub-keys, only
+those that can be among the best are considered.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch import Tensor
 from xlm_pkm.options import ProductKeyOptions
 
 SMALLEST_SUM = 1e-6
-"""Equal scores less the least of them are all zero; divided by this they stay so."""
+"""Equal scores minus the smallest are all zero; divided by this, they are still zero."""
 
 
 def key_scores(queries: Tensor, keys: Tensor) -> Tensor:
-    """Score every key of every set, all sets in one batched product.
+    """Score every key of every set, in one batched matrix product.
 
     :param queries: shape (n_tokens, n_sets, width).
     :param keys: shape (n_sets, n_keys, width).
@@ -26,11 +26,11 @@ def key_scores(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def best_sums(scores: Tensor, knn: int, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs of sub-keys, one of each half, whose scores sum to the most.
+    """The pairs of sub-keys, one of each half, with the largest sums of scores.
 
     :param scores: of both halves' sub-keys. Shape: (heads, 2, n_tokens, n_keys)
-    :param pairs: what `pairs_that_can_win` gave for ``knn``.
-    :returns: scores, by falling score, and slots; sub-keys i and j are slot ``i * n_keys + j``.
+    :param pairs: as returned by `pairs_that_can_win` for ``knn``.
+    :returns: scores, in decreasing order, and slots; sub-keys i and j make slot ``i * n_keys + j``.
         Shape of each: (heads, n_tokens, knn)
     """
     best, keys_of_best = scores.topk(knn, dim=-1)
@@ -46,15 +46,15 @@ def best_sums(scores: Tensor, knn: int, pairs: Tensor) -> tuple[Tensor, Tensor]:
 def pairs_that_can_win(knn: int) -> Tensor:
     """Ranks (i, j) of sub-keys that can be among the knn best sums. Shape: (2, n_pairs)
 
-    A pair of ranks counted from 1 scores no better than the i * j pairs of ranks up to its own,
-    so beyond knn it cannot win: of 32 x 32 pairs, 119 are left.
+    With ranks counted from 1, the pair (i, j) scores no better than any of the i * j pairs of ranks
+    up to its own, so it cannot win if i * j > knn.  Of 32 x 32 pairs, 119 remain.
     """
     ranks = torch.arange(1, knn + 1)
     return (ranks[:, None] * ranks <= knn).nonzero().T.contiguous()
 
 
 def weights_of(scores: Tensor, options: ProductKeyOptions) -> Tensor:
-    """What each slot counts in a head's output. Shape: (..., knn), kept"""
+    """The weight of each slot in a head's output. Shape: (..., knn), kept"""
     if options.score_norm == "softmax":
         scaled = scores if options.temperature == 1.0 else scores / options.temperature
         return scaled.softmax(-1)

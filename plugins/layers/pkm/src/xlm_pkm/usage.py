@@ -1,4 +1,4 @@
-"""How evenly a memory is used: reads of each slot, counted, and the paper's measures of them."""
+"""How evenly a memory is used: counts of reads, and the measures of the paper."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from torch import Tensor
 
 
 class Usage:
-    """Reads of each slot, and the weight that they had in all.
+    """Number of reads and total weight of each slot.
 
-    A plain object and not a module: an engine that casts a model's buffers to half precision
-    must not cast counters.
+    Not a module, since counters must not be cast when an engine casts buffers to half precision.
 
     :param n_slots: rows of the value table.
     """
@@ -28,7 +27,7 @@ class Usage:
         self._weights: Tensor | None = None
 
     def count(self, slots: Tensor, weights: Tensor) -> None:
-        """Count reads; a weight below zero counts as much as one above.
+        """Count reads; weights count by their absolute value.
 
         :param slots: shape (n_tokens, n_read).
         :param weights: shape (n_tokens, n_read).
@@ -36,12 +35,12 @@ class Usage:
         flat, size = slots.flatten(), weights.detach().abs().flatten().double()
         reads = torch.bincount(flat, minlength=self.n_slots).double()
         summed = torch.bincount(flat, size, self.n_slots)
-        # Never in place: the counters may have been born in inference mode.
+        # Not in place: the counters may be inference tensors.
         self._reads = reads if self._reads is None else self._reads + reads
         self._weights = summed if self._weights is None else self._weights + summed
 
     def counters(self, device: torch.device) -> dict[str, Tensor]:
-        """``reads`` and ``weights``, zeros where nothing was counted. Shape of each: (n_slots,)"""
+        """``reads`` and ``weights``, zeros if nothing was counted. Shape of each: (n_slots,)"""
         nothing = torch.zeros(self.n_slots, dtype=torch.float64, device=device)
         return {
             "reads": nothing if self._reads is None else self._reads,
@@ -50,10 +49,10 @@ class Usage:
 
 
 def usage_metrics(counters: Mapping[str, Tensor]) -> dict[str, float]:
-    """Share of slots that were read, and how far reads are from even ones.
+    """Share of slots that were read, and how far the reads are from uniform.
 
-    :param counters: as `Usage.counters` gives them, or sums of such.
-    :returns: ``usage`` in percent; ``kl`` and ``kl_weighted`` in nats.  Nothing without reads.
+    :param counters: as returned by `Usage.counters`, or sums of these.
+    :returns: ``usage`` in percent; ``kl`` and ``kl_weighted`` in nats.  Empty without reads.
     """
     reads, weights = counters["reads"], counters["weights"]
     if not reads.sum() > 0:

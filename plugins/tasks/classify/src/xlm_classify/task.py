@@ -112,7 +112,7 @@ class Classify(Task):
         others = tuple(name for name in table.columns if name != self.options.label)
         if len(others) not in (1, 2):
             raise DataError(
-                f"{table.file} has {len(others)} columns beside {self.options.label!r}",
+                f"{table.file} has {len(others)} columns besides {self.options.label!r}",
                 expected=f"one or two texts among {', '.join(others) or 'others'}",
                 remedy="--classify.text NAME, or NAME,NAME for two to compare",
             )

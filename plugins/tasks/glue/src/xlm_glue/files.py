@@ -1,4 +1,4 @@
-"""Reading a file of which some rows are broken in two."""
+"""Reading a file in which some rows are split over two lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOG = logging.getLogger(__name__)
 def read_whole_rows(file: Path) -> Table:
     """Read a TSV file, less the lines with more or fewer fields than the first one has.
 
-    Some questions of QQP have a line end in them.  How many lines are left out is told.
+    Some questions of QQP contain a line end.  Logs how many lines are left out.
 
     :raises DataError: as `read_lines`.
     """

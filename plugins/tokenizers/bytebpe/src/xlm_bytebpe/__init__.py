@@ -1,4 +1,4 @@
-"""RoBERTa's byte-level BPE as a plugin: its options and its hook, without its weight."""
+"""RoBERTa's byte-level BPE as a plugin: its options and its hook; imports no library."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from xlm_plugins import Component, hookimpl, option
 
 @dataclass(frozen=True)
 class ByteBPEOptions:
-    """How lines are read; the merges carry all else."""
+    """How lines are read; everything else is in the merges."""
 
     prefix_space: bool = option(
         False,
-        "begin lines with a space, so that their first word is cut as it is elsewhere; "
+        "begin lines with a space, so that their first word is tokenized as elsewhere; "
         "RoBERTa does not",
     )
 
@@ -25,6 +25,6 @@ def xlm_tokenizers() -> list[Component]:
             "bytebpe",
             "xlm_bytebpe.tokenizer:ByteBPE",
             ByteBPEOptions,
-            "RoBERTa's: BPE over bytes, so that no text is unknown (Radford et al. 2019)",
+            "RoBERTa's: BPE over bytes, so that nothing is unknown (Radford et al. 2019)",
         )
     ]

@@ -1,4 +1,4 @@
-"""RoBERTa's tokenizer in the files of others: transformers' of today and of old, and fairseq's."""
+"""RoBERTa's tokenizer in the files of others: new and old ones of transformers, and fairseq's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VOCABULARY_NAME, MERGES_NAME = "vocab.json", "merges.txt"
 GPT2_VOCABULARY_NAME, GPT2_MERGES_NAME, DICTIONARY_NAME = "encoder.json", "vocab.bpe", "dict.txt"
 
 _OWN_RULES = ("PreTrainedTokenizerFast", "TokenizersBackend")
-# What the library's BPE can do besides, and RoBERTa's does not.
+# Features of the library's BPE that RoBERTa does not use, and the values that turn them off.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "dropout": (None, 0.0),
     "continuing_subword_prefix": (None, ""),
@@ -29,9 +29,9 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Parts:
-    """What makes up a tokenizer.
+    """The parts of a tokenizer.
 
-    :param origin: the files, for errors.
+    :param origin: the files, for error messages.
     """
 
     origin: str
@@ -41,10 +41,10 @@ class Parts:
 
 
 def find_parts(folder: Path) -> Parts | None:
-    """The byte-level BPE of a folder in Hugging Face's or fairseq's format.
+    """The byte-level BPE tokenizer in a folder in Hugging Face's or fairseq's format.
 
-    :returns: None where there is none.
-    :raises BundleError: a damaged file, or more than RoBERTa's rules.
+    :returns: None if there is none.
+    :raises BundleError: a file is damaged, or uses other rules than RoBERTa's.
     """
     path = folder / TOKENIZER_NAME
     if path.is_file():
@@ -58,13 +58,13 @@ def find_parts(folder: Path) -> Parts | None:
 
 
 def read_saved(path: Path) -> Parts:
-    """A tokenizer.json that stands alone.
+    """Read a tokenizer.json that stands alone.
 
-    :raises BundleError: it is damaged, or of another kind.
+    :raises BundleError: it is damaged, or of another type.
     """
     tree = read_json(path)
     if not _is_byte_level(tree):
-        raise BundleError(f"{path} holds another kind of tokenizer", expected="byte-level BPE")
+        raise BundleError(f"{path} holds another type of tokenizer", expected="byte-level BPE")
     return _parts_of(path, tree, bool(tree["pre_tokenizer"].get("add_prefix_space", True)))
 
 
@@ -81,8 +81,8 @@ def _is_byte_level(tree: Mapping[str, Any]) -> bool:
 
 
 def _prefix_space(folder: Path, tree: Mapping[str, Any]) -> bool:
-    """Whether lines begin with a space, as transformers decides it: RoBERTa's class asks its
-    configuration and not the tokenizer's file."""
+    """Whether lines begin with a space, as transformers decides it: RoBERTa's class reads its
+    configuration, not the tokenizer's file."""
     path = folder / CONFIG_NAME
     config = read_json(path) if path.is_file() else {}
     if config.get("tokenizer_class") in _OWN_RULES:
@@ -100,8 +100,8 @@ def _parts_of(path: Path, tree: Mapping[str, Any], prefix_space: bool) -> Parts:
                 raise BundleError(f"{path} gives {added['content']!r} two ids")
             if not added["special"]:
                 raise BundleError(
-                    f"{path} adds the token {added['content']!r}, which is looked for in text "
-                    "before all else: not supported",
+                    f"{path} adds the token {added['content']!r}, which would be matched in text "
+                    "before anything else: not supported",
                     expected="special tokens only",
                 )
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
@@ -112,9 +112,9 @@ def _parts_of(path: Path, tree: Mapping[str, Any], prefix_space: bool) -> Parts:
 
 
 def _check_rules(path: Path, tree: Mapping[str, Any]) -> None:
-    """Refuse what would cut text in another way than RoBERTa's rules do.
+    """Refuse whatever would tokenize text differently from RoBERTa's rules.
 
-    :raises BundleError: the first such thing, by name.
+    :raises BundleError: names the first such setting.
     """
     model, cut = tree["model"], tree["pre_tokenizer"]
     rules = [(f"model.{name}", model.get(name), plain) for name, plain in _PLAIN.items()]
@@ -127,14 +127,14 @@ def _check_rules(path: Path, tree: Mapping[str, Any]) -> None:
         if given not in plain:
             raise BundleError(
                 f"{path} has {name} = {given!r}: not supported",
-                expected=f"{plain[0]!r}, as RoBERTa's has it",
+                expected=f"{plain[0]!r}, as in RoBERTa",
             )
 
 
 def _of_two_files(folder: Path) -> Parts | None:
     path = folder / VOCABULARY_NAME
     ids = read_json(path)
-    # XLM's own tokenizer is written in files of these names, too.
+    # XLM's own tokenizer has files of these names too.
     if SPACE not in ids or any(token.endswith("</w>") for token in ids):
         return None
     config = read_json(folder / CONFIG_NAME) if _all_there(folder, CONFIG_NAME) else {}
@@ -147,7 +147,7 @@ def _of_two_files(folder: Path) -> Parts | None:
 
 
 def _of_fairseq(folder: Path) -> Parts:
-    """fairseq's dictionary has GPT-2's ids as its words: the first of them is RoBERTa's id 4."""
+    """fairseq's dictionary lists GPT-2's ids as words; the first one is RoBERTa's id 4."""
     path = folder / DICTIONARY_NAME
     written = _in_order(folder / GPT2_VOCABULARY_NAME, read_json(folder / GPT2_VOCABULARY_NAME))
     tokens = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -155,7 +155,7 @@ def _of_fairseq(folder: Path) -> Parts:
         word, _, count = line.rpartition(" ")
         if not count.isdecimal() or (word.isdecimal() and int(word) >= len(written)):
             raise BundleError(
-                f"{path}, line {number}, is no id of {GPT2_VOCABULARY_NAME} with its count: "
+                f"{path}, line {number}, is not an id of {GPT2_VOCABULARY_NAME} with its count: "
                 f"{line[:60]!r}",
                 expected=f"such as `13 850314647`, with ids below {len(written)}",
             )
@@ -173,7 +173,7 @@ def _read_merges(path: Path) -> list[Pair]:
         left, _, right = line.partition(" ")
         if not left or not right or " " in right:
             raise BundleError(
-                f"{path}, line {number}, is no merge of two tokens: {line[:60]!r}",
+                f"{path}, line {number}, is not a merge of two tokens: {line[:60]!r}",
                 expected="such as `Ġ t`",
             )
         merges.append((left, right))
@@ -181,7 +181,7 @@ def _read_merges(path: Path) -> list[Pair]:
 
 
 def _in_order(path: Path, ids: Mapping[str, Any]) -> list[str]:
-    """The tokens of a vocabulary by their ids, which must be 0 to their number."""
+    """The tokens of a vocabulary in order of their ids, which must be consecutive from 0."""
     tokens: list[str | None] = [None] * len(ids)
     for token, number in ids.items():
         inside = isinstance(number, int) and 0 <= number < len(ids)
@@ -196,7 +196,7 @@ def _in_order(path: Path, ids: Mapping[str, Any]) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines that are not empty."""
+    """All lines that are not empty."""
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:

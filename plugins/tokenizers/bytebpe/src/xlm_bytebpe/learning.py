@@ -11,15 +11,15 @@ from xlm_bytebpe.letters import LETTERS
 from xlm_plugins import DataError
 
 LEAST_COUNT = 2
-"""A pair that occurs less often is not learnt."""
+"""A pair that occurs less often is not learned."""
 
 Pair = tuple[str, str]
 
 
 def learn(texts: Iterable[str], n_tokens: int, *, prefix_space: bool) -> list[Pair]:
-    """Merges that give so many tokens together with the letters, or fewer if no pair occurs twice.
+    """Learn merges until there are so many tokens, letters included, or no pair occurs twice.
 
-    :raises DataError: there is no pair that occurs twice.
+    :raises DataError: no pair occurs twice.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
@@ -32,5 +32,5 @@ def learn(texts: Iterable[str], n_tokens: int, *, prefix_space: bool) -> list[Pa
     tokenizer.train_from_iterator(texts, trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     if not merges:
-        raise DataError("no two bytes stand together twice in the text", remedy="give more text")
+        raise DataError("no pair of bytes occurs twice in the text", remedy="give more text")
     return [(left, right) for left, right in merges]

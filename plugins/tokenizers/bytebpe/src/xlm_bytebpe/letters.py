@@ -1,7 +1,7 @@
-"""A written form for each byte, as GPT-2 has it, so that tokens of bytes can be written.
+"""GPT-2's printable letter for each byte, which tokens are written in.
 
-Bytes that are printed in Latin-1 stand for themselves, and the others are, in their order, the
-characters from U+0100 on: a space is ``Ġ``.
+Bytes that are printable in Latin-1 stand for themselves; the others are, in order, the characters
+from U+0100: a space is ``Ġ``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ LETTERS = tuple(sorted(BYTE_OF))
 SPACE = "Ġ"
 
 
-def spelt(token: str) -> bytes:
-    """The bytes of a token; what is not written in letters is its own text."""
+def bytes_of(token: str) -> bytes:
+    """The bytes of a token; a token that is not written in letters is plain text."""
     if all(letter in BYTE_OF for letter in token):
         return bytes(BYTE_OF[letter] for letter in token)
     return token.encode()

@@ -1,7 +1,7 @@
 """Byte-level BPE behind the `Tokenizer` contract (Radford et al. 2019, section 2.2).
 
-Text is UTF-8, and bytes merge inside of words, so nothing is unknown.  Ids are laid out as
-RoBERTa's: ``<s> <pad> </s> <unk>``, the tokens, ``<mask>``; a model's own order is kept.
+Text is UTF-8, and bytes are merged within words, so nothing is unknown.  Ids are laid out as in
+RoBERTa: ``<s> <pad> </s> <unk>``, the tokens, ``<mask>``; an imported model's order is kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from xlm_bytebpe import ByteBPEOptions
 from xlm_bytebpe.files import TOKENIZER_NAME, Parts, find_parts, read_saved
 from xlm_bytebpe.learning import Pair, learn
-from xlm_bytebpe.letters import LETTERS, spelt
+from xlm_bytebpe.letters import LETTERS, bytes_of
 from xlm_bytebpe.word_ids import WordIds
 from xlm_plugins import BundleError, DataError, Ragged, Tokenizer, write_text
 
@@ -30,16 +30,16 @@ N_FIXED = len(BEFORE) + len(LETTERS) + 1
 """Ids that every vocabulary has."""
 
 MOST_LEFT = 16
-"""Tokens that no merge gives: one of GPT-2's, and what fills a vocabulary up to a round size."""
+"""Limit of tokens that no merge makes: one of GPT-2's, and those that pad a vocabulary."""
 
 
 class ByteBPE(Tokenizer):
-    """A vocabulary, and the merges that give its tokens.
+    """A vocabulary, and the merges that make its tokens.
 
-    :param tokens: the written form of every id; bytes are written as `letters` says.
-    :param merges: pairs of tokens, the first to be applied first.
-    :param prefix_space: put a space before a line that begins without one.
-    :raises BundleError: the tokens lack a special one or a byte, or do not fit the merges.
+    :param tokens: the written form of every id, with bytes written in `letters`.
+    :param merges: pairs of tokens, in the order in which they are applied.
+    :param prefix_space: put a space before a line that does not begin with one.
+    :raises BundleError: a special token or a byte is missing, or tokens and merges do not match.
     """
 
     begin_role = "bos"
@@ -49,15 +49,15 @@ class ByteBPE(Tokenizer):
     ) -> None:
         self._tokens, self._merges, self._prefix_space = list(tokens), list(merges), prefix_space
         ids = {token: number for number, token in enumerate(tokens)}
-        # The pattern parts letters from other signs, so no text merges to "<s>".
+        # The pattern separates letters from other characters, so no text merges to "<s>".
         made = {*LETTERS, *map("".join, merges)} - {*FORMS.values()}
         _check(self._tokens, ids, self._merges, made)
         self._roles = {role: ids[form] for role, form in FORMS.items()}
         self._reserved = tuple(n for n, token in enumerate(tokens) if token not in made)
-        self._bytes = [spelt(token) if token in made else b"" for token in tokens]
+        self._bytes = [bytes_of(token) if token in made else b"" for token in tokens]
         self._model = models.BPE(vocab=ids, merges=self._merges)
         plain = self._fast(prefix_space=False)
-        # One text a call: many would start the library's threads, of which a fork knows nothing.
+        # One text per call: several would start the library's threads, which a fork would lose.
         self._word_ids = WordIds(lambda text: plain.encode(text).ids)
 
     @classmethod
@@ -69,12 +69,12 @@ class ByteBPE(Tokenizer):
         folder: Path,
         workers: int,
     ) -> ByteBPE:
-        """Learn merges; the same text gives the same, whatever the workers.
+        """Learn merges; the same text gives the same merges, whatever the number of workers.
 
-        :param vocabulary_size: number of ids, special ones and bytes included; there are fewer
-            where no pair of the text occurs twice any more.
+        :param vocabulary_size: number of ids, special ones and bytes included; there are fewer if
+            no pair of the text occurs twice any more.
         :param workers: not used.
-        :raises DataError: the text gives no merge, or the size has no room for one.
+        :raises DataError: the text has no pair to merge, or the vocabulary is too small for one.
         """
         if vocabulary_size <= N_FIXED:
             raise DataError(
@@ -85,8 +85,8 @@ class ByteBPE(Tokenizer):
             )
         n_tokens = vocabulary_size - N_FIXED + len(LETTERS)
         merges = learn(texts, n_tokens, prefix_space=options.prefix_space)
-        learnt = dict.fromkeys([*LETTERS, *("".join(pair) for pair in merges)])
-        tokenizer = cls([*BEFORE, *learnt, MASK], merges, options.prefix_space)
+        learned = dict.fromkeys([*LETTERS, *("".join(pair) for pair in merges)])
+        tokenizer = cls([*BEFORE, *learned, MASK], merges, options.prefix_space)
         tokenizer.save(folder)
         return tokenizer
 
@@ -102,10 +102,10 @@ class ByteBPE(Tokenizer):
 
     @classmethod
     def from_hugging_face(cls, folder: Path) -> ByteBPE | None:
-        """RoBERTa's tokenizer out of a folder in Hugging Face's or fairseq's format.
+        """RoBERTa's tokenizer from a folder in Hugging Face's or fairseq's format.
 
-        :returns: None where the folder holds another kind of tokenizer.
-        :raises BundleError: its files are damaged, or ask for what there is not here.
+        :returns: None if the folder has another type of tokenizer.
+        :raises BundleError: its files are damaged, or use features that are not supported.
         """
         return None if (found := find_parts(folder)) is None else cls._of(found)
 
@@ -117,14 +117,14 @@ class ByteBPE(Tokenizer):
             raise BundleError(
                 f"{parts.origin} cannot be used: {error.problem}",
                 expected=error.expected,
-                remedy="take the files that were published together",
+                remedy="use the files that were published together",
             ) from error
 
     def save(self, folder: Path) -> None:
         write_text(folder / TOKENIZER_NAME, self.to_hugging_face().to_str())
 
     def to_hugging_face(self) -> FastTokenizer:
-        """The same tokenizer as a `tokenizers.Tokenizer`, without any frame."""
+        """The same tokenizer as a `tokenizers.Tokenizer` that adds no special tokens."""
         return self._fast(prefix_space=self._prefix_space)
 
     def _fast(self, *, prefix_space: bool) -> FastTokenizer:
@@ -140,7 +140,7 @@ class ByteBPE(Tokenizer):
         return self._word_ids.encode(texts)
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Decode rows of ids; special ids leave nothing, and bytes that are no UTF-8 leave ``�``.
+        """Decode rows of ids; special ids leave nothing, and invalid UTF-8 leaves ``�``.
 
         :raises DataError: an id is outside the vocabulary.
         """
@@ -161,7 +161,7 @@ class ByteBPE(Tokenizer):
         return self._roles[role]
 
     def reserved(self) -> tuple[int, ...]:
-        """The special ids, and those of tokens that no merge gives, such as ``madeupword0000``."""
+        """The special ids, and those of tokens that no merge makes, such as ``madeupword0000``."""
         return self._reserved
 
     @functools.cached_property
@@ -176,10 +176,10 @@ class ByteBPE(Tokenizer):
 def _check(
     tokens: Sequence[str], ids: Mapping[str, int], merges: Sequence[Pair], made: Container[str]
 ) -> None:
-    """Hold the tokens to what there must be, and to the merges.
+    """Check that the vocabulary is complete, and matches the merges.
 
     :param made: the tokens that text can encode to.
-    :raises BundleError: something is missing, twice there, or left over.
+    :raises BundleError: a token is missing, repeated or left over.
     """
     if len(ids) != len(tokens):
         twice = next(token for number, token in enumerate(tokens) if ids[token] != number)
@@ -188,7 +188,7 @@ def _check(
         if missing := [form for form in dict.fromkeys(forms) if form not in ids]:
             raise BundleError(
                 f"the vocabulary lacks {len(missing)} of the {kind}, such as {missing[0]!r}",
-                expected=f"all, as RoBERTa has them: {' '.join([*BEFORE, MASK])} and every byte",
+                expected=f"all of RoBERTa's: {' '.join([*BEFORE, MASK])} and every byte",
             )
     for number, (left, right) in enumerate(merges, start=1):
         for token in (left, right, left + right):
@@ -199,7 +199,7 @@ def _check(
     lost = [token for token in tokens if token not in made and token not in FORMS.values()]
     if len(lost) > max(MOST_LEFT, len(tokens) // 100):
         raise BundleError(
-            f"{len(lost)} of the {len(tokens)} tokens, such as {lost[-1]!r}, are given by none of "
+            f"{len(lost)} of the {len(tokens)} tokens, such as {lost[-1]!r}, are made by none of "
             f"the {len(merges)} merges",
-            expected="the merges of this vocabulary, whole",
+            expected="all merges of this vocabulary",
         )

@@ -1,8 +1,8 @@
-"""Lines to ids by words that have been met: each is cut once.
+"""Lines to ids through a cache of words, so that each word is tokenized once.
 
-GPT-2's pattern cuts a line into runs of letters, of digits, of other signs and of white space; a
-space goes with what follows it.  So a space before something that is no white space always
-begins a run, and words that are cut off there have the ids that they have in the line.
+GPT-2's pattern splits a line into runs of letters, of digits, of other characters and of white
+space; a space belongs to what follows it.  So a space before anything but white space always
+begins a run, and a word split off there has the same ids as in its line.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import numpy as np
 from xlm_plugins import Ragged
 
 MOST_IDS = 2**22
-"""Ids that are kept; beyond that all words are forgotten, which bounds the memory."""
+"""Limit of cached ids, which bounds the memory; beyond it the cache is cleared."""
 LONGEST = 40
-"""Characters of a word that is worth remembering; a line of Chinese is one word."""
-# `\s` takes in more than the white space of GPT-2's pattern: before that, nothing is cut.
+"""Limit of characters in a cached word; a whole line of Chinese is one word."""
+# `\s` includes more than the white space of GPT-2's pattern: nothing is split before those.
 _BEFORE_A_WORD = re.compile(r" (?=\S)")
 
 
 class WordIds:
-    """The ids of words that have been met.
+    """A cache of the ids of words.
 
-    :param cut: the ids of a text.
+    :param tokenize: returns the ids of a text.
     """
 
-    def __init__(self, cut: Callable[[str], list[int]]) -> None:
-        self._cut = cut
-        self._forget()
+    def __init__(self, tokenize: Callable[[str], list[int]]) -> None:
+        self._tokenize = tokenize
+        self._clear()
 
     def encode(self, texts: Sequence[str]) -> Ragged:
-        """The ids of texts, a row each."""
+        """The ids of texts, one row each."""
         if len(self._ids) > MOST_IDS:
-            self._forget()
+            self._clear()
         words: list[int] = []
         ends = [0]
         for text in texts:
@@ -49,18 +49,18 @@ class WordIds:
         return Ragged(found.values, found.offsets[ends])
 
     def _row(self, text: str) -> int:
-        self._ids.extend(self._cut(text))
+        self._ids.extend(self._tokenize(text))
         self._offsets.append(len(self._ids))
         return len(self._offsets) - 2
 
-    def _forget(self) -> None:
-        self._ids, self._offsets = array("q", [0]), array("q", [0, 1])  # row 0 is nobody's
+    def _clear(self) -> None:
+        self._ids, self._offsets = array("q", [0]), array("q", [0, 1])  # row 0 is unused
         self._first = _Rows(self._row)
         self._other = _Rows(lambda word: self._row(f" {word}"))
 
 
 class _Rows(dict[str, int]):
-    """The row of each word; a new one is cut."""
+    """The row of each word; a new word is tokenized."""
 
     def __init__(self, row: Callable[[str], int]) -> None:
         self._row = row

@@ -1,4 +1,4 @@
-"""XLM's tokenization as a plugin: its options and its hook, without its weight."""
+"""XLM's tokenization as a plugin: its options and its hook; imports no library."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from xlm_plugins import Component, hookimpl, option
 
 @dataclass(frozen=True)
 class FastBPEOptions:
-    """What the text goes through, and the files to take where nothing is to be learnt."""
+    """How text is processed, and files to use instead of learning."""
 
-    codes: str = option("", "a file of fastBPE codes; none are learnt then", path=True)
+    codes: str = option("", "a file of fastBPE codes, to use instead of learning codes", path=True)
     vocab: str = option(
         "",
-        "a file of `token count` lines, whose ids are taken as they are whatever --vocab-size; "
-        "without codes the text must be cut into its tokens already",
+        "a file of `token count` lines, used as it is whatever --vocab-size; without codes the "
+        "text must already be split into its tokens",
         path=True,
     )
     languages: tuple[str, ...] = option(
         ("en",),
-        "languages of the text; where a text's own is not told it is guessed among these, "
-        "and is the first where nothing shows it",
+        "languages of the text; a text of unknown language is guessed to be in one of these, and "
+        "in the first one if nothing tells",
         comma=True,
     )
-    lowercase: bool = option(False, "write words in lower case, as XLM's 15-language models do")
-    remove_accents: bool = option(False, "take accents off, as XLM's 15-language models do")
+    lowercase: bool = option(False, "convert words to lower case, as for XLM's 15-language models")
+    remove_accents: bool = option(False, "remove accents, as for XLM's 15-language models")
 
 
 @hookimpl

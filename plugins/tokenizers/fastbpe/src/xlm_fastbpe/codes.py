@@ -1,8 +1,8 @@
-"""Byte-pair encoding by fastBPE's codes: which pairs of symbols merge, and in which order.
+"""Byte-pair encoding with fastBPE's codes: which pairs of symbols merge, and in which order.
 
-A codes file has a line ``LEFT RIGHT COUNT`` for every merge, the first learnt first; ``</w>``
-ends the symbols that end words.  (Sennrich et al., arXiv 1508.07909; subword-nmt's codes of
-version 0.2 mean the same, without counts.)
+A codes file has a line ``LEFT RIGHT COUNT`` for every merge, in the order of learning; symbols at
+the end of a word end in ``</w>``.  (Sennrich et al., arXiv 1508.07909; subword-nmt's codes of
+version 0.2 are the same without counts.)
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from xlm_plugins import DataError, Ragged
 END = "</w>"
 MARK = "@@"
 BYTES_AT_ONCE = 2000
-"""Of words that the library gets as one text: it queues all pairs of a text."""
-# For the library a text is one long word, and the space behind each of our words is what ends it:
-# the first merges of all join a letter and a space, and none has a space on its left.
+"""Bytes of words per text for the library, which queues all pairs of a text."""
+# To the library, a text is one long word, in which a space marks the end of each of our words: the
+# very first merges join a letter and a space, and no merge has a space on its left.
 _SPACE = " "
-_UNKNOWN = "not known"  # has a space inside, as no symbol has
+_UNKNOWN = "not known"  # has an inner space, unlike any symbol
 Pair = tuple[str, str]
 
 
 class Codes:
-    """Merges, and what they make of words.
+    """Merges, and how they split words into pieces.
 
-    :param merges: pairs of symbols, the first to be applied first, and how often each was
-        counted when it was learnt.
-    :param known: the id of each written form that may stand; what merges give beside them is
-        taken apart again.  None allows every form.
+    :param merges: pairs of symbols in the order in which they are applied, and the count of each
+        when it was learned.
+    :param known: the id of each piece in the vocabulary; other results of merges are split again.
+        None allows every piece.
     :param unknown: the id of pieces that have none.
     """
 
@@ -47,7 +47,7 @@ class Codes:
         self.merges = dict(merges)
         self._known = known
         pairs = [(_symbol(left), _symbol(right)) for left, right in self.merges]
-        # A symbol that several pairs give was most likely given by the first.
+        # A symbol that several pairs make was most likely made by the first.
         self._parts = {left + right: (left, right) for left, right in reversed(pairs)}
         ids = {_read(form): number for form, number in (known or {}).items()}
         forms = [part for pair in pairs for part in pair] + list(ids)
@@ -61,14 +61,14 @@ class Codes:
             vocab=numbers,
             merges=ends + pairs,
             unk_token=_UNKNOWN,
-            cache_capacity=0,  # `WordTable` is one
+            cache_capacity=0,  # `WordTable` is the cache
         )
         self._tokenizer = Tokenizer(self._model)
 
     def ids_of(self, words: bytes) -> Ragged:
-        """The ids of the pieces of words, a row each.
+        """The ids of the pieces of words, one row per word.
 
-        :param words: in UTF-8, a space behind each.
+        :param words: in UTF-8, each followed by a space.
         """
         texts, begin = [], 0
         while begin < len(words):
@@ -79,40 +79,40 @@ class Codes:
             cut = self._tokenizer.encode_batch_fast(texts)
         numbers = np.concatenate([np.empty(0, np.int64), *(text.ids for text in cut)])
         pieces = self._ids.take(numbers)
-        behind = np.flatnonzero(self._ends_word[numbers]) + 1
-        return Ragged(pieces.values, pieces.offsets[np.append(0, behind)])
+        ends = np.flatnonzero(self._ends_word[numbers]) + 1
+        return Ragged(pieces.values, pieces.offsets[np.append(0, ends)])
 
     def split(self, word: str) -> list[str]:
-        """The pieces of a word, all but the last with ``@@`` behind them.
+        """The pieces of a word; all but the last end in ``@@``.
 
-        A character that the codes do not know is a piece, and nothing merges with it.
+        A character that the codes do not have is a piece, and nothing merges with it.
 
         :param word: not empty, without spaces.
         """
-        spelt = (word + _SPACE).encode()
+        spelling = (word + _SPACE).encode()
         tokens = self._model.tokenize(word + _SPACE)
-        symbols = [spelt[slice(*token.offsets)].decode() for token in tokens]
-        if symbols[-1] == _SPACE:  # behind a character that is not known
+        symbols = [spelling[slice(*token.offsets)].decode() for token in tokens]
+        if symbols[-1] == _SPACE:  # after an unknown character
             symbols[-2:] = [symbols[-2] + _SPACE]
-        return [_written(part) for symbol in symbols for part in self._taken_apart(symbol)]
+        return [_written(part) for symbol in symbols for part in self._split_unknown(symbol)]
 
     def symbols(self) -> list[str]:
-        """The written forms of all symbols that merges join or give, each once."""
+        """The written forms of all symbols that merges join or make, each once."""
         symbols = (part for pair in self.merges for part in (*pair, "".join(pair)))
         return [_written(_symbol(symbol)) for symbol in dict.fromkeys(symbols)]
 
     def _ids_of_symbol(self, symbol: str, ids: Mapping[str, int], unknown: int) -> list[int]:
-        """What stands for a symbol of the library's."""
-        if symbol == _SPACE:  # behind a character that is not known
+        """The ids for one of the library's symbols."""
+        if symbol == _SPACE:  # after an unknown character
             return []
-        return [ids.get(part, unknown) for part in self._taken_apart(symbol)]
+        return [ids.get(part, unknown) for part in self._split_unknown(symbol)]
 
-    def _taken_apart(self, symbol: str) -> list[str]:
-        """The known symbols that a symbol was merged from, or that cannot be taken apart."""
+    def _split_unknown(self, symbol: str) -> list[str]:
+        """Undo merges until all symbols are in the vocabulary, or cannot be split."""
         known = self._known is None or _written(symbol) in self._known
         if known or symbol not in self._parts:
             return [symbol]
-        return [small for part in self._parts[symbol] for small in self._taken_apart(part)]
+        return [small for part in self._parts[symbol] for small in self._split_unknown(part)]
 
 
 def _ragged(rows: Iterable[Sequence[int]]) -> Ragged:
@@ -123,8 +123,8 @@ def _ragged(rows: Iterable[Sequence[int]]) -> Ragged:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Without threads of the library's own, about which it warns in processes forked later; who
-    has much text splits it over processes."""
+    """Turn off the library's threads, about which it would warn in processes forked later; callers
+    with much text spread it over processes."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)
     os.environ[name] = "false"
@@ -138,7 +138,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _symbol(part: str) -> str:
-    """A part of a merge, as a codes file writes it."""
+    """The library's symbol for a part of a merge in a codes file."""
     return part.removesuffix(END) + _SPACE if part.endswith(END) else part
 
 
@@ -151,14 +151,14 @@ def _written(symbol: str) -> str:
 
 
 def read_codes(text: str, origin: str) -> dict[Pair, int]:
-    """The merges of a codes file in their order, with their counts.
+    """The merges of a codes file in order, with their counts.
 
-    subword-nmt's files, which begin with their version, are read as well; their merges have no
+    subword-nmt's files, which begin with their version, can be read too; their merges have no
     counts and get 0.
 
-    :param text: what the file holds.
-    :param origin: what error messages call it.
-    :raises DataError: a line is no merge, or there is none.
+    :param text: the content of the file.
+    :param origin: its name, for error messages.
+    :raises DataError: a line is not a merge, or there is none.
     """
     merges: dict[Pair, int] = {}
     lines = text.split("\n")
@@ -170,15 +170,15 @@ def read_codes(text: str, origin: str) -> dict[Pair, int]:
         left, right, count = [*fields, *([] if has_counts else ["0"]), "", ""][:3]
         if len(fields) != 2 + has_counts or not (left and right and count.isdecimal()):
             raise DataError(
-                f"{origin}, line {number}, is no merge of two symbols: {line[:60]!r}",
+                f"{origin}, line {number}, is not a merge of two symbols: {line[:60]!r}",
                 expected="codes as fastBPE writes them, such as `t h</w> 4711`",
             )
         merges.setdefault((left, right), int(count))
     if not merges:
-        raise DataError(f"{origin} holds no codes", expected="lines such as `t h</w> 4711`")
+        raise DataError(f"{origin} contains no codes", expected="lines such as `t h</w> 4711`")
     return merges
 
 
 def written_codes(merges: Mapping[Pair, int]) -> str:
-    """The text of a codes file."""
+    """The content of a codes file."""
     return "".join(f"{left} {right} {count}\n" for (left, right), count in merges.items())

@@ -13,19 +13,19 @@ from xlm_fastbpe.vocabulary import SPECIALS
 from xlm_plugins import DataError
 
 LEAST_COUNT = 2
-"""What occurs less often is not learnt: a character, and a pair."""
+"""Characters and pairs that occur less often are not learned."""
 # The library numbers symbols of several characters in an order that changes from run to run, and
-# the numbers decide between pairs of equal counts.  So a character at the end of a word is
-# written as a private one, which stand in no text, and all symbols begin as one character.
+# the numbers break ties between pairs of equal counts.  So a character at the end of a word is
+# replaced by a private-use one, which no text has, and all symbols start as one character.
 _FIRST_LAST = 0xF0000
 
 
 def learn(counts: Mapping[str, int], n_tokens: int) -> tuple[dict[Pair, int], dict[str, int]]:
-    """Learn merges until there are as many tokens as asked for, or no pair occurs twice.
+    """Learn merges until there are ``n_tokens`` tokens, or no pair occurs twice.
 
-    :param counts: how often each word occurs.
-    :param n_tokens: tokens to learn, those of one character included.
-    :returns: the merges, and how often each token occurs.
+    :param counts: the count of each word.
+    :param n_tokens: number of tokens to learn, including those of one character.
+    :returns: the merges with their counts, and the count of each token.
     :raises DataError: there are no words, or no room for merges.
     """
     alphabet = _alphabet(counts)
@@ -39,9 +39,9 @@ def learn(counts: Mapping[str, int], n_tokens: int) -> tuple[dict[Pair, int], di
             expected=f"at least {least}",
             remedy=f"--vocab-size {least} or, better, several times that",
         )
-    merges = _learnt_merges(counts, n_tokens - len(alphabet))
+    merges = _learned_merges(counts, n_tokens - len(alphabet))
     if not merges:
-        raise DataError("no two letters stand together twice in the text", remedy="give more text")
+        raise DataError("no pair of letters occurs twice in the text", remedy="give more text")
     codes = Codes(dict.fromkeys(merges, 0))
     found = count_tokens(codes, counts)
     tokens = dict.fromkeys([*alphabet, *codes.symbols()])
@@ -49,7 +49,7 @@ def learn(counts: Mapping[str, int], n_tokens: int) -> tuple[dict[Pair, int], di
 
 
 def count_tokens(codes: Codes, counts: Mapping[str, int]) -> Counter[str]:
-    """How often each piece occurs when words are split."""
+    """Count the pieces that words are split into."""
     found: Counter[str] = Counter()
     for word, count in counts.items():
         for piece in codes.split(word):
@@ -58,12 +58,12 @@ def count_tokens(codes: Codes, counts: Mapping[str, int]) -> Counter[str]:
 
 
 def most_frequent(counts: Mapping[str, int], n_tokens: int) -> list[tuple[str, int]]:
-    """Tokens with their counts by falling count; equal ones by their letters."""
+    """Tokens with their counts, in descending order; ties are sorted by token."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n_tokens]
 
 
 def _alphabet(counts: Mapping[str, int]) -> list[str]:
-    """The tokens of one character: both forms of each, so that any word of theirs has tokens."""
+    """The tokens of one character, in both forms, so that any word of these can be encoded."""
     found: Counter[str] = Counter()
     for word, count in counts.items():
         for character in word:
@@ -72,7 +72,7 @@ def _alphabet(counts: Mapping[str, int]) -> list[str]:
     return [form for character in characters for form in (character, character + MARK)]
 
 
-def _learnt_merges(counts: Mapping[str, int], n_merges: int) -> list[Pair]:
+def _learned_merges(counts: Mapping[str, int], n_merges: int) -> list[Pair]:
     last = sorted({word[-1] for word in counts})
     private = {character: chr(_FIRST_LAST + n) for n, character in enumerate(last)}
     plain = {written: character + END for character, written in private.items()}
@@ -90,13 +90,13 @@ def _learnt_merges(counts: Mapping[str, int], n_merges: int) -> list[Pair]:
 
 
 def _repeated(words: Mapping[str, int]) -> Iterable[str]:
-    """Each word as often as it occurs: the library counts for itself."""
+    """Each word as often as it occurs: the library counts words itself."""
     return (f"{word} " * count for word, count in words.items())
 
 
 def _counted(codes: Codes, n_of_piece: Mapping[str, int]) -> dict[Pair, int]:
-    """How often each merge is applied: as often as what it gives stands in the text, whole or
-    inside of what later merges give."""
+    """How often each merge is applied: as often as its result occurs in the text, by itself or
+    within the results of later merges."""
     n_of = {
         piece.removesuffix(MARK) if piece.endswith(MARK) else piece + END: count
         for piece, count in n_of_piece.items()

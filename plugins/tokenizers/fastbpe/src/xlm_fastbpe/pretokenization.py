@@ -1,9 +1,9 @@
 # ruff: noqa: RUF001 (quotation marks of several languages)
-"""Raw text to words and back, as XLM's text pipeline does it.
+"""Raw text to words and back, as in XLM's text pipeline.
 
-Punctuation is normalised, what is not printed goes, Moses cuts words (or a segmenter, for
-Chinese, Thai and Japanese), and then, where it is asked for, words lose case and accents.
-Words are not escaped for XML.  The rules are sacremoses', a port of Moses' scripts.
+Punctuation is normalised, non-printing characters are removed, Moses (or a segmenter, for Chinese,
+Thai and Japanese) splits words, and optionally case and accents are removed.  Words are not
+escaped for XML.  The rules are those of sacremoses, a port of Moses' scripts.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
 
 from xlm_fastbpe.segmenters import SEGMENTED, Segmenter, segmenter
 
-_REGULAR = frozenset(".^$*+?{}[]\\|()")  # characters that mean something in a pattern
+_SPECIAL_IN_PATTERNS = frozenset(".^$*+?{}[]\\|()")
 # Perl's \p{C}: control, format, unassigned, private and surrogate characters.
-_NOT_PRINTED = "C"
+_NON_PRINTING = "C"
 _ACCENT = "Mn"
 _THAI_SPACE = re.compile("(?<=[\u0e00-\u0e7f]) (?=[\u0e00-\u0e7f])")
 
 
-# A little of everything that Moses' rules, or those of a language, treat in a way of their own.
+# A little of everything that Moses' rules, or those of a language, treat specially.
 _PROBE = (
     "Mr. O'Neil's „test“ — l'été, d’accord: « œuvre » (3.5 %, 1\u00a0000 €), the U.S. No. 5; "
     "e.g. this… Straße & <b> [x] foo-bar, A.B.,C: 5,300.5 z.B. ça?! ``so'' 你好，世界。"
@@ -36,11 +36,11 @@ _PROBE = (
 
 @dataclass(frozen=True)
 class Pretokenizer:
-    """How text of several languages becomes words, and words text.
+    """Converts text of several languages to words, and words to text.
 
-    :param languages: one of these is a text's where it is not told; at least one.
-    :param lowercase: write words in lower case.
-    :param remove_accents: take accents off.
+    :param languages: candidates for the language of a text, if it is not given; at least one.
+    :param lowercase: convert words to lower case.
+    :param remove_accents: remove accents.
     """
 
     languages: tuple[str, ...]
@@ -56,31 +56,31 @@ class Pretokenizer:
         return self._rules(language or likely_language(text, self.languages)).words(text)
 
     def text(self, words: Sequence[str], language: str | None = None) -> str:
-        """The text of words, as far as they tell it.
+        """The text of words, as far as it can be restored.
 
         :param language: None to guess.
         """
         return self._rules(language or likely_language(" ".join(words), self.languages)).text(words)
 
     def settings(self) -> dict[str, Any]:
-        """What makes the same one again, for JSON."""
+        """The constructor's arguments, for JSON."""
         return dataclasses.asdict(self)
 
     def trait(self) -> list[Any]:
-        """What differs where two of them make other words of a text."""
-        cut_by_moses = [name for name in self.languages if name not in SEGMENTED]
-        return [self.settings(), [self._rules(name).words(_PROBE) for name in cut_by_moses]]
+        """A value that differs if two of them split text differently."""
+        split_by_moses = [name for name in self.languages if name not in SEGMENTED]
+        return [self.settings(), [self._rules(name).words(_PROBE) for name in split_by_moses]]
 
     def _rules(self, language: str) -> Rules:
         return _rules(language, self.lowercase, self.remove_accents)
 
 
 class Rules:
-    """The pipeline of one language; makes its parts when they are first needed.
+    """The pipeline of one language; its parts are made when they are first needed.
 
-    :param language: what Moses calls it; languages that it does not know get general rules.
-    :param lowercase: write words in lower case.
-    :param remove_accents: decompose words (NFD) and drop what has the category Mn.
+    :param language: Moses' code for it; languages that Moses does not know get general rules.
+    :param lowercase: convert words to lower case.
+    :param remove_accents: decompose words (NFD) and drop characters of category Mn.
     """
 
     def __init__(self, language: str, *, lowercase: bool, remove_accents: bool) -> None:
@@ -93,7 +93,7 @@ class Rules:
 
         :raises PluginError: the language needs a segmenter that is not installed.
         """
-        words = self._cut(text)
+        words = self._split(text)
         if self._lowercase:
             words = words.lower()
         if self._remove_accents and not words.isascii():
@@ -102,14 +102,14 @@ class Rules:
         return " ".join(words.split())
 
     def text(self, words: Sequence[str]) -> str:
-        """The text of words: what `words` took apart stands together again, but for its case,
-        its accents and the punctuation that was normalised."""
+        """The text of words: undoes `words`, except that case, accents and normalised punctuation
+        are not restored."""
         if self._language == "th":
             return _THAI_SPACE.sub("", " ".join(words))
         return str(self._detokenizer.detokenize(words, unescape=False))
 
-    def _cut(self, text: str) -> str:
-        if self._language == "zh":  # XLM segments before it normalises here, and after elsewhere
+    def _split(self, text: str) -> str:
+        if self._language == "zh":  # here XLM segments first, elsewhere it normalises first
             return self._normalised(" ".join(self._segmenter(text)))
         text = self._normalised(text)
         if self._language in SEGMENTED:
@@ -118,9 +118,9 @@ class Rules:
 
     def _normalised(self, text: str) -> str:
         text = self._normalizer.normalize(text)
-        if text.isprintable():  # most text is; white space other than " " is not, by this name
+        if text.isprintable():  # most text is; the only white space that is printable is " "
             return text
-        return "".join(" " if _is_not_printed(c) else c for c in text)
+        return "".join(" " if _is_non_printing(c) else c for c in text)
 
     @functools.cached_property
     def _normalizer(self) -> MosesPunctNormalizer:
@@ -140,10 +140,10 @@ class Rules:
 
 
 class _Normalizer(MosesPunctNormalizer):  # type: ignore[misc]
-    """Moses' normaliser, which looks every one of its hundred patterns up for every text."""
+    """Moses' normaliser, which would look up each of its hundred patterns for every text."""
 
     def __init__(self, language: str) -> None:
-        super().__init__(language, perl_parity=True)  # as Moses' script, not as sacremoses of old
+        super().__init__(language, perl_parity=True)  # as Moses' script, unlike old sacremoses
         rules = [*self.REPLACE_UNICODE_PUNCTUATION, *self.substitutions]
         self._steps = [_substitution(pattern, replacement) for pattern, replacement in rules]
 
@@ -154,13 +154,13 @@ class _Normalizer(MosesPunctNormalizer):  # type: ignore[misc]
 
 
 def _substitution(pattern: str, replacement: str) -> Callable[[str], str]:
-    if _REGULAR.isdisjoint(pattern + replacement):
+    if _SPECIAL_IN_PATTERNS.isdisjoint(pattern + replacement):
         return lambda text: text.replace(pattern, replacement)
     return functools.partial(re.compile(pattern).sub, replacement)
 
 
 class _Tokenizer(MosesTokenizer):  # type: ignore[misc]
-    """Moses' tokenizer, which makes a set of all letters for every word such as ``U.S.``."""
+    """Moses' tokenizer, which would build a set of all letters for every word such as ``U.S.``."""
 
     _letters = frozenset(MosesTokenizer.IsAlpha)
     _lower = frozenset(MosesTokenizer.IsLower)
@@ -182,8 +182,8 @@ def _rules(language: str, lowercase: bool, remove_accents: bool) -> Rules:
 
 
 @functools.cache
-def _is_not_printed(character: str) -> bool:
-    return unicodedata.category(character).startswith(_NOT_PRINTED)
+def _is_non_printing(character: str) -> bool:
+    return unicodedata.category(character).startswith(_NON_PRINTING)
 
 
 _THAI = re.compile("[\u0e00-\u0e7f]")
@@ -193,10 +193,10 @@ _ELISION = re.compile(r"\b(?:[cdjlmnst]|qu)['’] ?[^\W\d_]{2}", re.IGNORECASE)
 
 
 def likely_language(text: str, languages: Sequence[str]) -> str:
-    """Which of some languages a text is in, as far as Moses' rules need to know.
+    """Guess which of some languages a text is in, as far as it matters to Moses' rules.
 
-    Chinese, Thai and Japanese show in their script, French and Italian in their elisions
-    (``l'eau``).  Everything else counts as the first of the languages.
+    Chinese, Thai and Japanese are recognised by their script, French and Italian by their elisions
+    (``l'eau``).  Everything else counts as the first language.
     """
     n_characters = len(text) - text.count(" ")
     if "th" in languages and 2 * len(_THAI.findall(text)) > n_characters:

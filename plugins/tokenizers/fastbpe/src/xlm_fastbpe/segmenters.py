@@ -1,7 +1,7 @@
 """Word segmenters for languages that are written without spaces; each needs a package.
 
-Each function returns what cuts a text into words, and raises `PluginError` with the package to
-install where it is missing.
+Each function returns a function that splits text into words, or raises a `PluginError` that names
+the package to install.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Segmenter = Callable[[str], list[str]]
 
 
 def segmenter(language: str) -> Segmenter:
-    """What cuts Chinese (zh), Thai (th) or Japanese (ja) into words.
+    """A function that splits Chinese (zh), Thai (th) or Japanese (ja) into words.
 
     :raises PluginError: its package is not installed.
     """
@@ -24,13 +24,13 @@ def segmenter(language: str) -> Segmenter:
 
 
 def _chinese() -> Segmenter:
-    cut = _needed("rjieba", "zh").cut
-    return lambda text: list(cut(text))
+    split = _needed("rjieba", "zh").cut
+    return lambda text: list(split(text))
 
 
 def _thai() -> Segmenter:
-    cut = _needed("pythainlp.tokenize", "th").word_tokenize
-    return lambda text: list(cut(text))
+    split = _needed("pythainlp.tokenize", "th").word_tokenize
+    return lambda text: list(split(text))
 
 
 def _japanese() -> Segmenter:
@@ -45,7 +45,7 @@ def _needed(module: str, language: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise PluginError(
-            f"{language} text is cut into words by the package {package}, which cannot be "
+            f"{language} text is split into words by the package {package}, which cannot be "
             f"imported: {error}",
             remedy=f"pip install 'xlm-fastbpe[{language}]'",
         ) from error

@@ -1,7 +1,7 @@
 """XLM's tokenization behind the `Tokenizer` contract: Moses' rules, then fastBPE's codes.
 
-Ids are laid out as XLM lays them out: ``<s> </s> <pad> <unk>``, ten reserved specials, of which
-the first is the separator and the second the mask, then the tokens by falling count.
+Ids are laid out as in XLM: ``<s> </s> <pad> <unk>``, ten reserved specials, of which the first is
+the separator and the second the mask, then the tokens by decreasing count.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ SETTINGS_NAME, CODES_NAME, VOCABULARY_NAME = "fastbpe.json", "codes", "vocab"
 
 
 class FastBPE(Tokenizer):
-    """A vocabulary, the codes that cut words into its tokens, and how text becomes words.
+    """A vocabulary, the codes that split words into its tokens, and how text becomes words.
 
     :param words: the written form of every id, the special ones first.
-    :param counts: how often each occurs.  Not used, but kept.
-    :param merges: of the codes; None for text that is cut into tokens already, white space
-        between them.
-    :param pretokenizer: text to words; not used without codes.
-    :raises BundleError: the words are no vocabulary of XLM.
+    :param counts: the count of each, which is only saved.
+    :param merges: of the codes; None for text that is already split into tokens by white space.
+    :param pretokenizer: converts text to words; not used without codes.
+    :raises BundleError: the words are not a vocabulary of XLM.
     """
 
     def __init__(
@@ -51,12 +50,12 @@ class FastBPE(Tokenizer):
         self._merges = merges
         self._pretokenizer = pretokenizer
         self._language: str | None = None
-        # Text that spells a special token out is unknown: specials are in no word's reach.
+        # Text that spells out a special token is unknown: special tokens have no entry here.
         ids = {word: number for number, word in enumerate(words) if number >= len(SPECIALS)}
-        cut: Callable[[bytes], Ragged] = functools.partial(_ids_of_tokens, ids)
+        tokenize: Callable[[bytes], Ragged] = functools.partial(_ids_of_tokens, ids)
         if merges is not None:
-            cut = Codes(merges, ids, ROLES["unk"]).ids_of
-        self._table = WordTable(cut)
+            tokenize = Codes(merges, ids, ROLES["unk"]).ids_of
+        self._table = WordTable(tokenize)
 
     @classmethod
     def from_vocabulary(
@@ -72,13 +71,13 @@ class FastBPE(Tokenizer):
         """The tokenizer of a model whose vocabulary is known, such as a checkpoint of XLM.
 
         :param words: the written form of every id, the 14 special ones first.
-        :param counts: how often each occurs, if that is known.
-        :param codes: the text of a codes file.  Without, text must be cut into tokens already,
-            white space between them, and the rest is not used.
-        :param languages: those of the model, among which the language of a text is guessed where
-            it is not told; the first is taken where nothing shows it.
-        :raises BundleError: the words are no vocabulary of XLM.
-        :raises DataError: the codes are none.
+        :param counts: the count of each, if known.
+        :param codes: the content of a codes file.  Without it, text must already be split into
+            tokens by white space, and the other arguments are not used.
+        :param languages: the model's, among which the language of a text is guessed if it is not
+            given; the first one if nothing tells.
+        :raises BundleError: the words are not a vocabulary of XLM.
+        :raises DataError: the codes are invalid.
         """
         merges = None if codes is None else read_codes(codes, "the codes")
         pretokenizer = Pretokenizer(tuple(languages) or ("en",), lowercase, remove_accents)
@@ -93,12 +92,14 @@ class FastBPE(Tokenizer):
         folder: Path,
         workers: int,
     ) -> FastBPE:
-        """Learn what no file is given for; the same text gives the same, whatever the workers.
+        """Learn codes and vocabulary, unless the options name files for them.
+
+        The same text gives the same tokenizer, whatever the number of workers.
 
         :param vocabulary_size: number of ids, special ones included, unless the options name a
-            vocabulary: that one is taken as it is.
+            vocabulary, which is used as it is.
         :param workers: not used.
-        :raises DataError: the text cannot give that vocabulary, or a given file is damaged.
+        :raises DataError: the text is not enough for that vocabulary, or a given file is damaged.
         :raises PluginError: a language's segmenter is not installed.
         """
         pretokenizer = Pretokenizer(
@@ -114,9 +115,9 @@ class FastBPE(Tokenizer):
                 merges, found = learn(of_words, n_tokens)
             else:
                 found = count_tokens(Codes(merges), of_words)
-            learnt = most_frequent(found, n_tokens)
-            words = [*SPECIALS, *(token for token, _ in learnt)]
-            counts = [0] * len(SPECIALS) + [count for _, count in learnt]
+            learned = most_frequent(found, n_tokens)
+            words = [*SPECIALS, *(token for token, _ in learned)]
+            counts = [0] * len(SPECIALS) + [count for _, count in learned]
         tokenizer = cls(words, counts, merges, pretokenizer)
         tokenizer.save(folder)
         return tokenizer
@@ -135,7 +136,7 @@ class FastBPE(Tokenizer):
             raise BundleError(
                 f"{folder} holds no fastBPE tokenizer, or a damaged one: {problem}",
                 expected=f"{SETTINGS_NAME}, {VOCABULARY_NAME} and {CODES_NAME}, as saved",
-                remedy="restore the folder, or prepare the tokenizer again",
+                remedy="restore the folder, or make the tokenizer again",
             ) from error
         found = len(words), None if merges is None else len(merges)
         if found != sizes:
@@ -160,7 +161,7 @@ class FastBPE(Tokenizer):
         write_json(folder / SETTINGS_NAME, settings)
 
     def in_language(self, language: str) -> FastBPE:
-        """The same tokenizer for text of one language, which is not guessed then."""
+        """The same tokenizer for text of one language, which is then not guessed."""
         of_language = copy.copy(self)
         of_language._language = language
         return of_language
@@ -168,14 +169,14 @@ class FastBPE(Tokenizer):
     def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> Ragged:
         """Encode sentences; see `Tokenizer.encode_batch`.
 
-        Nothing marks a line's beginning, so that texts which continue one encode alike.
+        Nothing marks the beginning of a line, so texts that continue one are encoded alike.
 
         :raises PluginError: a text's language needs a segmenter that is not installed.
         """
         return self._table.encode([self._words(text) for text in texts])
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Decode rows of ids; special ids, unknown ones among them, leave nothing.
+        """Decode rows of ids; special ids, including unknown, leave nothing.
 
         :raises DataError: an id is outside the vocabulary.
         """
@@ -188,13 +189,13 @@ class FastBPE(Tokenizer):
         return ROLES[role]
 
     def reserved(self) -> tuple[int, ...]:
-        """All special ids but unk, which unknown text encodes to."""
+        """All special ids but that of unk, which unknown text encodes to."""
         return tuple(number for number in range(len(SPECIALS)) if number != ROLES["unk"])
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of tokens, codes and settings, and of what Moses' rules make of a sentence: another
-        version of sacremoses changes it where it cuts words otherwise, and only there."""
+        """A hash of tokens, codes, settings, and a probe sentence split by Moses' rules: another
+        version of sacremoses changes it only if it splits words differently."""
         merges = None if self._merges is None else list(self._merges)
         text = None if merges is None else self._pretokenizer.trait()
         written = json.dumps([self._tokens, merges, text], ensure_ascii=True)
@@ -220,7 +221,7 @@ class FastBPE(Tokenizer):
         if ids and not 0 <= min(ids) <= max(ids) < len(self._tokens):
             wrong = min(ids) if min(ids) < 0 else max(ids)
             raise DataError(f"id {wrong}", expected=f"an id from 0 to {len(self._tokens) - 1}")
-        # What is unknown stays as nothing between two spaces, and so ends a word.
+        # An unknown token becomes an empty string between two spaces, and so ends a word.
         tokens = [
             "" if number == ROLES["unk"] else self._tokens[number]
             for number in ids
@@ -230,7 +231,7 @@ class FastBPE(Tokenizer):
 
 
 def _ids_of_tokens(ids: Mapping[str, int], tokens: bytes) -> Ragged:
-    """The ids of text that is cut into tokens already, a row each."""
+    """The ids of text that is already split into tokens, one row per token."""
     values = [ids.get(token, ROLES["unk"]) for token in tokens.decode().split(" ")[:-1]]
     return Ragged(np.array(values, np.int64), np.arange(len(values) + 1))
 
@@ -239,7 +240,7 @@ def _check_words(words: Sequence[str]) -> None:
     if tuple(words[: len(SPECIALS)]) != SPECIALS:
         raise BundleError(
             f"the vocabulary begins with {' '.join(words[:6])} ...",
-            expected=f"{' '.join(SPECIALS[:6])} ..., as XLM lays ids out",
+            expected=f"{' '.join(SPECIALS[:6])} ..., as in XLM",
         )
     if len(set(words)) != len(words):
         twice = [word for word, n in Counter(words).items() if n > 1]
@@ -254,7 +255,7 @@ def _codes_of(path: str | Path) -> dict[Pair, int] | None:
 
 
 def _content(path: str | Path) -> str:
-    """A file's text with its lines as they are.
+    """The content of a text file, with its line ends as they are.
 
     :raises DataError: it cannot be read as text.
     """

@@ -1,6 +1,6 @@
-"""The vocabulary file of XLM: a line ``TOKEN COUNT`` for every token, the most frequent first.
+"""XLM's vocabulary file: a line ``TOKEN COUNT`` for every token, the most frequent first.
 
-Ids 0 to 13 are the special tokens, which the file does not name; its first line is id 14.
+Ids 0 to 13 are the special tokens, which are not in the file; its first line is id 14.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from xlm_plugins import DataError
 
 SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)))
 ROLES = {"bos": 0, "eos": 1, "pad": 2, "unk": 3, "sep": 4, "mask": 5}
-# Published files have a few lines whose token is white space of some kind.
+# In published files, the token in a few lines is some kind of white space.
 _MOST_BAD_LINES = 0.01
 
 
 def read_vocabulary(text: str, origin: str) -> tuple[list[str], list[int]]:
     """The tokens of a vocabulary file and their counts, the special tokens first.
 
-    A line that is no token and count, or names a token again, has no id: XLM passes over it.
+    Like XLM, it skips lines that are not a token and a count, or repeat a token: they get no id.
 
-    :param text: what the file holds.
-    :param origin: what error messages call it.
-    :raises DataError: it is no vocabulary.
+    :param text: the content of the file.
+    :param origin: its name, for error messages.
+    :raises DataError: it is not a vocabulary.
     """
     counts = dict.fromkeys(SPECIALS, 0)
     lines = text.split("\n")
@@ -38,14 +38,14 @@ def read_vocabulary(text: str, origin: str) -> tuple[list[str], list[int]]:
     if not lines or len(bad) > _MOST_BAD_LINES * len(lines):
         where = f", line {bad[0][0]}: {bad[0][1][:60]!r}" if bad else " is empty"
         raise DataError(
-            f"{origin} is no vocabulary of XLM{where}",
+            f"{origin} is not a vocabulary of XLM{where}",
             expected="lines such as `the 4711`, each token once",
         )
     return list(counts), list(counts.values())
 
 
 def written_vocabulary(words: Sequence[str], counts: Sequence[int]) -> str:
-    """The text of a vocabulary file.
+    """The content of a vocabulary file.
 
     :param words: the special tokens first.
     """

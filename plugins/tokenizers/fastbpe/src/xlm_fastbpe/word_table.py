@@ -1,8 +1,8 @@
-"""Lines of words to ids: each word is cut once, and then looked up without a Python object.
+"""Lines of words to ids: each word is tokenized once, then looked up without a Python object.
 
-A line's bytes are seen as 64-bit numbers, so that a word of up to 16 bytes is two of them, its
-key, and numpy finds the keys of many words in a hash table at once (open addressing, linear
-probing).  Longer words go by a dictionary.
+The bytes of a line are read as 64-bit numbers.  Two of them are the key of a word of up to 16
+bytes, and numpy looks up the keys of many words in a hash table at once (open addressing, linear
+probing).  Longer words are looked up in a dictionary.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import numpy.typing as npt
 from xlm_plugins import Ragged
 
 CHARACTERS_AT_ONCE = 2**17
-"""Of lines, so that what is made of them on the way fits caches."""
-FEWEST_PLACES = 2**18
-"""Places of the table, of which half are used before all words are forgotten; this bounds the
-memory."""
+"""Characters of lines per batch, so that intermediate arrays fit into CPU caches."""
+FEWEST_SLOTS = 2**18
+"""Slots of the table; when half of them are used, it is cleared, which bounds the memory."""
 _LONGEST = 16  # bytes of a word in the table
-_SPACE, _NEWLINE = 32, 10  # the first, and all bytes below it, stand between words
-# Of the 8 bytes that begin at each of a word's numbers, those that belong to it, by its length.
+_SPACE, _NEWLINE = 32, 10  # a space, and all bytes below it, separate words
+# By length of the word: which of the 8 bytes of each of its numbers belong to it.
 _MASKS = np.array(
     [
         [2 ** (8 * min(max(length - first, 0), 8)) - 1 for length in range(_LONGEST + 1)]
@@ -38,20 +37,20 @@ Keys = npt.NDArray[np.uint64]
 
 
 class WordTable:
-    """The ids of words that have been met.
+    """A cache of the ids of words.
 
-    :param cut: gives the ids of some words that have not been met, a row each; they are in
-        UTF-8, and a space stands behind each.
+    :param tokenize: returns the ids of new words, one row per word; they are in UTF-8, each
+        followed by a space.
     """
 
-    def __init__(self, cut: Callable[[bytes], Ragged]) -> None:
-        self._cut = cut
-        self._forget(FEWEST_PLACES)
+    def __init__(self, tokenize: Callable[[bytes], Ragged]) -> None:
+        self._tokenize = tokenize
+        self._clear(FEWEST_SLOTS)
 
     def encode(self, lines: Sequence[str]) -> Ragged:
-        """The ids of lines.
+        """The ids of lines, one row per line.
 
-        :param lines: words with spaces between them, and no newlines.
+        :param lines: words separated by spaces, without newlines.
         """
         n_characters = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
         n_batches = 1 + int(n_characters[-1]) // CHARACTERS_AT_ONCE if lines else 0
@@ -64,24 +63,24 @@ class WordTable:
 
     def _encode_some(self, lines: Sequence[str]) -> Ragged:
         text = "\n".join(["", *lines, " " * _LONGEST]).encode()
-        spelt = np.frombuffer(text, np.uint8)
-        is_space = spelt <= _SPACE
+        content = np.frombuffer(text, np.uint8)
+        is_space = content <= _SPACE
         edges = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
         begins, ends = edges[::2], edges[1::2]
         if 2 * (self._n_rows + len(begins)) > len(self._row_at):
-            self._forget(max(FEWEST_PLACES, 1 << (4 * len(begins)).bit_length()))
+            self._clear(max(FEWEST_SLOTS, 1 << (4 * len(begins)).bit_length()))
         try:
             rows = self._rows_of(text, begins, ends)
-        except BaseException:  # such as Ctrl-C: words may have rows that were never made
-            self._forget(FEWEST_PLACES)
+        except BaseException:  # such as Ctrl-C: words may point to rows that do not exist
+            self._clear(FEWEST_SLOTS)
             raise
         known = Ragged(np.frombuffer(self._ids, np.int64), np.frombuffer(self._offsets, np.int64))
         words = known.take(rows)
-        line_begins = np.flatnonzero(spelt == _NEWLINE)
+        line_begins = np.flatnonzero(content == _NEWLINE)
         return Ragged(words.values, words.offsets[np.searchsorted(begins, line_begins)])
 
     def _rows_of(self, text: bytes, begins: Array, ends: Array) -> Array:
-        """Which row of the ids each word has; words that have not been met get theirs.
+        """The row of each word; new words get one.
 
         :param begins: where words begin in the text.  Shape: (n_words,)
         :param ends: where they end.  Shape: (n_words,)
@@ -91,57 +90,57 @@ class WordTable:
         short, long = np.flatnonzero(~is_long), np.flatnonzero(is_long)
         rows[short], new = self._rows_of_keys(_keys(text, begins[short], ends[short]))
         new = short[new]
-        self._learn(_spaced(text, begins[new], ends[new]))
+        self._add(_spaced(text, begins[new], ends[new]))
         spans = zip(begins[long].tolist(), ends[long].tolist(), strict=True)
         rows[long] = self._rows_of_long([text[begin:end] for begin, end in spans])
         return rows
 
     def _rows_of_keys(self, keys: Keys) -> tuple[Array, Array]:
-        """The rows of keys, and which of the keys are new, each of them once.
+        """The rows of keys, and which of the keys are new, each once.
 
         :param keys: shape (n_numbers, n_words).
-        :returns: the rows, new ones behind those that there are in the order of the new keys;
-            shapes (n_words,) and (n_new,).
+        :returns: the rows, where those of new keys follow the existing rows, in order; and the
+            indices of new keys.  Shapes (n_words,) and (n_new,).
         """
-        n_rows, last_place = self._n_rows, len(self._row_at) - 1
+        n_rows, last_slot = self._n_rows, len(self._row_at) - 1
         new = [np.empty(0, np.int64)]
-        places = _mixed(keys) & last_place
-        rows, is_found = self._seen(keys, places)
+        slots = _mixed(keys) & last_slot
+        rows, is_found = self._seen(keys, slots)
         left = np.flatnonzero(~is_found)
         while len(left):
-            is_free = self._row_at[places[left]] == 0
+            is_free = self._row_at[slots[left]] == 0
             wanting = left[is_free]
-            # Of several words that want a free place, one gets it, and the others look again.
-            self._row_at[places[wanting]] = wanting
-            is_free[is_free] = self._row_at[places[wanting]] == wanting
+            # Of several words that want a free slot, one gets it, and the others try again.
+            self._row_at[slots[wanting]] = wanting
+            is_free[is_free] = self._row_at[slots[wanting]] == wanting
             taking, left = left[is_free], left[~is_free]
             rows[taking] = np.arange(n_rows, n_rows + len(taking))
-            self._key_at[:, places[taking]] = keys[:, taking]
-            self._row_at[places[taking]] = rows[taking]
+            self._key_at[:, slots[taking]] = keys[:, taking]
+            self._row_at[slots[taking]] = rows[taking]
             n_rows += len(taking)
             new.append(taking)
-            rows[left], is_found = self._seen(keys[:, left], places[left])
+            rows[left], is_found = self._seen(keys[:, left], slots[left])
             left = left[~is_found]
-            places[left] = (places[left] + 1) & last_place
+            slots[left] = (slots[left] + 1) & last_slot
         return rows, np.concatenate(new)
 
-    def _seen(self, keys: Keys, places: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """The rows at places, and whether they are those of the keys; each of shape (n_words,)."""
-        is_found = self._key_at[0].take(places) == keys[0]
+    def _seen(self, keys: Keys, slots: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """The rows in slots, and whether they belong to the keys; both of shape (n_words,)."""
+        is_found = self._key_at[0].take(slots) == keys[0]
         for there, key in zip(self._key_at[1:], keys[1:], strict=True):
-            is_found &= there.take(places) == key
-        return self._row_at.take(places), is_found
+            is_found &= there.take(slots) == key
+        return self._row_at.take(slots), is_found
 
     def _rows_of_long(self, words: list[bytes]) -> list[int]:
         new = [word for word in dict.fromkeys(words) if word not in self._row_of_long]
         self._row_of_long |= {word: row for row, word in enumerate(new, start=self._n_rows)}
-        self._learn(b" ".join([*new, b""]))
+        self._add(b" ".join([*new, b""]))
         return [self._row_of_long[word] for word in words]
 
-    def _learn(self, words: bytes) -> None:
-        """Give words the next rows."""
+    def _add(self, words: bytes) -> None:
+        """Append the rows of new words."""
         if words:
-            rows = self._cut(words)
+            rows = self._tokenize(words)
             self._offsets.frombytes((len(self._ids) + rows.offsets[1:]).tobytes())
             self._ids.frombytes(rows.values.tobytes())
 
@@ -149,19 +148,19 @@ class WordTable:
     def _n_rows(self) -> int:
         return len(self._offsets) - 1
 
-    def _forget(self, n_places: int) -> None:
-        """Begin with no words; row 0 is nobody's, and marks places as free.
+    def _clear(self, n_slots: int) -> None:
+        """Start with no words; row 0 is unused, and marks slots as free.
 
-        :param n_places: a power of two.
+        :param n_slots: number of slots, a power of two.
         """
         self._ids, self._offsets = array("q"), array("q", [0, 0])
         self._row_of_long: dict[bytes, int] = {}
-        self._key_at = np.zeros((len(_MASKS), n_places), np.uint64)
-        self._row_at = np.zeros(n_places, np.int64)
+        self._key_at = np.zeros((len(_MASKS), n_slots), np.uint64)
+        self._row_at = np.zeros(n_slots, np.int64)
 
 
 def _spaced(text: bytes, begins: Array, ends: Array) -> bytes:
-    """Words of a text, a space behind each."""
+    """Words of a text, each followed by a space."""
     lengths = ends - begins + 1
     offsets = np.cumsum(lengths)
     source = np.arange(lengths.sum()) + np.repeat(begins - offsets + lengths, lengths)
@@ -179,7 +178,7 @@ def _keys(text: bytes, begins: Array, ends: Array) -> Keys:
 
 
 def _mixed(keys: Keys) -> npt.NDArray[np.intp]:
-    """A number of which all bits depend on all of a key."""
+    """A hash of each key, all bits of which depend on all of the key."""
     mixed: Keys = keys[0] * _FACTORS[0] ^ keys[1] * _FACTORS[1]
     mixed ^= mixed >> np.uint64(29)
     upper: Keys = mixed * _FACTORS[0] >> np.uint64(32)

@@ -1,7 +1,7 @@
-"""The same tokenizer for Hugging Face's libraries, and XLM-R's out of their files.
+"""Exporting to Hugging Face's `tokenizers`, and importing XLM-R's tokenizer from its files.
 
-`tokenizers` cuts as SentencePiece does where it is told the same scores, bytes and characters;
-only that text which spells a special token out is that token there, and text here.
+With the same scores, bytes and normalisation, `tokenizers` tokenizes as SentencePiece does, except
+that text which spells out a special token is that token there, but plain text here.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 MODEL_NAMES = ("sentencepiece.bpe.model", "sentencepiece.model")
 FAST_NAME = "tokenizer.json"
 SPACE = "▁"
-# Special tokens and bytes lie among the pieces there, where text that spells one out must not
-# find it: no way to cut a text is so bad that this score would pay, unless a character of it is
-# unknown, which always costs more.  Such text is therefore cut behind the first character.
+# Special tokens and bytes are among the pieces there, but text that spells one out must not match
+# it: no segmentation is bad enough for this score to win, unless a character is unknown, which
+# always costs more.  Such text is therefore split after its first character.
 NEVER = -1e4
 
 
 def find_model(folder: Path) -> tuple[Path, bytes] | None:
     """The SentencePiece model of XLM-R's tokenizer, from a folder in Hugging Face's format.
 
-    :returns: the file that it comes from, and the model; None where there is none, nor a
-        tokenizer that one can be made of.
-    :raises BundleError: a file that cannot be read.
+    :returns: the file that it comes from, and the model; None if there is neither a model nor a
+        tokenizer that can be converted into one.
+    :raises BundleError: a file cannot be read.
     """
     for name in MODEL_NAMES:
         if (path := folder / name).is_file():
@@ -56,7 +56,7 @@ def find_model(folder: Path) -> tuple[Path, bytes] | None:
 
 
 def _model_of(tree: dict[str, Any]) -> bytes | None:
-    """The SentencePiece model that a unigram tokenizer.json with XLM-R's ids came from."""
+    """The SentencePiece model behind a unigram tokenizer.json with XLM-R's ids."""
     model = tree["model"]
     vocabulary = model.get("vocab")
     if model.get("type") != "Unigram" or not isinstance(vocabulary, list):
@@ -79,19 +79,19 @@ def _charsmap(normalizer: dict[str, Any] | None) -> bytes:
 def as_tokenizers(model: bytes, processor: Any, layout: IdLayout) -> Tokenizer:
     """A SentencePiece model as a `tokenizers.Tokenizer` with the ids of a layout.
 
-    :param processor: SentencePiece's own, of that model.
-    :raises BundleError: the model is of a kind that there is not.
+    :param processor: SentencePiece's processor of that model.
+    :raises BundleError: `tokenizers` has no model of that type.
     """
     from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
     try:
         specification = read_specification(model)
     except ValueError as error:
-        raise BundleError(f"Hugging Face's tokenizers have no form of {error}") from error
+        raise BundleError(f"Hugging Face's tokenizers cannot represent {error}") from error
     build = _unigram if specification.kind == "unigram" else _bpe
     tokenizer = Tokenizer(build(processor, layout))
     tokenizer.normalizer = _normalizer(specification)
-    # Without a split, for pieces may hold a space in their middle.
+    # Without splitting, because pieces may contain a space.
     prepend = "first" if specification.begins_with_space else "never"
     steps: list[Any] = [pre_tokenizers.Metaspace(SPACE, prepend, split=False)]
     if forms := _spelt_out(processor, layout):
@@ -109,7 +109,7 @@ def as_tokenizers(model: bytes, processor: Any, layout: IdLayout) -> Tokenizer:
 
 
 def _spelt_out(processor: Any, layout: IdLayout) -> list[str]:
-    """Patterns of what text must not find, from the second character on."""
+    """Patterns of special pieces that text must not match, from their second character."""
     forms = ["0x[0-9A-F]{2}>"] if _has_bytes(processor) else []
     return forms + (["special[0-9]>"] if "<special0>" in layout.tokens else [])
 
@@ -122,7 +122,7 @@ def _normalizer(specification: Specification) -> Any:
         steps.append(normalizers.Precompiled(specification.charsmap))
     if specification.drops_spaces:
         steps.append(normalizers.Replace(Regex(" +"), " "))
-        # A space at the beginning may follow a mask, where it begins a word.
+        # A space at the beginning may follow a mask, and then begins a word.
         steps.append(normalizers.Replace(Regex(" $"), ""))
     return normalizers.Sequence(steps)
 
@@ -138,7 +138,7 @@ def _unigram(processor: Any, layout: IdLayout) -> Unigram:
 
 
 def _bpe(processor: Any, layout: IdLayout) -> BPE:
-    """Byte pair encoding: a piece is the merge of two others, the better its score the earlier."""
+    """Byte-pair encoding: a piece is a merge of two others; higher scores are merged earlier."""
     from tokenizers.models import BPE
 
     ids = {text: number for number, text in enumerate(layout.tokens)}
@@ -161,7 +161,7 @@ def _bpe(processor: Any, layout: IdLayout) -> BPE:
 
 
 def _is_text(processor: Any, piece: int) -> bool:
-    """Whether a piece is none of those that stand for something else than their own text."""
+    """Whether a piece stands for its own text, unlike control symbols, bytes and ``<unk>``."""
     return piece != NOTHING and not (
         processor.is_control(piece) or processor.is_byte(piece) or processor.is_unknown(piece)
     )

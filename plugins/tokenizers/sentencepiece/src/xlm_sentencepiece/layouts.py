@@ -1,10 +1,10 @@
-"""How SentencePiece's ids become ours: XLM's layout, and XLM-R's, which is another one.
+"""How SentencePiece's ids become ours, in XLM's layout or in XLM-R's.
 
 XLM's: ``<s> </s> <pad> <unk>``, ten reserved specials, of which the first is the separator and
-the second the mask, then the pieces; the model was trained with ids laid out so.
+the second the mask, then the pieces; SentencePiece's own ids are the same.
 
-XLM-R's: ``<s> <pad> </s> <unk>``, then SentencePiece's pieces from its id 3 on, moved by one, and
-``<mask>`` behind them; SentencePiece itself has ``<unk> <s> </s>`` as ids 0 to 2.
+XLM-R's: ``<s> <pad> </s> <unk>``, then SentencePiece's pieces from its id 3, shifted by one, and
+finally ``<mask>``; SentencePiece's own ids 0 to 2 are ``<unk> <s> </s>``.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ XLM_R_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 XLM_R_PIECES = ("<unk>", "<s>", "</s>")
 XLM_R_ROLES = {"bos": 0, "pad": 1, "eos": 2, "unk": 3, "sep": 2}
 NOTHING = -1
-"""In place of a piece, where an id is special."""
+"""The piece of special ids."""
 
 
 @dataclass(frozen=True)
 class IdLayout:
-    """Where pieces lie among our ids.
+    """Which of our ids belongs to which piece.
 
     :param roles: the id of each role.
     :param begin_role: the role of the id before a sentence.
     :param tokens: the written form of each id.
-    :param id_of_piece: our id of each of SentencePiece's.  Shape: (n_pieces,)
-    :param piece_of_id: SentencePiece's id of each of ours, or `NOTHING`.  Shape: (n_ids,)
+    :param id_of_piece: our id for each of SentencePiece's.  Shape: (n_pieces,)
+    :param piece_of_id: SentencePiece's id for each of ours, or `NOTHING`.  Shape: (n_ids,)
     """
 
     roles: Mapping[str, int]
@@ -44,9 +44,9 @@ class IdLayout:
 
     @classmethod
     def of(cls, pieces: Sequence[str]) -> IdLayout:
-        """The layout that a model's pieces ask for.
+        """The layout of a model, recognised by its first pieces.
 
-        :raises BundleError: they begin in neither way.
+        :raises BundleError: they are those of neither layout.
         """
         if tuple(pieces[: len(XLM_SPECIALS)]) == XLM_SPECIALS:
             return cls._of_xlm(pieces)
@@ -55,7 +55,7 @@ class IdLayout:
         raise BundleError(
             f"the SentencePiece model begins with the pieces {' '.join(pieces[:6])} ...",
             expected=f"{' '.join(XLM_SPECIALS[:6])} ..., as `xlm tokenizer train` lays ids out, "
-            f"or {' '.join(XLM_R_PIECES)} ..., as XLM-R's has them",
+            f"or {' '.join(XLM_R_PIECES)} ..., as in XLM-R",
         )
 
     @classmethod

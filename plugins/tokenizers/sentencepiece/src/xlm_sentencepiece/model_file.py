@@ -1,7 +1,9 @@
-"""SentencePiece's model file, read and written: a protobuf message, of which few fields matter.
+"""Reading and writing SentencePiece's model file, a protobuf message.
 
-The library tells pieces and scores, yet not how text is normalised; and it makes no model of a
-vocabulary that was learnt elsewhere.  The message is ``sentencepiece_model.proto``, version 2.
+The library returns pieces and scores, but not how text is normalised, and it cannot make a model
+from a vocabulary that was learned elsewhere.  Its generated code for the message,
+``sentencepiece_model_pb2``, refuses all versions of protobuf that are older than its own, and few
+fields matter here.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 @dataclass(frozen=True)
 class Specification:
-    """How a model cuts text.
+    """How a model tokenizes text.
 
     :param kind: ``unigram`` or ``bpe``.
-    :param charsmap: the compiled table of characters that text goes through first, or nothing.
-    :param begins_with_space: whether a text that does not begin with a space gets one.
-    :param drops_spaces: whether outer spaces, and all but one of several, are left out.
+    :param charsmap: the compiled table of the normalisation of characters; may be empty.
+    :param begins_with_space: whether a space is put before text that does not begin with one.
+    :param drops_spaces: whether outer and repeated spaces are removed.
     """
 
     kind: str
@@ -44,7 +46,7 @@ class Piece:
 
 
 def read_specification(model: bytes) -> Specification:
-    """How a model cuts text; messages that are repeated add up, the last value counts.
+    """How a model tokenizes text; repeated messages are merged, and the last value counts.
 
     :raises ValueError: the model is neither unigram nor BPE.
     """
@@ -74,7 +76,7 @@ def write_unigram(pieces: Sequence[Piece], specification: Specification) -> byte
     trainer = _number(3, 1) + _number(4, len(pieces))
     for number, text in ((40, "<unk>"), (41, "<s>"), (42, "</s>")):
         trainer += _number(number, texts.index(text))
-    trainer += _number(43, (1 << 64) - 1)  # -1: there is no <pad>
+    trainer += _number(43, (1 << 64) - 1)  # -1: no <pad>
     normalizer = _message(2, specification.charsmap) + _number(3, specification.begins_with_space)
     normalizer += _number(4, specification.drops_spaces) + _number(5, 1)
     return written + _message(_TRAINER, trainer) + _message(_NORMALIZER, normalizer)
@@ -86,7 +88,7 @@ def _piece(piece: Piece) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a message's fields, in order."""
+    """The numbers and values of a message's fields, in order."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

@@ -1,7 +1,7 @@
 """SentencePiece behind the `Tokenizer` contract.
 
-What is trained here has XLM's layout of ids (`layouts`), and a model of XLM-R's has its own.  The
-special ones are SentencePiece control symbols: text that spells ``<special1>`` out never encodes
+Models that are trained here have XLM's layout of ids (`layouts`); XLM-R's models have their own.
+Special tokens are SentencePiece control symbols: text that spells out ``<special1>`` never encodes
 to the mask.
 """
 
@@ -23,10 +23,10 @@ from xlm_sentencepiece.hugging_face import as_tokenizers, find_model
 from xlm_sentencepiece.layouts import NOTHING, XLM_ROLES, XLM_SPECIALS, IdLayout
 
 MODEL_NAME = "sentencepiece.model"
-# Expectation maximisation adds up one partial sum a thread, and float sums depend on their
-# order: only a fixed number of threads learns one and the same vocabulary on every machine.
+# Expectation maximisation adds one partial sum per thread, and float sums depend on their order:
+# only a fixed number of threads learns the same vocabulary on every machine.
 N_TRAINING_THREADS = 8
-# Protobuf merges messages that are laid end to end.  This one, behind a model, is
+# Protobuf merges concatenated messages.  This one, appended to a model, is
 # ``normalizer_spec { add_dummy_prefix: false }``: the same model for text in mid-line.
 NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
@@ -34,9 +34,8 @@ NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 class SentencePieceTokenizer(Tokenizer):
     """A trained SentencePiece model.
 
-    :param model: the serialised model, as ``sentencepiece.model`` holds it.
-    :raises BundleError: the bytes are no such model, or one whose ids are laid out in no way that
-        is known.
+    :param model: the content of ``sentencepiece.model``.
+    :raises BundleError: it is not a SentencePiece model, or has an unknown layout of ids.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -46,7 +45,7 @@ class SentencePieceTokenizer(Tokenizer):
         pieces = range(len(self._at_start))
         self._layout = IdLayout.of([self._at_start.id_to_piece(i) for i in pieces])
         self.begin_role = self._layout.begin_role
-        # Text encodes to no control symbol, and where there are bytes, not to <unk> either.
+        # Text never encodes to control symbols, nor, if there are bytes, to <unk>.
         never = {self._layout.roles[role] for role in self.ROLES if role != "unk"}
         ids = self._layout.id_of_piece.tolist()
         never.update(ids[i] for i in pieces if self._at_start.is_control(i))
@@ -63,13 +62,13 @@ class SentencePieceTokenizer(Tokenizer):
         folder: Path,
         workers: int,
     ) -> SentencePieceTokenizer:
-        """Learn a vocabulary: the same text gives the same one, whatever the workers.
+        """Learn a vocabulary; the same text gives the same one, whatever the number of workers.
 
-        SentencePiece holds all texts in memory while it learns, hence the caller's sample.
+        SentencePiece keeps all texts in memory while it learns, so callers pass a sample.
 
         :param vocabulary_size: number of ids, special ones and bytes included.
         :param workers: not used: the vocabulary would depend on their number.
-        :raises DataError: the text cannot give that vocabulary; says which size it can give.
+        :raises DataError: the text is not enough for that vocabulary; says which size is possible.
         """
         sentences = _Sentences(texts)
         written = io.BytesIO()
@@ -107,7 +106,7 @@ class SentencePieceTokenizer(Tokenizer):
             raise BundleError(
                 f"{path} cannot be used: {error.problem}",
                 expected=error.expected,
-                remedy="take the file from where it was trained, or train it again",
+                remedy="copy the file again from where it was trained, or train it again",
             ) from error
 
     def save(self, folder: Path) -> None:
@@ -117,12 +116,12 @@ class SentencePieceTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> Ragged:
         """Encode sentences; see `Tokenizer.encode_batch`.
 
-        A text that continues a line and begins with a space begins a word: it encodes as a
-        line's beginning does, ``▁and`` for `` and``, since SentencePiece drops outer spaces.
+        A text that continues a line and begins with a space begins a word: it encodes like the
+        beginning of a line, ``▁and`` for `` and``, since SentencePiece drops outer spaces.
         """
         if continues:
             return self._ours(Ragged.of([self._encode_continuation(text) for text in texts]))
-        # Many ids come back as one small array a text: no Python object is made for an id.
+        # One small array per text: no Python object is made for each id.
         rows = self._at_start.encode(list(texts), return_type="numpy")
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -130,8 +129,8 @@ class SentencePieceTokenizer(Tokenizer):
         return self._ours(Ragged(values, offsets))
 
     def _ours(self, pieces: Ragged) -> Ragged:
-        """Rows of our ids from rows of SentencePiece's."""
-        if self.begin_role == "eos":  # in XLM's layout they are the same
+        """Rows of SentencePiece's ids as rows of ours."""
+        if self.begin_role == "eos":  # they are the same in XLM's layout
             return pieces
         return Ragged(self._layout.id_of_piece[pieces.values], pieces.offsets)
 
@@ -141,12 +140,12 @@ class SentencePieceTokenizer(Tokenizer):
         return ids
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Decode rows of ids; special ids leave nothing, and bytes that are no UTF-8 leave ``�``.
+        """Decode rows of ids; special ids leave nothing, and invalid UTF-8 leaves ``�``.
 
         :raises DataError: an id is outside the vocabulary.
         """
         if not rows:
-            return []  # SentencePiece would take this for one text
+            return []  # SentencePiece would return one text
         n_ids = len(self._layout.tokens)
         pieces: list[list[int]] = []
         for row in rows:
@@ -170,17 +169,17 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def from_hugging_face(cls, folder: Path) -> SentencePieceTokenizer | None:
-        """XLM-R's tokenizer out of a folder in Hugging Face's or fairseq's format.
+        """XLM-R's tokenizer from a folder in Hugging Face's or fairseq's format.
 
-        :returns: None where the folder holds another kind of tokenizer.
+        :returns: None if the folder has another type of tokenizer.
         :raises BundleError: its file is damaged.
         """
         return None if (found := find_model(folder)) is None else cls._of_file(*found)
 
     def to_hugging_face(self) -> Any:
-        """The same tokenizer as a `tokenizers.Tokenizer`, without any frame.
+        """The same tokenizer as a `tokenizers.Tokenizer` that adds no special tokens.
 
-        :raises BundleError: the model has what that library does not.
+        :raises BundleError: that library has no model of this type.
         """
         return as_tokenizers(self._model, self._at_start, self._layout)
 
@@ -193,7 +192,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 class _Sentences:
-    """The training text; keeps an error of its source, which would come out as a RuntimeError."""
+    """The training text; keeps an error of its source, which would become a RuntimeError."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = texts
@@ -209,7 +208,7 @@ class _Sentences:
 
 def _processor(model: bytes) -> Any:
     try:
-        # One thread: whoever has many texts splits them over processes.
+        # One thread: callers with many texts spread them over processes.
         return sentencepiece.SentencePieceProcessor(model_proto=model, num_threads=1)
     except RuntimeError as error:
         raise BundleError(f"not a SentencePiece model: {error}") from error
@@ -228,26 +227,27 @@ def _training_arguments(vocabulary_size: int, options: SentencePieceOptions) -> 
         "unk_id": XLM_ROLES["unk"],
         "unk_surface": "",
         "control_symbols": list(XLM_SPECIALS[4:]),
-        "max_sentence_length": 65536,  # bytes; longer lines are left out of the training
+        "max_sentence_length": 65536,  # bytes; longer lines are left out of training
         "num_threads": N_TRAINING_THREADS,
         "minloglevel": 2,
     }
 
 
 def _explained(message: str, vocabulary_size: int) -> DataError:
-    """What SentencePiece says, with the number that works."""
+    """SentencePiece's error, with a vocabulary size that works."""
     said = message.rpartition("] ")[2].strip()
     too_large = re.search(r"Vocabulary size too high \(\d+\).* <= (\d+)", said)
     if too_large:
         return DataError(
-            f"the text cannot give a vocabulary of {vocabulary_size}; SentencePiece says: {said}",
+            f"the text is too small for a vocabulary of {vocabulary_size}; SentencePiece says: "
+            f"{said}",
             expected=f"at most {too_large[1]}",
             remedy=f"--vocab-size {too_large[1]}, or more text",
         )
     too_small = re.search(r"smaller than required_chars. \d+ vs (\d+)", said)
     if too_small:
         return DataError(
-            f"a vocabulary of {vocabulary_size} cannot hold the special ids, bytes and single "
+            f"a vocabulary of {vocabulary_size} has no room for the special ids, the bytes and the "
             f"characters of the text; SentencePiece says: {said}",
             expected=f"at least {too_small[1]}",
             remedy=f"--vocab-size {too_small[1]} or, better, several times that",
@@ -255,6 +255,6 @@ def _explained(message: str, vocabulary_size: int) -> DataError:
     if "sentences_.empty()" in message or "all_chars_count" in message:
         return DataError(
             "there is no text to learn a vocabulary from: every line is empty or over 65536 bytes",
-            remedy="give text, one sentence a line",
+            remedy="give text, one sentence per line",
         )
     return DataError(f"SentencePiece cannot learn a vocabulary from this text: {message}")
