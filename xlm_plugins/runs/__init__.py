@@ -1,1 +1,1 @@
-"""The run folder: its layout, writing, finding models, metrics, curves.  Imports no torch."""
+"""The run folder: layout, writing, finding models, metrics and curves, without importing torch."""

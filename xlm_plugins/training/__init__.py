@@ -1,1 +1,1 @@
-"""Training: a job, its run, and the loop that every job shares."""
+"""Training: jobs, running them, and the loop that all of them share."""

@@ -95,7 +95,7 @@ def test_languages_are_drawn_by_size_to_the_power_alpha(
         ({"objective": ["mlm", "mlm:en"]}, "selected twice"),
         ({"objective": ["mlm", "xlm-mlm/mlm:en"]}, "selected twice"),
         ({"layer": ["pkm:1", "pkm:1"]}, "same place"),
-        ({"layer": ["pkm:1,1"]}, "one place twice"),
+        ({"layer": ["pkm:1,1"]}, "a place twice"),
         ({"window": 600}, "--window of at most 512"),
         ({"max_length": 511}, "--max-length of at most 510"),
         ({"objective": ["mlm:en-fr"]}, "a language such as en"),

@@ -25,10 +25,10 @@ from xlm_plugins.config.training import OptimizerOptions, RunOptions
 from xlm_plugins.contracts.batch import Batch, LossOutput
 from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.model.weights import load_weights, named_weights
+from xlm_plugins.model.weights import named_weights
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.signals import StopRequest
-from xlm_plugins.training.engines.engine import Engine, StepReport, choose_precision, on_cpu
+from xlm_plugins.training.engines.engine import Engine, StepReport, on_cpu
 from xlm_plugins.training.engines.training_state import TrainingState, moments_for
 from xlm_plugins.training.optim import parameter_groups as optim
 from xlm_plugins.training.optim.adamw import MOMENTS, Piece
@@ -40,12 +40,9 @@ _SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis
 
 
 class DeepSpeedEngine(Engine):
-    """ZeRO stages 0 to 3 in fp32, bf16 (autocast over fp32 parameters) and fp16.
+    """ZeRO stages 0 to 3 in fp32, bf16 and fp16.
 
-    :param state: what to resume from, if anything.  It cannot be loaded later, because ZeRO
-        shards the weights as it finds them.
-    :raises OptionError: options that DeepSpeed does not support, or that its JSON contradicts.
-    :raises BundleError: the state does not fit the model.
+    A state cannot be loaded later, because ZeRO shards the weights as it finds them.
     """
 
     def __init__(
@@ -57,17 +54,14 @@ class DeepSpeedEngine(Engine):
         state: TrainingState | None = None,
         stop: StopRequest | None = None,
     ) -> None:
-        super().__init__(model, world, choose_precision(train.precision, world.device), stop)
-        self.options = options
+        super().__init__(model, options, train, world, state, stop)
         self.stage = train.zero_stage
         self.can_generate = self.stage < 3
-        self.groups = optim.parameter_groups(model, options, train.train_only)
-        self._check_precision()
-        self._trained = optim.trained_parameters(self.groups)
-        optim.freeze_others(model, self._trained)
-        self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
-        if state is not None:
-            load_weights(model, state.weights, "the checkpoint")
+        if self.precision == "fp16" and self.stage == 0:
+            raise OptionError(
+                "fp16 keeps its fp32 weights in ZeRO, and --zero-stage 0 has none",
+                expected="--zero-stage 1, 2 or 3 with fp16",
+            )
         # ZeRO shards or rounds frozen parameters too, so checkpoints take them from this copy.
         self._frozen = {
             name: on_cpu(parameter)
@@ -75,7 +69,6 @@ class DeepSpeedEngine(Engine):
             if name not in self._trained
         }
         self._order = list(named_weights(model))
-        self._n_updates = state.n_updates if state else 0
         config = configuration(options, train, self.precision, world)
         self._engine = _initialize(model, optim.adamw(self.groups), config, world)
         self._zero = self._engine.optimizer
@@ -86,13 +79,6 @@ class DeepSpeedEngine(Engine):
         if state is not None:
             self._restore(state)
         model.train()
-
-    def _check_precision(self) -> None:
-        if self.precision == "fp16" and self.stage == 0:
-            raise OptionError(
-                "fp16 keeps its fp32 weights in ZeRO, and --zero-stage 0 has none",
-                expected="--zero-stage 1, 2 or 3 with fp16",
-            )
 
     def _forward(self, trainable: Trainable, batch: Batch) -> LossOutput:
         return LossOutput(*self._engine(trainable, batch))

@@ -16,11 +16,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from xlm_plugins.config.training import OptimizerOptions, RunOptions
 from xlm_plugins.contracts.batch import Batch, LossOutput, Step
 from xlm_plugins.contracts.objective import Trainable
+from xlm_plugins.model.weights import load_weights
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.signals import StopAsked, StopRequest
 from xlm_plugins.training.engines.training_state import TrainingState
+from xlm_plugins.training.optim.parameter_groups import (
+    freeze_others,
+    parameter_groups,
+    trained_parameters,
+)
 
 if TYPE_CHECKING:
     from xlm_plugins.model.model import Model
@@ -42,27 +49,44 @@ class Engine(ABC):
     """Trains one model: accumulates gradients over micro-batches, then updates.
 
     :param model: the root module; every forward passes through it.
+    :param train: ``precision`` (fp32, bf16 by autocast over fp32 parameters, or fp16) and
+        ``train_only`` are read.
     :param world: this process among the others.
-    :param precision: fp32, bf16 (autocast: parameters stay fp32) or fp16.
+    :param state: what to resume from, if anything; its weights replace the model's.
     :param stop: interrupts evaluations when a signal comes.
+    :raises OptionError: options that contradict each other, or that the engine does not support.
+    :raises BundleError: the state does not fit the model.
 
     ``n_trained`` is the number of trained parameters.  An engine without ``can_generate`` cannot
     generate text: each step would be a collective, and ranks finish after different numbers of
     steps.
     """
 
-    n_trained: int
     can_generate = True
 
     def __init__(
-        self, model: Model, world: World, precision: str, stop: StopRequest | None = None
+        self,
+        model: Model,
+        options: OptimizerOptions,
+        train: RunOptions,
+        world: World,
+        state: TrainingState | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         self.model = model
+        self.options = options
         self.device = world.device
         self.rank = world.rank
         self.world_size = world.world_size
-        self.precision = precision
+        self.precision = choose_precision(train.precision, world.device)
+        self.groups = parameter_groups(model, options, train.train_only)
+        self._trained = trained_parameters(self.groups)
+        self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
+        self._n_updates = state.n_updates if state else 0
         self._stop = stop
+        freeze_others(model, self._trained)
+        if state is not None:
+            load_weights(model, state.weights, "the checkpoint")
 
     @abstractmethod
     def _forward(self, trainable: Trainable, batch: Batch) -> LossOutput:

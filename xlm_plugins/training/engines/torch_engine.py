@@ -12,10 +12,10 @@ from xlm_plugins.config.training import OptimizerOptions, RunOptions
 from xlm_plugins.contracts.batch import Batch, LossOutput
 from xlm_plugins.contracts.objective import Trainable
 from xlm_plugins.core.errors import OptionError
-from xlm_plugins.model.weights import load_weights, named_weights
+from xlm_plugins.model.weights import named_weights
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.signals import StopRequest
-from xlm_plugins.training.engines.engine import Engine, StepReport, choose_precision, on_cpu
+from xlm_plugins.training.engines.engine import Engine, StepReport, on_cpu
 from xlm_plugins.training.engines.training_state import TrainingState, moments_for
 from xlm_plugins.training.optim import parameter_groups as optim
 from xlm_plugins.training.optim.adamw import MOMENTS
@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 class TorchEngine(Engine):
-    """One process, plain torch.
-
-    :param state: what to resume from, if anything.
-    :raises OptionError: fp16, which needs loss scaling.
-    :raises BundleError: the state does not fit the model.
-    """
+    """One process, plain torch, in fp32 or bf16."""
 
     def __init__(
         self,
@@ -41,24 +36,15 @@ class TorchEngine(Engine):
         state: TrainingState | None = None,
         stop: StopRequest | None = None,
     ) -> None:
-        precision = choose_precision(train.precision, world.device)
-        if precision == "fp16":
+        super().__init__(model, options, train, world, state, stop)
+        if self.precision == "fp16":
             raise OptionError(
                 "the torch engine does not support fp16",
                 expected="--precision bf16 or fp32",
                 remedy="use --engine deepspeed, which scales the loss as fp16 requires",
             )
-        super().__init__(model, world, precision, stop)
-        self.options = options
-        self.groups = optim.parameter_groups(model, options, train.train_only)
-        self._trained = optim.trained_parameters(self.groups)
-        optim.freeze_others(model, self._trained)
-        if state is not None:
-            load_weights(model, state.weights, "the checkpoint")
         model.to(self.device)
-        self.n_trained = sum(parameter.numel() for parameter in self._trained.values())
         self._optimizer = optim.adamw(self.groups)
-        self._n_updates = state.n_updates if state else 0
         self._optimizer.start(self._trained.values(), self._n_updates)
         if state is not None:
             self._load_moments(moments_for(state, self._trained))
