@@ -28,7 +28,7 @@ def test_fewer_are_spread_evenly(tiny_source: Path, tiny_data: Path) -> None:
     manifest = Manifest.load(tiny_data)
     (few,) = held_out_text(tiny_data, manifest, "valid", ("fr",), 4)
     lines = (tiny_source / "valid.fr.txt").read_text(encoding="utf-8").splitlines()
-    assert few == [lines[0], lines[13], lines[26], lines[39]]
+    assert few == [lines[0], lines[5], lines[10], lines[15]]
 
 
 def test_training_text_and_missing_streams_have_none(tiny_data: Path) -> None:
