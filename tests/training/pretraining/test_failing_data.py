@@ -152,7 +152,7 @@ def test_a_run_whose_server_dies_resumes_when_it_is_back(
     n_bytes = sum(shard.n_bytes for shard in Manifest.load(many_shards).shards)
     flags = [f"--data={server.url}", f"--data-cache={cache}", f"--data-cache-gb={n_bytes / 4e9}"]
     faults.inject("a server that dies during training")
-    server.shards_left = 150
+    server.shards_left = 100
     assert main(["train", *TRAIN, *flags, "--steps=60", f"--out={run}"]) == 2
     told = capsys.readouterr().err
     assert "Traceback" not in told
