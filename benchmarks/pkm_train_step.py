@@ -8,8 +8,8 @@ attention weights; a batch is 32 windows of 128 random tokens.  A memory replace
 layer 2 (layers count from 0), with its default options.
 
 All models take turns.  Prints a Markdown table: median tokens per second and quartiles, median and
-quartiles of each turn's ratio to 4 layers without a memory, the ratio of the median to the
-reference's published figure, and the peak memory of a separate process.
+quartiles of each turn's ratio to 4 layers without a memory, and the peak memory of a separate
+process.
 Dated figures: benchmarks/results/pkm_train_step.md.
 """
 
@@ -46,24 +46,21 @@ class Case:
     """A model to train.
 
     :param memory: options of the memory in layer 2, or None.
-    :param reference: the reference's tokens per second, on another machine.
     """
 
     name: str
     n_layers: int = 4
     memory: ProductKeyOptions | None = None
-    reference: int | None = None
 
 
 CASES = (
-    Case("4 layers", reference=4417),
-    Case("4 layers, memory of 16,384 slots", 4, ProductKeyOptions(n_keys=128), 3548),
-    Case("4 layers, memory of 262,144 slots", 4, ProductKeyOptions(n_keys=512), 2238),
+    Case("4 layers"),
+    Case("4 layers, memory of 16,384 slots", 4, ProductKeyOptions(n_keys=128)),
+    Case("4 layers, memory of 262,144 slots", 4, ProductKeyOptions(n_keys=512)),
     Case(
         "4 layers, memory of 262,144 slots, `--pkm.sparse-update`",
         4,
         ProductKeyOptions(n_keys=512, sparse_update=True),
-        2238,
     ),
     Case("6 layers", 6),
 )
@@ -153,12 +150,10 @@ def report(
         f"{torch.__version__}; fp32 matrix product {statistics.median(peaks) / 1e9:.0f} GFLOP/s "
         f"({min(peaks) / 1e9:.0f} to {max(peaks) / 1e9:.0f}).",
         "",
-        "Medians, with quartiles in parentheses. The reference's figures were published for "
-        "another machine, with 2 cores and 210 GFLOP/s.",
+        "Medians, with quartiles in parentheses.",
         "",
-        "| model | M parameters | tokens/s | to 4 layers | reference, tokens/s "
-        "| ours / reference | peak MB |",
-        "|---|---|---|---|---|---|---|",
+        "| model | M parameters | tokens/s | to 4 layers | peak MB |",
+        "|---|---|---|---|---|",
         *(row(training, base, peak) for training, peak in zip(trainings, memory, strict=True)),
     ]
     return "\n".join(lines)
@@ -169,10 +164,6 @@ def row(training: Training, base: Training, megabytes: float) -> str:
     case, rates = training.case, training.rates
     ratios = [rate / beside for rate, beside in zip(rates, base.rates, strict=True)]
     cells = [case.name, f"{training.engine.n_trained / 1e6:.1f}", spread(rates), spread(ratios, 2)]
-    if case.reference is None:
-        cells += ["", ""]
-    else:
-        cells += [f"{case.reference:,}", f"{statistics.median(rates) / case.reference:.2f}"]
     return f"| {' | '.join([*cells, f'{megabytes:,.0f}'])} |"
 
 
