@@ -71,7 +71,7 @@ class TranslationEvaluation:
             check_beam(self.options, self.model.description.vocabulary)
 
     def names(self, split: str) -> list[str]:
-        """What `evaluate` will measure."""
+        """The metrics that `evaluate` will return."""
         return [f"{label}_{name}" for label in self.labels(split) for name in MEASURES]
 
     def evaluate(
