@@ -13,6 +13,7 @@ import pytest
 from helpers.gradient_worker import ADAM, STEPS, Case, NoEvaluation
 
 from xlm_plugins import DataError, OptionError, RunError
+from xlm_plugins.config.settings import Values
 from xlm_plugins.config.training import RunOptions
 from xlm_plugins.contracts.batch import Step
 from xlm_plugins.core.plugins import Plugins
@@ -87,6 +88,10 @@ class MadeUp(Job):
 
     def config(self) -> str:
         self.call("config")
+        return "[made-up]\n"
+
+    def completed(self, config: Values) -> str:
+        self.call("completed")
         return "[made-up]\n"
 
     def prepare_folder(self) -> None:
@@ -233,8 +238,10 @@ def test_a_run_resumes_from_its_newest_checkpoint(job: Jobs, run: Run, tmp_path:
     shutil.rmtree(folder / "checkpoints" / "step-3")
     resumed = job(resume=str(folder))
     assert run(resumed) == Outcome("done", folder, 3)
-    assert resumed.called == ["check_resumed", "build", "notes", *STEPS_OF_A_JOB[3:6],
-                              "prepare_folder"]  # fmt: skip
+    assert resumed.called == [
+        "check_resumed", "build", "notes", "describe_update", "rehearsals", "training_plan",
+        "prepare_folder", "config", "completed",
+    ]  # fmt: skip
     assert lines(folder) == whole  # the last line was cut, and written again
 
 

@@ -65,7 +65,7 @@ class Values:
         return [METRIC]
 
     def evaluate(
-        self, engine: Engine, split: str, keep: Path | None = None, told: Any = None
+        self, engine: Engine, split: str, keep: Path | None = None, on_progress: Any = None
     ) -> dict[str, float]:
         value = self.values.pop(0)
         if value is None:

@@ -56,10 +56,10 @@ def evaluate(
     from xlm_plugins.training.pretraining.evaluation import evaluate_run
 
     tune_host(threads)
-    with _bar() as told:
+    with _bar() as on_progress:
         metrics = evaluate_run(
             run, data, split, context.obj.plugins,
-            generation=options, n_sentences=sentences, keep=hypotheses, told=told,
+            generation=options, n_sentences=sentences, keep=hypotheses, on_progress=on_progress,
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps(metrics))
@@ -82,7 +82,7 @@ def _bar() -> Iterator[Callable[[str, float], None]]:
     ) as progress:
         task = progress.add_task("", total=1.0)
 
-        def told(activity: str, share: float) -> None:
+        def report(activity: str, share: float) -> None:
             progress.update(task, description=activity, completed=share)
 
-        yield told
+        yield report

@@ -41,7 +41,7 @@ Runs = Mapping[str, Mapping[str, Panel]]
 
 
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
-    """Draw over steps: training loss, what is measured on validation text, what layers measure.
+    """Draw training loss, validation metrics and the layers' metrics over steps.
 
     :param out: a file name that ends in .png, .pdf or .svg.
     :raises BundleError: a run has no metrics yet.

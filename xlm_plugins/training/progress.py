@@ -19,22 +19,22 @@ PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
 
 Record = Mapping[str, Any]
-Told = Callable[[str, float], object]
-"""Is told of an activity, and of the share that is done, from 0 to 1."""
+OnProgress = Callable[[str, float], object]
+"""Called with the current activity and the share that is done, from 0 to 1."""
 
 
-def untold(activity: str, share: float) -> None:
-    """Nobody is told."""
+def no_progress(activity: str, share: float) -> None:
+    """Report nothing."""
 
 
-def parts_of(told: Told, n_parts: int) -> Iterator[Told]:
-    """What to tell of each part of a whole, one part after the other; each goes from 0 to 1."""
+def parts_of(on_progress: OnProgress, n_parts: int) -> Iterator[OnProgress]:
+    """Split a callback: one for each part of the work, whose share goes from 0 to 1."""
     for part in range(n_parts):
 
-        def tell(activity: str, share: float, done: int = part) -> None:
-            told(activity, (done + share) / n_parts)
+        def report(activity: str, share: float, done: int = part) -> None:
+            on_progress(activity, (done + share) / n_parts)
 
-        yield tell
+        yield report
 
 
 @dataclass

@@ -35,7 +35,7 @@ from xlm_plugins.training.distributed.watchdog import Watchdog
 from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.training_state import save_training_state
 from xlm_plugins.training.optim.learning_rate import LearningRate
-from xlm_plugins.training.progress import Told, untold
+from xlm_plugins.training.progress import OnProgress, no_progress
 from xlm_plugins.training.run_record import RunRecord
 from xlm_plugins.training.tallies import Tallies
 
@@ -90,12 +90,16 @@ class Evaluation(Protocol):
         """The names of the metrics that `evaluate` will return, or shell patterns of them."""
 
     def evaluate(
-        self, engine: Engine, split: str, keep: Path | None = None, told: Told = untold
+        self,
+        engine: Engine,
+        split: str,
+        keep: Path | None = None,
+        on_progress: OnProgress = no_progress,
     ) -> dict[str, float]:
         """All metrics of a split, equal on all ranks.
 
         :param keep: folder for generated text, if any.
-        :param told: is called with what is measured, and with the share that is done.
+        :param on_progress: called with the current activity and the share that is done.
         """
 
 

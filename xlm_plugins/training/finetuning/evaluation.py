@@ -19,7 +19,7 @@ from xlm_plugins.inference.common import BATCH_TOKENS, batches_by_length
 from xlm_plugins.model.classifier import Classifier
 from xlm_plugins.model.model import Model
 from xlm_plugins.training.engines.engine import Engine
-from xlm_plugins.training.progress import Told, untold
+from xlm_plugins.training.progress import OnProgress, no_progress
 
 Scores = npt.NDArray[np.float32]
 
@@ -44,18 +44,24 @@ class TaskEvaluation:
         return [f"{label}_{metric}" for label in labels for metric in self.task.metrics]
 
     def evaluate(
-        self, engine: Engine, split: str, keep: Path | None = None, told: Told = untold
+        self,
+        engine: Engine,
+        split: str,
+        keep: Path | None = None,
+        on_progress: OnProgress = no_progress,
     ) -> dict[str, float]:
         """All metrics of a split, equal on all ranks."""
-        return self.metrics(split, self.predict(engine, split, told))
+        return self.metrics(split, self.predict(engine, split, on_progress))
 
-    def predict(self, engine: Engine, split: str, told: Told = untold) -> list[Values]:
-        """The class or value that is predicted for each row of each part of a split."""
+    def predict(
+        self, engine: Engine, split: str, on_progress: OnProgress = no_progress
+    ) -> list[Values]:
+        """The predicted class or value for each row of each part of a split."""
         found: list[Values] = []
         n_parts = len(self.data.of(split))
         for part, examples in zip(self.data.parts, self.examples, strict=True):
             if part.split == split:
-                told(f"{self.task.name}:{part.title}", len(found) / n_parts)
+                on_progress(f"{self.task.name}:{part.title}", len(found) / n_parts)
                 scores = _scores(engine, self.classifier, examples)
                 found.append(scores.argmax(axis=1) if self.data.classes else scores[:, 0])
         return found

@@ -39,7 +39,7 @@ from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.torch_engine import TorchEngine
 from xlm_plugins.training.pretraining.plan import check_tokenizer, open_data
 from xlm_plugins.training.pretraining.translations import TranslationEvaluation
-from xlm_plugins.training.progress import Told, parts_of, untold
+from xlm_plugins.training.progress import OnProgress, no_progress, parts_of
 
 MEASURES = ("ppl", "acc")
 """Metrics of every objective: perplexity, and accuracy in percent."""
@@ -80,14 +80,18 @@ class PretrainingEvaluation:
         return found + [_label(split, str(place), layer.name, "*") for place, layer in layers]
 
     def evaluate(
-        self, engine: Engine, split: str, keep: Path | None = None, told: Told = untold
+        self,
+        engine: Engine,
+        split: str,
+        keep: Path | None = None,
+        on_progress: OnProgress = no_progress,
     ) -> dict[str, float]:
         """All metrics of a split, equal on all ranks.
 
         :param keep: a folder for what is translated.
-        :param told: is called with what is measured, and with the share that is done.
+        :param on_progress: called with the current activity and the share that is done.
         """
-        parts = parts_of(told, self._n_parts(split))
+        parts = parts_of(on_progress, self._n_parts(split))
         layers = engine.model.layers_by_position
         counters = LayerCounters(layers)
         metrics: dict[str, float] = {}
@@ -116,11 +120,11 @@ class PretrainingEvaluation:
         objective: Objective,
         step: Step,
         counters: LayerCounters,
-        told: Told,
+        on_progress: OnProgress,
     ) -> dict[str, float]:
         sums: dict[str, Tensor] = {}
         mine = self._batches(split, objective, step, engine.rank, engine.world_size)
-        told(f"{name}:{step}", 0.0)
+        on_progress(f"{name}:{step}", 0.0)
         for index, (batches, counts) in enumerate(mine):
             # Objectives complete a batch with the same random numbers at every evaluation.
             number = index * engine.world_size + engine.rank
@@ -134,7 +138,7 @@ class PretrainingEvaluation:
                     counters.add()
                 else:
                     counters.forget()
-            told(f"{name}:{step}", (index + 1) / len(mine))
+            on_progress(f"{name}:{step}", (index + 1) / len(mine))
         metrics = {}
         for key, local in sums.items():
             loss, n_targets, n_correct = engine.sum(local).tolist()
@@ -211,7 +215,7 @@ def evaluate_run(
     generation: GenerationOptions | None = None,
     n_sentences: int | None = None,
     keep: Path | None = None,
-    told: Told = untold,
+    on_progress: OnProgress = no_progress,
 ) -> dict[str, float]:
     """Evaluate a run's model on a split, with the batch sizes that the run was trained with.
 
@@ -220,7 +224,7 @@ def evaluate_run(
     :param generation: how to translate; greedily where None.
     :param n_sentences: of each translation, at most; all where None.
     :param keep: a folder for what is translated.
-    :param told: is called with what is measured, and with the share that is done.
+    :param on_progress: called with the current activity and the share that is done.
     :raises DataError: the data was made with another tokenizer, or has no such split.
     :raises BundleError: the model was fine-tuned on a task.
     """
@@ -244,7 +248,7 @@ def evaluate_run(
         ),
     )
     engine = TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World())
-    metrics = evaluation.evaluate(engine, split, keep, told)
+    metrics = evaluation.evaluate(engine, split, keep, on_progress)
     if not metrics:
         raise _nothing_to_measure(folder, manifest, split, steps)
     return metrics

@@ -29,7 +29,7 @@ from xlm_plugins.training.pretraining.text_metrics import (
     collapse_measures,
     score,
 )
-from xlm_plugins.training.progress import Told
+from xlm_plugins.training.progress import OnProgress
 
 GUESSER_SENTENCES = 1000
 """Sentences per language from which languages are identified."""
@@ -71,11 +71,11 @@ class TranslationEvaluation:
             check_beam(self.options, self.model.description.vocabulary)
 
     def names(self, split: str) -> list[str]:
-        """What `evaluate` will measure."""
+        """The metrics that `evaluate` will return."""
         return [f"{label}_{name}" for label in self.labels(split) for name in MEASURES]
 
     def evaluate(
-        self, engine: Engine, split: str, keep: Path | None, parts: Iterator[Told]
+        self, engine: Engine, split: str, keep: Path | None, parts: Iterator[OnProgress]
     ) -> dict[str, float]:
         """Translate, compare, and look for signs of a collapse; equal on all ranks.
 
