@@ -25,7 +25,17 @@ MINOR = ".".join(CORE["version"].split(".")[:2])
 OF_THIS_MINOR = f">={MINOR},<0.{int(MINOR.split('.')[1]) + 1}"
 """What our distributions require of each other while the major version is 0."""
 
-TOOLS = {"build", "mypy", "pytest", "ruff", "scikit-learn", "scipy", "setuptools", "subword-nmt"}
+TOOLS = {
+    "build",
+    "mypy",
+    "pytest",
+    "pytest-xdist",
+    "ruff",
+    "scikit-learn",
+    "scipy",
+    "setuptools",
+    "subword-nmt",
+}
 """What only `make` needs, besides twine: of the pinned version, so that no range is promised."""
 
 

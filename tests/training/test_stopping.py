@@ -113,7 +113,7 @@ def test_translating_held_out_text_is_left_too(
     sizes = ["--dim=16", "--n-layers=1", "--n-heads=2", "--batch-tokens=256", "--max-length=20"]
     steps = ["--steps=2", "--translate-sentences=3", "--threads=1"]
     assert main([*command, *sizes, *steps]) == STOPPED
-    assert metrics_of(run) == []
+    assert [line["kind"] for line in metrics_of(run)] == ["left_out"]
     assert checkpoints(run) == ["step-0"]
 
 
