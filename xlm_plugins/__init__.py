@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from xlm_plugins.contracts.masking_options import MaskingOptions
 from xlm_plugins.core.errors import (
     BundleError,
     DataError,
@@ -19,7 +20,6 @@ from xlm_plugins.core.errors import (
     XLMError,
 )
 from xlm_plugins.core.hookspecs import hookimpl
-from xlm_plugins.core.masking_options import MaskingOptions
 from xlm_plugins.core.options import option
 from xlm_plugins.core.registry import Component
 

@@ -22,9 +22,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.errors import RunError
 from xlm_plugins.core.plugins import Plugins, require
-from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 from xlm_plugins.data.prepare.embedded import embedded_sentences
 from xlm_plugins.inference.embed import embed
 from xlm_plugins.model.bundle import Bundle
@@ -43,8 +43,11 @@ OBJECTIVES = (
 )
 SCHEDULE = "--batch-tokens 1300 --lr 4e-3 --evaluate-every 2000 --save-every 0"
 NEEDED = (
-    ("objective", "mlm"), ("objective", "tlm"), ("layer", "pkm"), ("tokenizer", DEFAULT_TOKENIZER)
-)  # fmt: skip
+    ("objective", "mlm"),
+    ("objective", "tlm"),
+    ("layer", "pkm"),
+    ("tokenizer", default_of("tokenizer")),
+)
 
 # Two of the corpus's three languages: in four minutes the model learns less of three, above all to
 # find translations (the README has both figures).

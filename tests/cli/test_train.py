@@ -31,7 +31,7 @@ def _losses(run: Path) -> list[tuple[Any, ...]]:
 
 
 def test_standard_output_has_only_the_run(
-    tiny_data: Path, capsys: pytest.CaptureFixture[str]
+    tiny_data: Path, with_curves: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "--objective", "mlm", "--objective=tlm:en-fr@0.5", *PKM, *SHORT]
     assert main([*command, "--data", str(tiny_data)]) == 0
@@ -47,7 +47,10 @@ def test_standard_output_has_only_the_run(
 
 
 def test_a_run_is_finished_even_if_its_curves_cannot_be_plotted(
-    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_data: Path,
+    with_curves: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from matplotlib.figure import Figure
 

@@ -18,8 +18,8 @@ from xlm_plugins.contracts.batch import (
     pack,
     pack_translation,
 )
+from xlm_plugins.contracts.masking_options import MaskingOptions
 from xlm_plugins.contracts.ragged import Ragged
-from xlm_plugins.core.masking_options import MaskingOptions
 
 EOS, PAD, MASK, N_RESERVED, SIZE = 1, 2, 5, 6, 50
 ROLES = {"bos": 0, "eos": EOS, "pad": PAD, "unk": 3, "mask": MASK, "sep": 4}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, errors_option, given
+from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.errors import OptionError, PluginError
-from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def select_tokenizer(first: click.Context) -> list[Section]:
     """The options of the tokenizer to train, unless an existing one is used."""
     if first.params.get("tokenizer_from"):
         return []
-    name = first.params["tokenizer"] or DEFAULT_TOKENIZER
+    name = first.params["tokenizer"] or default_of("tokenizer")
     try:
         return [Section.of(first.obj.plugins.get("tokenizer", name), name)]
     except PluginError:
@@ -44,7 +44,9 @@ def select_tokenizer(first: click.Context) -> list[Section]:
 @click.command(cls=SectionedCommand, select=select_tokenizer)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--tokenizer", help=f"Kind of tokenizer to train.  [default: {DEFAULT_TOKENIZER}]")
+@click.option(
+    "--tokenizer", help=f"Kind of tokenizer to train.  [default: {default_of('tokenizer')}]"
+)
 @click.option(
     "--vocab-size",
     type=click.IntRange(min=1),
@@ -113,7 +115,7 @@ def prepare(
     if tokenizer_from:
         chosen = _existing(context.obj.plugins, tokenizer_from)
     else:
-        chosen = _to_train(context, tokenizer or DEFAULT_TOKENIZER, vocab_size)
+        chosen = _to_train(context, tokenizer or default_of("tokenizer"), vocab_size)
     with progress_report() as report:
         manifest = prepare_data(
             sources, out, *chosen, workers=workers, errors=errors, report=report

@@ -13,8 +13,8 @@ from xlm_plugins.cli.lazy import LazyGroup
 from xlm_plugins.cli.options import SectionedCommand, errors_option, given
 from xlm_plugins.cli.pipes import input_lines
 from xlm_plugins.cli.prepare import DEFAULT_VOCABULARY, select_tokenizer
+from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.errors import DataError
-from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ def tokenizer() -> None:
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
-    "--tokenizer", default=DEFAULT_TOKENIZER, show_default=True, help="Kind of tokenizer."
+    "--tokenizer", default=default_of("tokenizer"), show_default=True, help="Kind of tokenizer."
 )
 @click.option(
     "--vocab-size",

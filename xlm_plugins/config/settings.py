@@ -18,12 +18,12 @@ from typing import Any, TypeVar, get_args
 from xlm_plugins.config.inherited import InitModel, inherited_layers, inherited_shape
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
+from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.errors import OptionError, PluginError, RunError
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins, require
 from xlm_plugins.core.recorded_components import recorded_plugins, resolve_recorded
 from xlm_plugins.core.registry import Component
-from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection, StackName
 from xlm_plugins.runs.layout import CONFIG_NAME
 
@@ -144,7 +144,7 @@ def _check_installed(train: TrainOptions, plugins: Plugins) -> None:
     needed = [("objective", ObjectiveSelection.parse(text).name) for text in train.objective]
     needed += [("layer", LayerSelection.parse(text).name) for text in train.layer]
     if train.data is None:
-        needed.append(("tokenizer", DEFAULT_TOKENIZER))
+        needed.append(("tokenizer", default_of("tokenizer")))
     require(needed, plugins)
 
 

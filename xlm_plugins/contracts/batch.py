@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from xlm_plugins.contracts.masking_options import MaskingOptions
 from xlm_plugins.contracts.ragged import IntArray, Ragged, offsets_of
-from xlm_plugins.core.masking_options import MaskingOptions
 
 EVALUATION_SHARE = 0.15
 """Share of positions that masked objectives predict in evaluation."""

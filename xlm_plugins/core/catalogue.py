@@ -1,4 +1,4 @@
-"""The catalogue of distributions that messages may suggest to install.
+"""The catalogue: the default component of a kind, and what messages may suggest to install.
 
 Anyone can register a name on a package index.  A name that a user mistyped, or that a downloaded
 model mentions, is therefore never suggested to pip unless ``catalogue.toml`` lists it.
@@ -9,11 +9,18 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 
 @cache
-def _catalogue() -> dict[str, dict[str, str]]:
+def _catalogue() -> dict[str, Any]:
     return tomllib.loads((files("xlm_plugins") / "catalogue.toml").read_text(encoding="utf-8"))
+
+
+def default_of(kind: str) -> str:
+    """The component of a kind that is used where none is named."""
+    default: str = _catalogue()["default"][kind]
+    return default
 
 
 def distribution_of(kind: str, name: str) -> str | None:
@@ -22,7 +29,7 @@ def distribution_of(kind: str, name: str) -> str | None:
     :param name: ``tlm``, or ``xlm-tlm/tlm``.
     """
     distribution, _, short = name.rpartition("/")
-    found = _catalogue().get(kind, {}).get(short)
+    found: str | None = _catalogue()["distributions"].get(kind, {}).get(short)
     return found if not distribution or distribution == found else None
 
 
@@ -34,6 +41,7 @@ def how_to_install(origin: str, installed: str = "") -> str:
     :returns: a command, or advice if the distribution is neither installed nor listed.
     """
     distribution, _, version = origin.partition(" ")
-    if distribution == installed or any(distribution in n.values() for n in _catalogue().values()):
+    listed = _catalogue()["distributions"].values()
+    if distribution == installed or any(distribution in kind.values() for kind in listed):
         return f"pip install '{distribution}=={version}'"
     return f"install {origin} from a source that you trust: it is not in the catalogue of plugins"

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from xlm_plugins.core.plugins import Plugins
     from xlm_plugins.core.registry import Component
 
-DEFAULT_TOKENIZER = "sentencepiece"
-"""The tokenizer's name where none is given: in `xlm prepare`, and for the embedded corpus."""
-
 COMPONENT_NAME = "component.json"
 # Where a tokenizer is: in its own folder, in a data set or bundle, in a run and its bundles.
 _PLACES = (".", "tokenizer", "*/tokenizer", "*/*/tokenizer")
@@ -114,5 +111,5 @@ def find_tokenizer(path: Path) -> Path:
     raise BundleError(
         f"{path} holds no tokenizer" if path.exists() else f"{path} does not exist",
         expected="a data set, a run, a model bundle or a tokenizer folder",
-        remedy="train one on your text: xlm prepare SOURCE OUT --tokenizer sentencepiece",
+        remedy="train one on your text: xlm prepare SOURCE OUT",
     )

@@ -234,7 +234,7 @@ class Trainer:
     def _seed(self, purpose: str, update: Update, micro_batch: int) -> None:
         """Seed torch by the update, so that a resumed run draws the same numbers."""
         key = (self.options.seed, purpose, update.index, micro_batch, self.engine.rank)
-        torch.manual_seed(int(keyed_rng(*key).integers(2**63)))
+        self.engine.seed(int(keyed_rng(*key).integers(2**63)))
 
     def _count_skipped(self, skipped: bool, update: Update, batches: list[Batch]) -> None:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
@@ -331,9 +331,10 @@ class Trainer:
         self._is_saved = False
         keep = self.record.folder.hypotheses / f"step-{self.state.update}"
         try:
-            metrics = self.plan.evaluation.evaluate(
-                self.engine, "valid", keep, self.record.evaluating
-            )
+            with self.engine.evaluating():
+                metrics = self.plan.evaluation.evaluate(
+                    self.engine, "valid", keep, self.record.evaluating
+                )
         except StopAsked:  # time may be short; resuming makes up for it
             return
         self.state.evaluated = self.state.update

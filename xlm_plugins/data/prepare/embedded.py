@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xlm_plugins import __version__
+from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.files import checksum
 from xlm_plugins.core.plugins import Plugins
-from xlm_plugins.core.saved_tokenizers import DEFAULT_TOKENIZER
 from xlm_plugins.data.dataset.cache import cache_folder, exclusive_lock
 from xlm_plugins.data.dataset.manifest import FORMAT, MANIFEST_NAME
 from xlm_plugins.data.prepare.lines import sentences
@@ -35,7 +35,7 @@ def embedded_data_set(
     plugins: Plugins,
     vocabulary_size: int = VOCABULARY,
     *,
-    tokenizer: str = DEFAULT_TOKENIZER,
+    tokenizer: str = default_of("tokenizer"),
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """The embedded corpus as a data set in the cache folder, prepared on first use.

@@ -132,13 +132,26 @@ class Engine(ABC):
         :raises StopAsked: as `stop_if_asked`.
         """
         self.stop_if_asked()
-        with self._evaluating():
+        with self.evaluating():
             return self._forward(trainable, batch.to(self.device))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """While entered, the model is in eval mode; enter it once around many `evaluate`."""
+        was_training = self.model.training
+        if was_training:  # setting the mode visits every module
+            self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            if was_training:
+                self.model.train()
 
     @contextmanager
     def inference(self) -> Iterator[None]:
         """While entered, the model is in eval mode and computes no gradients."""
-        with self._evaluating(), self._autocast():
+        with self.evaluating(), self._autocast():
             yield
 
     def stop_if_asked(self) -> None:
@@ -162,6 +175,17 @@ class Engine(ABC):
         dist.all_gather_object(gathered, texts)
         return gathered
 
+    def seed(self, number: int) -> None:
+        """Seed this rank's random numbers: those that `torch.manual_seed` gives.
+
+        That function formats the call stack for GPUs that may be used later: a tenth of the time
+        of a small step on a CPU.
+        """
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(number)
+        else:
+            torch.manual_seed(number)
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over ranks, on the device of the values, which stay unchanged.  Collective."""
         return self._reduced(values, dist.ReduceOp.SUM)
@@ -176,16 +200,6 @@ class Engine(ABC):
         reduced = values.to(self.device, copy=True)
         dist.all_reduce(reduced, operation)
         return reduced.to(values.device)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.train(was_training)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

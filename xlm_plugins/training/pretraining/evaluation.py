@@ -128,7 +128,7 @@ class PretrainingEvaluation:
         for index, (batches, counts) in enumerate(mine):
             # Objectives complete a batch with the same random numbers at every evaluation.
             number = index * engine.world_size + engine.rank
-            torch.manual_seed(int(keyed_rng("prepare", split, str(step), number).integers(2**63)))
+            engine.seed(int(keyed_rng("prepare", split, str(step), number).integers(2**63)))
             for key, batch in batches.items():
                 complete = engine.prepare(objective, batch, step)
                 output = torch.stack([p.double() for p in engine.evaluate(objective, complete)])
@@ -248,7 +248,8 @@ def evaluate_run(
         ),
     )
     engine = TorchEngine(bundle.model, OptimizerOptions(), TrainOptions(), World())
-    metrics = evaluation.evaluate(engine, split, keep, on_progress)
+    with engine.evaluating():
+        metrics = evaluation.evaluate(engine, split, keep, on_progress)
     if not metrics:
         raise _nothing_to_measure(folder, manifest, split, steps)
     return metrics
