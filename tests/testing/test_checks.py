@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from xlm_plugins import Component, Layout, Model, OptionError, PluginError, Step
+from xlm_plugins.contracts.splitting import by_sample, select
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.saved_tokenizers import find_tokenizer, load_tokenizer
 from xlm_plugins.data.dataset.manifest import Manifest
 from xlm_plugins.testing import BrokenPromiseError, check_layer, check_objective, text
-from xlm_plugins.testing.batches import by_sample, difference, select
+from xlm_plugins.testing.batches import difference
 from xlm_plugins.testing.data import TinyData
 from xlm_plugins.testing.words import WordTokenizer
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from xlm_plugins import Component, Layout, LossOutput, Objective, Ragged, Step, pack
+from xlm_plugins.contracts.splitting import select
 from xlm_plugins.testing import BrokenPromiseError, batch_promises, check_objective, loss_promises
-from xlm_plugins.testing.batches import select
 
 
 class Sound(Objective):

@@ -60,7 +60,7 @@ def test_everything_is_bitwise_unchanged(tiny_settings: MakeSettings) -> None:
     engine = engine_of(job)
     assert any("running_mean" in name for name, _ in engine.model.named_buffers())
     before = everything(engine)
-    with preflight._unchanged(engine):  # all of them, as on a GPU
+    with preflight.unchanged(engine):  # all of them, as on a GPU
         for one in job.rehearsals(1):
             batch = engine.prepare(one.trainable, one.batch, one.step)
             engine.forward_backward(one.trainable, batch, math.nan)

@@ -12,10 +12,11 @@ import torch
 from xlm_plugins.contracts.batch import Batch, LossOutput, Samples, Step
 from xlm_plugins.contracts.objective import Objective
 from xlm_plugins.contracts.ragged import Ragged
+from xlm_plugins.contracts.splitting import by_sample, select
 from xlm_plugins.model.description import ChosenObjective, ModelDescription
 from xlm_plugins.model.model import Model
 from xlm_plugins.testing.batch_promises import MAKERS, ObjectiveCase, for_training
-from xlm_plugins.testing.batches import by_sample, copied, difference, select
+from xlm_plugins.testing.batches import copied, difference
 from xlm_plugins.testing.data import TINY
 from xlm_plugins.testing.gradients import demand_one_order, order_of_gradients
 from xlm_plugins.testing.promises import demand, promise

@@ -102,7 +102,7 @@ def rehearse(engine: Engine, rehearsals: Sequence[Rehearsal], watchdog: Watchdog
     :returns: the memory used, as a message for the user; empty on a CPU.
     """
     on_gpu = engine.device.type == "cuda"
-    with _unchanged(engine):
+    with unchanged(engine):
         for one in rehearsals if on_gpu else sorted(rehearsals, key=_weight)[-1:]:
             watchdog.report(f"{one.title}, the largest batch, tried before training")
             batch = one.batch.to(engine.device)
@@ -123,7 +123,7 @@ def _weight(rehearsal: Rehearsal) -> int:
 
 
 @contextmanager
-def _unchanged(engine: Engine) -> Iterator[None]:
+def unchanged(engine: Engine) -> Iterator[None]:
     """Restore afterwards what even a skipped update changes.
 
     (running statistics of BatchNorm, layers' counters, the loss scale, torch's random state)

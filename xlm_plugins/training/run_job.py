@@ -31,6 +31,7 @@ from xlm_plugins.training.engines.create import create_engine
 from xlm_plugins.training.engines.engine import Engine, choose_precision
 from xlm_plugins.training.engines.training_state import TrainingState, load_training_state
 from xlm_plugins.training.job import Job, Outcome, n_parameters
+from xlm_plugins.training.loss_check import check_losses
 from xlm_plugins.training.memory_estimate import MemoryEstimate
 from xlm_plugins.training.optim.learning_rate import ended_early, schedule_notes
 from xlm_plugins.training.optim.parameter_groups import selected_parameters
@@ -86,6 +87,7 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
             plan = job.training_plan(engine)
             if how_it_fits := rehearse(engine, rehearsals, watchdog):
                 report.note(how_it_fits)
+            check_losses(engine, rehearsals, watchdog)
         path = start.resumed or _new_path(job, engine)
         stop.can_save = True
         with _run_folder(path, start, plugins, report) as folder:
