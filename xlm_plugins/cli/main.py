@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,14 +12,18 @@ import click
 
 from xlm_plugins import __version__
 from xlm_plugins.cli.lazy import LazyGroup
-from xlm_plugins.core.errors import XLMError, refuse_password, without_passwords
+from xlm_plugins.core.errors import OptionError, XLMError, refuse_password, without_passwords
 from xlm_plugins.core.plugins import Plugins
 
 INTERRUPTED = 130
 READER_GONE = 141
 """What a shell reports for a program that SIGPIPE ended; Python ignores that signal."""
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "auto_envvar_prefix": "XLM",
+}
 
 COMMANDS = {
     "train": ("train:train", "Train a model with the objectives and layers that you select."),
@@ -43,6 +46,8 @@ COMMANDS = {
         "List installed plugins, broken ones too; create a new one.",
     ),
     "demo": ("demo:demo", "See it all work in a few minutes."),
+    "help": ("help_:help_", "Show the help of a command."),
+    "completion": ("completion:completion", "Print a script that completes commands in a shell."),
 }
 """Command name -> (module in `xlm_plugins.cli` : attribute, short help)."""
 
@@ -84,7 +89,7 @@ def build_group(plugins: Plugins) -> LazyGroup:
     )
     # Some launchers put --local_rank before the command; the variable LOCAL_RANK says the same.
     @click.option("--local_rank", "--local-rank", hidden=True, expose_value=False)
-    @click.version_option(__version__, prog_name="xlm")
+    @click.version_option(__version__, prog_name="xlm", allow_from_autoenv=False)
     @click.pass_context
     def xlm(context: click.Context, debug: bool, strict_plugins: bool) -> None:
         """Cross-lingual language models from plugins.
@@ -122,10 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
             obj=session,
         )
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
     except click.ClickException as error:
-        shown = io.StringIO()
-        error.show(shown)
-        click.echo(without_passwords(shown.getvalue()), err=True, nl=False)
+        click.echo(f"error: {without_passwords(_indented(_as_ours(error)))}", err=True)
         return error.exit_code
     except click.Abort:
         click.echo("interrupted", err=True)
@@ -136,6 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(f"error: {without_passwords(_indented(error))}", err=True)
         return getattr(error, "exit_status", XLMError.exit_status)
     return result if type(result) is int else 0
+
+
+def _as_ours(error: click.ClickException) -> XLMError:
+    """An error of click's, said as all others are."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    problem = message[:1].lower() + message[1:].rstrip(".")
+    return OptionError(problem, remedy=f"{context.command_path} --help" if context else "")
 
 
 def _indented(error: Exception) -> str:

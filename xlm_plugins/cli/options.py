@@ -16,13 +16,15 @@ example::
         component = context.obj.plugins.get("tokenizer", tokenizer)
         options = component.options_from(given(context).get(tokenizer, {}))
 
-`given` returns only what was written on the command line, so that a TOML file can come between
-flags and defaults.  Limits are checked by `core.options.build`.
+`given` returns only what was written on the command line or set in the environment
+(``XLM_TRAIN_LR``, ``XLM_TRAIN_TLM_MASK_PROB``), so that a TOML file can come between them and the
+defaults.  Limits are checked by `core.options.build`.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,12 +33,15 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from xlm_plugins.core.errors import OptionError, XLMError
 from xlm_plugins.core.options import OptionField, fields_of
+from xlm_plugins.core.plugin_faults import nearest
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import KINDS, Component
 
+_SET_BY_USER = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 _FLAGS = f"{__name__}.flags"
 _GIVEN = f"{__name__}.given"
 
@@ -66,7 +71,7 @@ Select = Callable[[click.Context], Sequence[Section]]
 
 
 def given(context: click.Context) -> dict[str, dict[str, Any]]:
-    """The values written on the command line: by section, then by option name."""
+    """The values of flags and environment variables: by section, then by option name."""
     values: dict[str, dict[str, Any]] = context.meta.setdefault(_GIVEN, {})
     return values
 
@@ -117,15 +122,27 @@ class SectionedCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse with the core's flags, and again with those of what they select."""
         first = self._first_parse(ctx, args)
-        selected = self._select(first)
+        selected = self._selected(first, completing=ctx.resilient_parsing)
         ctx.meta.update(first.meta)
         ctx.meta[_GIVEN] = {}
         ctx.meta[_FLAGS] += _flags(selected)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             known = [flag for p in self.get_params(ctx) for flag in (*p.opts, *p.secondary_opts)]
             raise _unknown_flag(error.option_name, known, ctx.obj.plugins) from error
+        if not ctx.resilient_parsing:
+            _note_unknown_variables(ctx, self.get_params(ctx))
+        return rest
+
+    def _selected(self, first: click.Context, completing: bool) -> Sequence[Section]:
+        """What the arguments select; a line that a shell completes may select it only later."""
+        try:
+            return self._select(first)
+        except XLMError:
+            if completing:
+                return ()
+            raise
 
     def _first_parse(self, ctx: click.Context, args: Sequence[str]) -> click.Context:
         """Parse leniently: bad values are dropped, and unknown options stay in ``args``."""
@@ -134,6 +151,7 @@ class SectionedCommand(click.Command):
             info_name=ctx.info_name,
             obj=ctx.obj,
             help_option_names=ctx.help_option_names,
+            auto_envvar_prefix=ctx.auto_envvar_prefix,
             resilient_parsing=True,
             ignore_unknown_options=True,
             allow_extra_args=True,
@@ -185,8 +203,32 @@ class _Flag(click.Option):
         self.opts = [f"--{section.prefix}{field.key}"]
         self.secondary_opts = [f"--{section.prefix}no-{field.key}"] if switch else []
 
+    def variable(self, ctx: click.Context) -> str:
+        """The environment variable that sets it: ``XLM_TRAIN_TLM_MASK_PROB``."""
+        name = re.sub(r"\W", "_", f"{self._section.prefix}{self._field.key}").upper()
+        return f"{ctx.auto_envvar_prefix}_{name}"
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The variable's value; None if it is not set, or empty."""
+        return os.environ.get(self.variable(ctx)) or None
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """What a bad value was given to: the flag or the variable."""
+        if ctx and ctx.get_parameter_source(str(self.name)) is ParameterSource.ENVIRONMENT:
+            return self.variable(ctx)
+        return super().get_error_hint(ctx)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a choice, the name of a component, or else a path."""
+        names = self._field.info.choices or ()
+        if self._field.name in KINDS:
+            names = tuple(c.name for c in ctx.obj.plugins.registry.of(self._field.name))
+        if names or self._field.kind is not str:
+            return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return [CompletionItem(incomplete, type="file")]
+
     def _keep(self, ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
-        if ctx.get_parameter_source(str(self.name)) is ParameterSource.COMMANDLINE:
+        if ctx.get_parameter_source(str(self.name)) in _SET_BY_USER:
             if self._field.many:
                 value = tuple(part for part in value if part != "")
             elif value == "" and self._field.optional:
@@ -232,6 +274,20 @@ def _note(field: OptionField) -> str:
     high = f"to {info.maximum:g}" if info.maximum is not None else ""
     parts += [f"{low} {high}".strip()] if low or high else []
     return f"  [{'; '.join(parts)}]" if parts else ""
+
+
+def _note_unknown_variables(ctx: click.Context, parameters: Sequence[click.Parameter]) -> None:
+    """Name the environment variables that look like options of the command, but are none."""
+    prefix = f"{ctx.auto_envvar_prefix}_"
+    known = [
+        p.variable(ctx) if isinstance(p, _Flag) else f"{prefix}{str(p.name).upper()}"
+        for p in parameters
+    ]
+    for name in sorted(os.environ):
+        if name.startswith(prefix) and name not in known:
+            hint = nearest(name, known)
+            remark = f"; {hint}" if hint else ", unless what it belongs to is selected"
+            click.echo(f"note: {name} is set, but is no option of this command{remark}", err=True)
 
 
 def _unknown_flag(flag: str, known: Sequence[str], plugins: Plugins) -> XLMError:

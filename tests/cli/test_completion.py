@@ -1,0 +1,60 @@
+"""Completion in a shell, as bash asks for it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from xlm_plugins.cli.main import main
+
+
+def completed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> list:
+    """What bash may put in place of the last word."""
+    monkeypatch.setenv("_XLM_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    return [found.partition(",")[2] for found in capsys.readouterr().out.split()]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("xlm fine", ["finetune"]),
+        ("xlm train --objective t", ["tlm"]),
+        ("xlm train --layer ", ["adapter", "pkm"]),
+        ("xlm train --schedule c", ["cosine", "constant"]),
+        ("xlm train --objective tlm --tlm.mask", ["--tlm.mask-prob"]),
+        ("xlm train --objective nothing --warm", ["--warmup"]),
+        ("xlm train --init ru", ["ru"]),
+        ("xlm completion z", ["zsh"]),
+    ],
+)
+def test_commands_options_and_values(
+    line: str,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert completed(line, monkeypatch, capsys) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script(shell: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert f"_XLM_COMPLETE={shell}_complete" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True, timeout=20)
+
+
+def test_completing_loads_no_torch() -> None:
+    code = "import sys; import xlm_plugins.cli.completion, xlm_plugins.cli.train; "
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
