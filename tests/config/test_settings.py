@@ -153,6 +153,33 @@ def test_bad_settings(plugins: Plugins, config: dict[str, Any], said: str) -> No
     assert said in str(error.value)
 
 
+def test_everything_that_is_wrong_is_told_at_once(plugins: Plugins) -> None:
+    config = {
+        "train": {"objective": ["mlm"], "stepps": 3, "steps": "many"},
+        "model": {"dim": -5},
+        "mlm": {"mask-prob": 3},
+        "optimiser": {"lr": 1},
+    }
+    flags = {"optimizer": {"lr": -1.0}}
+    for told_by in (
+        lambda: resolve(config, flags, plugins),
+        lambda: UnresolvedSettings.read(config, {}, plugins).resolve(flags, plugins),
+    ):
+        with pytest.raises(OptionError) as error:
+            told_by()
+        assert [line for line in str(error.value).splitlines() if not line.startswith("  ")] == [
+            "6 options cannot be used:",
+            "unknown section [optimiser]",
+            "model.dim = -5",
+            "optimizer.lr = -1.0",
+            "train has no option 'stepps'",
+            "train.steps = 'many'",
+            "mlm.mask-prob = 3.0",
+        ]
+        assert "\n  expected: at least 1\n" in str(error.value)
+        assert "\n  hint: did you mean 'steps'?\n" in str(error.value)
+
+
 def test_a_plugin_named_as_a_core_section_needs_its_full_name(plugins: Plugins) -> None:
     with pytest.raises(PluginError, match="xlm-objective-train/train"):
         resolve({"train": {"objective": ["train"]}}, {}, plugins)

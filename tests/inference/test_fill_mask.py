@@ -100,8 +100,16 @@ def test_asking_for_too_many_candidates_returns_all_words(bundle: Bundle) -> Non
 
 
 def test_a_text_without_a_mask_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(OptionError, match="has no <mask>"):
-        fill_mask(bundle, "a [MASK] b", "en")
+    with pytest.raises(OptionError, match="has no <mask>") as error:
+        fill_mask(bundle, "a b", "en")
+    assert "hint" not in str(error.value)
+
+
+@pytest.mark.parametrize("mark", ["[MASK]", "<special1>", "____"])
+def test_another_models_mask_suggests_the_right_one(bundle: Bundle, mark: str) -> None:
+    with pytest.raises(OptionError) as error:
+        fill_mask(bundle, f"a {mark} b", "en")
+    assert error.value.remedy == f"<mask> in place of {mark}: 'a <mask> b'"
 
 
 def test_a_text_beyond_the_models_positions_is_refused(bundle: Bundle) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xlm_plugins.config.settings import NOT_REPEATED, Values, check_tables, merged_options
+from xlm_plugins.config.settings import NOT_REPEATED, Values, check_tables, merged_sections
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.options import to_mapping, with_absolute_paths
@@ -55,19 +55,19 @@ def resolve_finetune(
     """
     check_tables(config)
     component = plugins.get("task", task)
-    for section in config:
-        if section not in (*CORE_SECTIONS, task):
-            raise OptionError(
-                f"unknown section [{section}]",
-                expected=f"[finetune], [optimizer] or [{task}]",
-            )
-    return FinetuneSettings(
-        task,
-        component,
-        merged_options(FinetuneOptions, "finetune", config, flags),
-        merged_options(FinetuneOptimizerOptions, "optimizer", config, flags),
-        merged_options(component.options, task, config, flags),
-    )
+    sections = {
+        "finetune": FinetuneOptions,
+        "optimizer": FinetuneOptimizerOptions,
+        task: component.options,
+    }
+    expected = f"[finetune], [optimizer] or [{task}]"
+    unknown = [
+        OptionError(f"unknown section [{name}]", expected=expected)
+        for name in config
+        if name not in sections
+    ]
+    built = merged_sections(sections, config, flags, unknown)
+    return FinetuneSettings(task, component, *built.values())
 
 
 def to_toml(settings: FinetuneSettings) -> str:

@@ -19,7 +19,7 @@ from xlm_plugins.config.inherited import InitModel, inherited_layers, inherited_
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.catalogue import default_of
-from xlm_plugins.core.errors import OptionError, PluginError, RunError
+from xlm_plugins.core.errors import OptionError, PluginError, RunError, raise_together
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins, require
 from xlm_plugins.core.recorded_components import recorded_plugins, resolve_recorded
@@ -85,8 +85,8 @@ class UnresolvedSettings:
         :raises PluginError: a component, or the plugin of an inherited layer, is missing.
         """
         check_tables(config)
-        given = {key: v for key, v in flags.get("train", {}).items() if key in _SELECTING}
-        train = merged_options(TrainOptions, "train", config, {"train": given})
+        train = _selecting(config, flags)
+        given = flags.get("train", {})
         _check_installed(train, plugins)
         is_layer_given = "layer" in given or "layer" in config.get("train", {})
         layers = train.layer if is_layer_given else None
@@ -118,25 +118,29 @@ def resolve(config: Values, flags: Mapping[str, Values], plugins: Plugins) -> Se
     :raises PluginError: a selected component is missing, broken or ambiguous.
     """
     check_tables(config)
-    train = merged_options(TrainOptions, "train", config, flags)
-    if not train.objective:
+    selecting = _selecting(config, flags)
+    if not selecting.objective:
         installed = ", ".join(c.name for c in plugins.registry.of("objective"))
         raise OptionError(
             "no objective is selected, so there is nothing to train on",
             expected=f"one of {installed}" if installed else "an installed objective",
             remedy="xlm train --objective tlm",
         )
-    selected = selected_components(train.objective, train.layer, plugins)
-    for section in (*config, *flags):
-        if section not in CORE_SECTIONS and section not in selected:
-            raise _not_selected(section, plugins)
-    return Settings(
-        merged_options(ModelOptions, "model", config, flags),
-        merged_options(OptimizerOptions, "optimizer", config, flags).for_run(train),
-        train,
-        merged_options(GenerationOptions, "generation", config, flags),
-        {name: merged_options(c.options, name, config, flags) for name, c in selected.items()},
+    selected = selected_components(selecting.objective, selecting.layer, plugins)
+    sections = {**CORE_SECTIONS, **{name: c.options for name, c in selected.items()}}
+    unknown = [_not_selected(name, plugins) for name in {**config, **flags} if name not in sections]
+    built = merged_sections(sections, config, flags, unknown)
+    model, optimizer, train, generation = (built.pop(name) for name in CORE_SECTIONS)
+    return Settings(model, optimizer.for_run(train), train, generation, built)
+
+
+def _selecting(config: Values, flags: Mapping[str, Values]) -> TrainOptions:
+    """The options of the run that decide which components there are; others have their defaults."""
+    config, flags = (
+        {"train": {key: v for key, v in tree.get("train", {}).items() if key in _SELECTING}}
+        for tree in (config, flags)
     )
+    return merged_options(TrainOptions, "train", config, flags)
 
 
 def _check_installed(train: TrainOptions, plugins: Plugins) -> None:
@@ -290,6 +294,28 @@ def merged_options(
     merged = {key.replace("_", "-"): value for key, value in config.get(name, {}).items()}
     merged |= {key.replace("_", "-"): value for key, value in flags.get(name, {}).items()}
     return build(options, merged, name)
+
+
+def merged_sections(
+    sections: Mapping[str, type],
+    config: Values,
+    flags: Mapping[str, Values],
+    errors: Sequence[OptionError] = (),
+) -> dict[str, Any]:
+    """The options of several sections, by section.
+
+    :param errors: found before; they are raised with those of the sections.
+    :raises OptionError: everything that is wrong, at once.
+    """
+    built: dict[str, Any] = {}
+    found = list(errors)
+    for name, options in sections.items():
+        try:
+            built[name] = merged_options(options, name, config, flags)
+        except OptionError as error:
+            found.append(error)
+    raise_together(found)
+    return built
 
 
 def _not_selected(section: str, plugins: Plugins) -> OptionError:

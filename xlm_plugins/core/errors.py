@@ -7,6 +7,7 @@ without a traceback and exits with status 2 (``--debug`` shows the traceback).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 RESUMABLE_STATUS = 75
 """Exit status of a run that ended early and can be resumed (EX_TEMPFAIL)."""
@@ -50,6 +51,28 @@ class XLMError(Exception):
 
 class OptionError(XLMError):
     """A flag or TOML key that is unknown, out of range, or does not apply to what is selected."""
+
+
+class SeveralOptionsError(OptionError):
+    """Several options that cannot be used, told at once.
+
+    :param errors: one for each, two at least.
+    """
+
+    def __init__(self, errors: Sequence[OptionError]) -> None:
+        self.errors = errors
+        listed = [str(error).replace("\n", "\n  ") for error in errors]
+        super().__init__("\n".join([f"{len(errors)} options cannot be used:", *listed]))
+
+
+def raise_together(errors: Sequence[OptionError]) -> None:
+    """Raise errors as one; nothing if there are none.
+
+    :raises OptionError: there is an error: that one, or `SeveralOptionsError`.
+    """
+    each = [one for e in errors for one in (e.errors if isinstance(e, SeveralOptionsError) else [e])]
+    if each:
+        raise each[0] if len(each) == 1 else SeveralOptionsError(each)
 
 
 def refuse_password(argument: str) -> None:

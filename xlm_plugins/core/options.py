@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.errors import OptionError, raise_together
 
 OptionsT = TypeVar("OptionsT")
 
@@ -121,21 +121,30 @@ def build(options: type[OptionsT], values: Mapping[str, Any], owner: str) -> Opt
 
     :param values: by option name, with dashes or underscores.
     :param owner: whose options these are, for error messages: ``tlm``, ``train``.
-    :raises OptionError: an unknown key, a wrong type or a value outside its limits.
+    :raises OptionError: unknown keys, wrong types and values outside their limits, all of them.
     """
     by_name = {field.name.rstrip("_"): field for field in fields_of(options)}
-    checked = {}
+    checked, errors = {}, []
     for key, value in values.items():
-        name = key.replace("-", "_").rstrip("_")
-        if name not in by_name:
-            close = difflib.get_close_matches(name, by_name, n=1)
-            raise OptionError(
-                f"{owner} has no option {key!r}",
-                expected="one of " + ", ".join(sorted(f.key for f in by_name.values())),
-                remedy=f"did you mean {by_name[close[0]].key!r}?" if close else "",
-            )
-        checked[by_name[name].name] = _checked(by_name[name], value, owner)
+        try:
+            field = _named(by_name, key, owner)
+            checked[field.name] = _checked(field, value, owner)
+        except OptionError as error:
+            errors.append(error)
+    raise_together(errors)
     return options(**checked)
+
+
+def _named(by_name: Mapping[str, OptionField], key: str, owner: str) -> OptionField:
+    name = key.replace("-", "_").rstrip("_")
+    if name not in by_name:
+        close = difflib.get_close_matches(name, by_name, n=1)
+        raise OptionError(
+            f"{owner} has no option {key!r}",
+            expected="one of " + ", ".join(sorted(f.key for f in by_name.values())),
+            remedy=f"did you mean {by_name[close[0]].key!r}?" if close else "",
+        )
+    return by_name[name]
 
 
 def to_mapping(options: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.nn.output import rows_per_chunk
 
 MASK_MARK = "<mask>"
+_OTHER_MASK = re.compile(r"\[MASK\]|<special1>|<MASK>|\[mask\]|__mask__|_{3,}")
+"""What people write who come from BERT, from XLM, or from a form with a gap in it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,11 @@ def _around_masks(text: str) -> list[str]:
     """
     parts = text.split(MASK_MARK)
     if len(parts) == 1:
+        other = _OTHER_MASK.search(text)
+        meant = _OTHER_MASK.sub(MASK_MARK, text)
         raise OptionError(
-            f"the text has no {MASK_MARK}: {text!r}", expected=f"such as 'the {MASK_MARK} of God'"
+            f"the text has no {MASK_MARK}: {text!r}",
+            expected=f"such as 'the {MASK_MARK} of God'",
+            remedy=f"{MASK_MARK} in place of {other[0]}: {meant!r}" if other else "",
         )
     return [*(part.rstrip() for part in parts[:-1]), parts[-1]]
