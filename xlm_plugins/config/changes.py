@@ -24,7 +24,7 @@ def changes(before: Values, after: Values) -> Changes:
 def described(changed: Changes) -> str:
     """Such as ``lr 0.5 (was 0.001), steps 40 (was 20)``."""
     return ", ".join(
-        f"{_flag(name)} {_shown(after)} (was {_shown(before)})"
+        f"{_flag(name)} {shown(after)} (was {shown(before)})"
         for name, (before, after) in changed.items()
     )
 
@@ -43,7 +43,7 @@ def not_repeated(config: Path) -> list[str]:
     lines = []
     for step, start in zip(until, earlier, strict=True):
         was = changes(start.settings, last.settings)
-        values = ", ".join(f"{_flag(name)} {_shown(value)}" for name, (value, _) in was.items())
+        values = ", ".join(f"{_flag(name)} {shown(value)}" for name, (value, _) in was.items())
         lines += [f"  until step {step:,}: {values}"] if was else []
     if not lines:
         return []
@@ -67,7 +67,8 @@ def _flag(name: str) -> str:
     return key if section in _UNNAMED else name
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """The value of an option in words: ``on``, ``none``, ``unset``."""
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
     if isinstance(value, bool):

@@ -70,7 +70,9 @@ def raise_together(errors: Sequence[OptionError]) -> None:
 
     :raises OptionError: there is an error: that one, or `SeveralOptionsError`.
     """
-    each = [one for e in errors for one in (e.errors if isinstance(e, SeveralOptionsError) else [e])]
+    each = [
+        one for e in errors for one in (e.errors if isinstance(e, SeveralOptionsError) else [e])
+    ]
     if each:
         raise each[0] if len(each) == 1 else SeveralOptionsError(each)
 

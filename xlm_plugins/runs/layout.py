@@ -7,11 +7,13 @@
                               machine, command
     RUN/history.jsonl         every start: from which step on, when, what it changed; a line each
     RUN/metrics.jsonl         one JSON object per line
-    RUN/checkpoints/step-N/   a bundle, and what resuming needs besides
+    RUN/checkpoints/step-N/   a bundle, and what resuming needs besides: trainer.json and the
+                              optimizer's moments
     RUN/best/METRIC/          the best bundle by a validation metric
     RUN/best/metrics.json     the metrics that models are kept for, in order
     RUN/hypotheses/step-N/    what an evaluation translated, with the scores' signatures
     RUN/plots/curves.png
+    RUN/results.json          metrics of a fine-tuned model on all rows
 
     BUNDLE/model.json         the model's description
     BUNDLE/model.safetensors  its weights
@@ -33,6 +35,8 @@ CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"
 ORDER_NAME = "metrics.json"
 CURVES_NAME = "plots/curves.png"
+RESULTS_NAME = "results.json"
+TRAINER_NAME = "trainer.json"
 LOCK_NAME = ".lock"
 
 BUNDLE_FORMAT = 1

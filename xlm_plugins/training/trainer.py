@@ -28,7 +28,7 @@ from xlm_plugins.model.bundle import write_description
 from xlm_plugins.model.description import ModelDescription
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.weights import save_tensors
-from xlm_plugins.runs.layout import WEIGHTS_NAME
+from xlm_plugins.runs.layout import TRAINER_NAME, WEIGHTS_NAME
 from xlm_plugins.training.best_models import Validation
 from xlm_plugins.training.distributed.signals import StopAsked, StopRequest
 from xlm_plugins.training.distributed.watchdog import Watchdog
@@ -39,7 +39,6 @@ from xlm_plugins.training.progress import OnProgress, no_progress
 from xlm_plugins.training.run_record import RunRecord
 from xlm_plugins.training.tallies import Tallies
 
-TRAINER_NAME = "trainer.json"
 MAX_SKIPPED_IN_A_ROW = 20
 
 

@@ -24,7 +24,7 @@ from xlm_plugins.core.files import whole_folder, write_json, write_text
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.runs.find import find_bundle
-from xlm_plugins.runs.layout import CONFIG_NAME, METRICS_NAME
+from xlm_plugins.runs.layout import CONFIG_NAME, METRICS_NAME, RESULTS_NAME
 from xlm_plugins.training.distributed import process_group
 from xlm_plugins.training.engines.torch_engine import TorchEngine
 from xlm_plugins.training.finetuning.diagnosis import Finding, Majority, remarks
@@ -34,7 +34,6 @@ from xlm_plugins.training.finetuning.plan import FinetuningPlan, make_plan
 from xlm_plugins.training.job import Outcome
 from xlm_plugins.training.run_job import joined, run_job
 
-RESULTS_NAME = "results.json"
 PREDICTIONS_NAME = "predictions"
 EVALUATED = ("valid", "test")
 

@@ -1,0 +1,93 @@
+"""``xlm runs``: a table of runs, or what two of them do differently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from xlm_plugins.core.errors import RunError
+from xlm_plugins.runs.layout import CONFIG_NAME
+from xlm_plugins.runs.overview import Overview, runs_below
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", default="runs", type=click.Path(path_type=Path))
+@click.option(
+    "--compare",
+    nargs=2,
+    metavar="A B",
+    type=click.Path(path_type=Path),
+    help="Show the settings in which two runs differ, and their best metrics.",
+)
+def runs(folder: Path, compare: tuple[Path, Path] | None) -> None:
+    """List the runs in DIR (runs/ by default): how far each is, and its best metrics.
+
+    A run is running, finished, stopped (xlm train --resume RUN continues it), or has no checkpoint
+    yet.  The runs of several seeds are listed one by one.
+    """
+    if compare:
+        _compare(*compare)
+        return
+    found = [Overview.read(run) for run in runs_below(folder)]
+    if not found:
+        raise RunError(
+            f"there is no run in {folder}",
+            expected=f"a folder of folders with {CONFIG_NAME}",
+            remedy="xlm runs DIR",
+        )
+    rows = [
+        (str(one.path.relative_to(folder)), one.status, _steps(one), one.trains, _best(one))
+        for one in found
+    ]
+    _show(("run", "status", "steps", "trains", "best"), rows)
+
+
+def _compare(*paths: Path) -> None:
+    from xlm_plugins.config.changes import changes, shown
+
+    for path in paths:
+        if not (path / CONFIG_NAME).is_file():
+            raise RunError(f"{path} is no run: it has no {CONFIG_NAME}", remedy="xlm runs DIR")
+    one, other = map(Overview.read, paths)
+    differing = changes(one.settings, other.settings)
+    rows = [
+        (name, shown(a), shown(b))
+        for name, (a, b) in differing.items()
+        # Options of what only one of them trains: the selections say so already.
+        if all(name.rpartition(".")[0] in each.settings for each in (one, other))
+    ]
+    if not rows:
+        click.echo("all settings are the same")
+    rows += [("status", one.status, other.status), ("steps", _steps(one), _steps(other))]
+    for name in dict.fromkeys([*one.best, *other.best]):
+        a, b = one.best.get(name), other.best.get(name)
+        rows.append((f"best {name}", _number(a), _number(b)))
+    _show(("option", *map(str, paths)), rows)
+
+
+def _steps(one: Overview) -> str:
+    return f"{one.step:,}/{one.most_steps:,}" if one.most_steps else f"{one.step:,}"
+
+
+def _best(one: Overview) -> str:
+    return "\n".join(f"{name} {_number(value)}" for name, value in one.best.items())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.2f}"
+
+
+def _show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output; only texts wrap, never numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        is_number = title in ("steps", "best")
+        table.add_column(title, no_wrap=is_number, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,109 @@
+"""What a run's folder says at a glance: how far it is, whether it goes on, its best metrics."""
+
+from __future__ import annotations
+
+import fcntl
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xlm_plugins.core.files import read_json
+from xlm_plugins.runs.layout import (
+    CHECKPOINTS_NAME,
+    CONFIG_NAME,
+    LOCK_NAME,
+    RESULTS_NAME,
+    TRAINER_NAME,
+)
+from xlm_plugins.runs.whole_folders import latest_good
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A run at a glance.
+
+    :param status: ``running``, ``finished``, ``stopped`` (it can be resumed), ``no checkpoint`` or
+        ``damaged: WHY``.
+    :param step: updates made, as the newest checkpoint has it.
+    :param trains: its objectives or its task, and its layers.
+    :param best: the best value of each metric that models are kept for.
+    """
+
+    path: Path
+    status: str
+    step: int
+    trains: str
+    best: Mapping[str, float]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, run: Path) -> Overview:
+        """Read what a run has written so far; whatever is damaged becomes its status."""
+        try:
+            settings = tomllib.loads((run / CONFIG_NAME).read_text("utf-8"))
+            checkpoint, _ = latest_good(run / CHECKPOINTS_NAME)
+            state = read_json(checkpoint / TRAINER_NAME) if checkpoint else {}
+            step: int = state.get("update", 0)
+            best = {
+                k.lstrip("_"): v for k, v in state.get("validation", {}).get("best", {}).items()
+            }
+        except (OSError, ValueError, AttributeError) as error:
+            return cls(run, f"damaged: {error}", 0, "", {}, {})
+        if _is_locked(run):
+            status = "running"
+        elif not state:
+            status = "no checkpoint"
+        else:
+            status = "finished" if _is_finished(run, settings, state) else "stopped"
+        return cls(run, status, step, _trains(settings), best, settings)
+
+    @property
+    def most_steps(self) -> int | None:
+        """The steps that it was to make; None if time or epochs end it."""
+        return _run_options(self.settings).get("steps") or None
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The runs in a folder, and those of each seed one level further down, by name."""
+    return sorted(path.parent for depth in ("*", "*/*") for path in _configs(folder, depth))
+
+
+def _configs(folder: Path, depth: str) -> Iterator[Path]:
+    return folder.glob(f"{depth}/{CONFIG_NAME}")
+
+
+def _is_locked(run: Path) -> bool:
+    """Whether a process holds the run.  Shared and for a moment, so as to disturb none."""
+    try:
+        with (run / LOCK_NAME).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or a file system without locks
+        return False
+    return False
+
+
+def _is_finished(run: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    if state["evaluated"] != state["update"]:
+        return False
+    options = _run_options(settings)
+    steps, minutes = options.get("steps"), options.get("minutes")
+    by_steps = bool(steps) and state["update"] >= steps
+    by_time = minutes is not None and state["elapsed"] >= 60 * minutes
+    return by_steps or by_time or (run / RESULTS_NAME).is_file()
+
+
+def _run_options(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = settings.get("train", settings.get("finetune", {}))
+    return found
+
+
+def _trains(settings: Mapping[str, Any]) -> str:
+    if "train" not in settings:
+        return ", ".join(name for name in settings if name not in ("finetune", "optimizer"))
+    options = settings["train"]
+    layers = options.get("layer", [])
+    return ", ".join(options["objective"]) + (f" + {', '.join(layers)}" if layers else "")
