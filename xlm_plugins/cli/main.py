@@ -40,6 +40,7 @@ COMMANDS = {
     "prepare": ("prepare:prepare", "Turn text into a data set: tokenizer, shards, manifest."),
     "data": ("data:data", "Show what a data set contains, or verify it."),
     "tokenizer": ("tokenizer:tokenizer", "Train a tokenizer; encode and decode text."),
+    "describe": ("describe:describe", "Say what a run, model, data set or other folder is."),
     "runs": ("runs:runs", "List runs and how far they are, or compare two."),
     "plot": ("plot:plot", "Plot the curves of runs."),
     "plugins": (

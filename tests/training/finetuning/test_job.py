@@ -93,7 +93,7 @@ def test_a_run_leaves_nothing_half_written(toy_run: Path) -> None:
     # The hook that writes for TensorBoard is one of the plugins installed here.
     assert {path.name for path in toy_run.iterdir()} - {"tensorboard"} == {
         ".lock", "best", "checkpoints", "config.toml", "environment.json", "history.jsonl",
-        "metrics.jsonl", "plots", "predictions", "results.json",
+        "metrics.jsonl", "predictions", "results.json",
     }  # fmt: skip
     predictions = {f"test.{code}.{kind}" for code in ("en", "fr") for kind in ("txt", "csv")}
     assert {path.name for path in (toy_run / "predictions").iterdir()} == predictions

@@ -1,0 +1,99 @@
+"""`xlm describe`: whatever a folder holds, without the plugins that made it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xlm_plugins.cli.main import main
+
+
+def described(path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert main(["describe", str(path)]) == 0
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_run(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = described(tiny_run, capsys)
+    assert found[:3] == [
+        f"{tiny_run}: a run",
+        "status finished, 12 of 12 steps",
+        "trains mlm, tlm:en-fr + pkm",
+    ]
+    assert any(line.startswith("best valid_mlm_ppl ") for line in found)
+    assert "model encoder of 2 layers, 16 wide" in found
+    assert "languages en, fr" in found
+    assert "objectives xlm-mlm/mlm: en, fr" in found
+    assert "layers xlm-pkm/pkm at enc.1" in found
+    assert any(line.startswith("starts new at step 0 20") for line in found)
+    assert any(line.startswith("made with xlm-plugins ") for line in found)
+    assert f"next xlm plot {tiny_run}" in found
+    assert not any("--resume" in line for line in found)
+
+
+def test_a_run_to_resume_that_was_changed(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    assert main(["train", "--resume", str(run), "--steps=13", "--lr=0.5"]) == 0
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("steps = 13", "steps = 20"))
+    found = described(run, capsys)
+    assert "status stopped, 13 of 20 steps" in found
+    (resumed,) = (line for line in found if line.startswith("resumed at step 12"))
+    assert resumed.endswith("changed optimizer.lr, train.steps")
+    assert f"next xlm train --resume {run}" in found
+
+
+def test_a_model_whose_plugins_are_gone(
+    tiny_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from xlm_plugins.core.plugins import Plugins
+
+    bundle = tiny_run / "best" / "valid_mlm_ppl"
+    usual = described(bundle, capsys)
+    monkeypatch.setenv("XLM_DISABLE_PLUGINS", "xlm-mlm,xlm-tlm,xlm-pkm,xlm-sentencepiece")
+    assert "pkm" not in [layer.name for layer in Plugins.discover().registry.of("layer")]
+    assert described(bundle, capsys) == usual
+    assert usual[0] == f"{bundle}: a model"
+    (line,) = (line for line in usual if line.startswith("parameters"))
+    size = (bundle / "model.safetensors").stat().st_size
+    assert line.endswith(f" in {size:,} bytes")
+    assert 10_000 < int(line.split()[1].replace(",", "")) < size / 4
+
+
+def test_a_data_set_and_a_tokenizer(tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = described(tiny_data, capsys)
+    assert found[0] == f"{tiny_data}: a data set"
+    assert any(line.startswith("text train en: 1,000 sentences, ") for line in found)
+    assert any(line.startswith("train en-fr: 1,000 sentences, ") for line in found)
+    assert f"xlm train --objective NAME --data {tiny_data}" in found
+    found = described(tiny_data / "tokenizer", capsys)
+    assert found[1].startswith("kind sentencepiece (xlm-sentencepiece ")
+
+
+def test_an_exported_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = {"model_type": "xlm-roberta", "architectures": ["XLMRobertaForMaskedLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    found = described(tmp_path, capsys)
+    assert found == [
+        f"{tmp_path}: a model of another library",
+        "kind xlm-roberta of transformers, XLMRobertaForMaskedLM",
+        "files config.json",
+        f"next xlm import hf {tmp_path} OUT",
+    ]
+
+
+def test_what_is_nothing_to_describe(refused: Callable[..., str], tmp_path: Path) -> None:
+    refused(["describe", tmp_path], "is nothing that can be described", "expected: the folder of")
+    refused(["describe", "nowhere"], "nowhere does not exist", "hint: ")
+    (tmp_path / "config.json").write_text("{}")
+    refused(["describe", tmp_path], "config.json describes no model")

@@ -1,0 +1,164 @@
+"""``xlm describe``: what a folder holds, how it was made, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xlm_plugins.core.errors import BundleError, RunError
+from xlm_plugins.core.files import read_json
+from xlm_plugins.core.recorded_components import PLUGINS_NAME
+from xlm_plugins.core.saved_tokenizers import COMPONENT_NAME, SavedTokenizer
+from xlm_plugins.runs.history import read_history
+from xlm_plugins.runs.layout import (
+    CHECKPOINTS_NAME,
+    CONFIG_NAME,
+    ENVIRONMENT_NAME,
+    MODEL_NAME,
+    WEIGHTS_NAME,
+)
+from xlm_plugins.runs.overview import Overview
+from xlm_plugins.runs.whole_folders import latest_good
+
+Facts = Iterator[tuple[str, str]]
+"""Titles and what they say; commands that can be next have the title `NEXT`."""
+
+NEXT = "next"
+_MANIFEST_NAME = "manifest.json"
+_EXPORTED_NAME = "config.json"
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def describe(path: Path) -> None:
+    """Say what PATH is: a run, a model, a data set, a tokenizer or an exported model.
+
+    Nothing is loaded, so the plugins that made it need not be installed.
+    """
+    what, facts = _recognised(path)
+    found = list(facts(path))
+    click.echo(f"{path}: {what}")
+    width = max(len(title) for title, _ in found)
+    for index, (title, text) in enumerate(found):
+        is_repeated = index and found[index - 1][0] == title
+        click.echo(f"  {'' if is_repeated else title:{width}}  {text}")
+
+
+def _recognised(path: Path) -> tuple[str, Callable[[Path], Facts]]:
+    """What a folder is, and the function that describes it.
+
+    :raises RunError: it is nothing that this program knows.
+    """
+    for name, what, facts in (
+        (CONFIG_NAME, "a run", _run),
+        (MODEL_NAME, "a model", _bundle),
+        (_MANIFEST_NAME, "a data set", _data_set),
+        (COMPONENT_NAME, "a tokenizer", _tokenizer),
+        (_EXPORTED_NAME, "a model of another library", _exported),
+    ):
+        if (path / name).is_file():
+            return what, facts
+    raise RunError(
+        f"{path} is nothing that can be described" if path.exists() else f"{path} does not exist",
+        expected="the folder of a run, a model, a data set, a tokenizer or an exported model",
+        remedy="xlm runs DIR lists the runs in a folder",
+    )
+
+
+def _run(path: Path) -> Facts:
+    seen = Overview.read(path)
+    of = f" of {seen.most_steps:,}" if seen.most_steps else ""
+    yield "status", f"{seen.status}, {seen.step:,}{of} steps"
+    yield "trains", seen.trains
+    for name, value in seen.best.items():
+        yield "best", f"{name} {value:,.2f}"
+    checkpoint, _ = latest_good(path / CHECKPOINTS_NAME)
+    if checkpoint is not None:
+        yield from _model(checkpoint)
+    for start in read_history(path):
+        changed = f", changed {', '.join(start.changed)}" if start.changed else ""
+        yield "starts", f"{start.start} at step {start.step:,}  {start.time}{changed}"
+    if (path / ENVIRONMENT_NAME).is_file():
+        yield from _environment(read_json(path / ENVIRONMENT_NAME))
+    yield "settings", str(path / CONFIG_NAME)
+    command = "train" if "train" in seen.settings else "finetune"
+    if seen.status in ("stopped", "no checkpoint"):
+        yield NEXT, f"xlm {command} --resume {path}"
+    if checkpoint is not None:
+        yield NEXT, f"xlm plot {path}"
+        yield NEXT, f"xlm evaluate {path}" if command == "train" else f"xlm predict {path}"
+        yield NEXT, f"xlm export hf {path} OUT"
+
+
+def _environment(made_in: Mapping[str, Any]) -> Facts:
+    program, *arguments = made_in["command"]
+    yield "command", " ".join([Path(program).name, *arguments])
+    libraries = {"xlm-plugins": made_in["xlm-plugins"], **made_in["libraries"]}
+    yield "made with", ", ".join(f"{name} {number}" for name, number in libraries.items())
+
+
+def _bundle(path: Path) -> Facts:
+    yield from _model(path)
+    yield NEXT, f"xlm evaluate {path} --data DATA"
+    yield NEXT, f"xlm train --init {path} --objective NAME --data DATA"
+    yield NEXT, f"xlm export hf {path} OUT"
+
+
+def _model(path: Path) -> Facts:
+    """What model.json and the weights' header say."""
+    from safetensors import safe_open
+
+    tree = read_json(path / MODEL_NAME)
+    model, stacks = tree["model"], " and ".join(tree["stacks"])
+    yield "model", f"{stacks} of {model['n-layers']} layers, {model['dim']} wide"
+    with safe_open(path / WEIGHTS_NAME, framework="numpy") as weights:
+        names = list(weights.keys())
+        sizes = [math.prod(weights.get_slice(name).get_shape()) for name in names]
+    yield "parameters", f"{sum(sizes):,} in {(path / WEIGHTS_NAME).stat().st_size:,} bytes"
+    yield "languages", ", ".join(tree["languages"])
+    yield "vocabulary", f"{tree['vocabulary']['size']:,} tokens"
+    for one in tree["objectives"]:
+        yield "objectives", f"{one['component']}: {', '.join(one['steps'])}"
+    for one in tree["layers"]:
+        yield "layers", f"{one['component']} at {one['position']}"
+    yield "plugins", ", ".join(sorted(set(read_json(path / PLUGINS_NAME).values())))
+
+
+def _data_set(path: Path) -> Facts:
+    from xlm_plugins.data.dataset.manifest import Manifest
+
+    manifest = Manifest.load(path)
+    for stream in manifest.streams:
+        name = f"{stream.split} {'-'.join(stream.languages)}"
+        yield "text", f"{name}: {stream.n_sentences:,} sentences, {stream.n_tokens:,} tokens"
+    made = manifest.tokenizer
+    yield "tokenizer", f"{made.name} ({made.distribution} {made.version}), {made.size:,} tokens"
+    yield NEXT, f"xlm data {path}"
+    yield NEXT, f"xlm train --objective NAME --data {path}"
+
+
+def _tokenizer(path: Path) -> Facts:
+    made = SavedTokenizer.read(path)
+    yield "kind", f"{made.name} ({made.distribution} {made.version})"
+    yield "fingerprint", made.fingerprint
+    yield NEXT, f"xlm prepare SOURCE OUT --tokenizer-from {path}"
+
+
+def _exported(path: Path) -> Facts:
+    try:
+        tree = json.loads((path / _EXPORTED_NAME).read_text("utf-8"))
+        kind = tree["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{path / _EXPORTED_NAME} describes no model: {error}",
+            expected="the folder of a model of transformers",
+        ) from error
+    yield "kind", f"{kind} of transformers, {', '.join(tree.get('architectures', []))}"
+    for name in sorted(entry.name for entry in path.iterdir()):
+        yield "files", name
+    yield NEXT, f"xlm import hf {path} OUT"
