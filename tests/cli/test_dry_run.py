@@ -46,7 +46,7 @@ def test_a_dry_run_writes_nothing_and_agrees_with_the_run(
     assert "dry_run" not in Path("run", "config.toml").read_text()
 
 
-@pytest.mark.parametrize("mistake", ["--objective=tlm:en-xx", "--best-metric=valid_no_ppl"])
+@pytest.mark.parametrize("mistake", ["--objective=tlm:en-xx", "--validation-metrics=_valid_no_ppl"])
 def test_bad_settings_fail_as_in_the_run(
     tiny_data: Path, mistake: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,3 +61,22 @@ def test_an_occupied_folder_is_refused(tiny_data: Path) -> None:
     Path("run").mkdir()
     Path("run", "mine.txt").touch()
     assert main([*COMMAND, f"--data={tiny_data}", "--dry-run"]) == 2
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fine_tuning_has_a_dry_run_too(
+    tiny_run: Path, tmp_path: Path, seeds: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.en.tsv"
+    file.write_text("label\ttext\n" + "even\tGod said\nodd\tthe king\n" * 8)
+    files = [f"--classify.{split}={file}" for split in ("train", "valid", "test")]
+    command = ["finetune", "classify", f"--from={tiny_run}", "--out=tuned", *files, "--steps=4"]
+    before = sorted(tmp_path.rglob("*"))
+    command += ["--warmup=0", "--threads=1", f"--seeds={seeds}"]
+    assert main([*command, "--dry-run"]) == 0
+    dry = capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert len(re.findall(r"^ +\d+  \S+$", dry, re.M)) == 4
+    if seeds == 1:
+        assert main(command) == 0
+        assert _parameters(dry) == _parameters(capsys.readouterr().err)
