@@ -57,8 +57,11 @@ def _task_argument(first: click.Context) -> str | None:
 )
 @click.argument("task", required=False, metavar="TASK")
 @config_option
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would be trained; train nothing, write no run."
+)
 @click.pass_context
-def finetune(context: click.Context, task: str | None, config: Path | None) -> int:
+def finetune(context: click.Context, task: str | None, config: Path | None, dry_run: bool) -> int:
     """Fine-tune the encoder of a model, with a new head, on TASK.
 
     With --resume RUN alone, the task and the settings are those of RUN.
@@ -80,11 +83,15 @@ def finetune(context: click.Context, task: str | None, config: Path | None) -> i
 
     from xlm_plugins.core.errors import RESUMABLE_STATUS
     from xlm_plugins.training.distributed.process_group import World
+    from xlm_plugins.training.finetuning.seeds import dry_run as run_dry
     from xlm_plugins.training.finetuning.seeds import finetune as run_finetuning
 
     if config is not None and World.from_environment().rank == 0:
         for line in not_repeated(config):
             click.echo(line, err=True)
+    if dry_run:
+        run_dry(settings, plugins)
+        return 0
     results = run_finetuning(settings, plugins)
     was_stopped = results.reason.startswith("SIG")
     if World.from_environment().rank == 0:

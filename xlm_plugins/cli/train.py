@@ -37,8 +37,11 @@ def select(first: click.Context) -> list[Section]:
     epilog="Options of a plugin appear once it is selected: --objective tlm --layer pkm --help.",
 )
 @config_option
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would be trained; train nothing, write no run."
+)
 @click.pass_context
-def train(context: click.Context, config: Path | None) -> int:
+def train(context: click.Context, config: Path | None, dry_run: bool) -> int:
     """Train a model with the objectives and layers that you select.
 
     With --resume RUN alone, the settings are those of RUN.
@@ -49,11 +52,15 @@ def train(context: click.Context, config: Path | None) -> int:
 
     from xlm_plugins.core.errors import RESUMABLE_STATUS
     from xlm_plugins.training.distributed.process_group import World
+    from xlm_plugins.training.pretraining.job import dry_run as run_dry
     from xlm_plugins.training.pretraining.job import train as run_training
 
     if config is not None and World.from_environment().rank == 0:
         for line in not_repeated(config):
             click.echo(line, err=True)
+    if dry_run:
+        run_dry(settings, plugins)
+        return 0
     outcome = run_training(settings, plugins)
     was_stopped = outcome.reason.startswith("SIG")
     if World.from_environment().rank == 0:

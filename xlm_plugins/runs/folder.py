@@ -53,13 +53,7 @@ class RunFolder:
         :param config: the text of config.toml.
         :raises RunError: it holds a run, or something else, or is in use.
         """
-        if (path / CONFIG_NAME).exists():
-            raise RunError(
-                f"{path} already holds a run",
-                remedy=f"resume it, --resume {path}, or choose another --out",
-            )
-        if path.exists() and any(entry.name != LOCK_NAME for entry in path.iterdir()):
-            raise RunError(f"{path} is not empty, and is not a run", remedy="choose another --out")
+        check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         environment = _environment(plugins)
@@ -223,3 +217,17 @@ def _git_state() -> dict[str, object] | None:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def check_free(path: Path) -> None:
+    """Refuse to start a new run where something else is.
+
+    :raises RunError: the folder holds a run, or something else.
+    """
+    if (path / CONFIG_NAME).exists():
+        raise RunError(
+            f"{path} already holds a run",
+            remedy=f"resume it, --resume {path}, or choose another --out",
+        )
+    if path.exists() and any(entry.name != LOCK_NAME for entry in path.iterdir()):
+        raise RunError(f"{path} is not empty, and is not a run", remedy="choose another --out")

@@ -18,7 +18,7 @@ from xlm_plugins.core.files import read_json
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.model.model import Model
 from xlm_plugins.model.nn.cpu_tuning import tune_host
-from xlm_plugins.runs.folder import RunFolder, free_run_path
+from xlm_plugins.runs.folder import RunFolder, check_free, free_run_path
 from xlm_plugins.runs.layout import CHECKPOINTS_NAME, CONFIG_NAME, CURVES_NAME, MODEL_NAME
 from xlm_plugins.runs.plot import plot_runs
 from xlm_plugins.runs.whole_folders import latest_good
@@ -27,6 +27,7 @@ from xlm_plugins.training.distributed.failures import explained
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.signals import REQUEUED, StopRequest
 from xlm_plugins.training.distributed.watchdog import Watchdog
+from xlm_plugins.training.dry_run import planned
 from xlm_plugins.training.engines.create import create_engine
 from xlm_plugins.training.engines.engine import Engine, choose_precision
 from xlm_plugins.training.engines.training_state import TrainingState, load_training_state
@@ -106,6 +107,31 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
             # Before other ranks are released: launchers end all processes once one has ended.
             report.note(slurm.requeue(os.environ))
     return Outcome(reason, path, state.update)
+
+
+def dry_run_job(options: RunOptions, decide: Callable[[Report], Job]) -> None:
+    """Decide and check what `run_job` would, and print it; nothing is trained or written.
+
+    The trial of the largest batch is left out: it takes as long as an update.
+
+    :param options: those of the job.
+    :param decide: as for `run_job`.
+    :raises XLMError: something does not fit.
+    """
+    world = World.from_environment()
+    tune_host(options.threads)
+    report = Report(Console(stderr=True, quiet=world.rank > 0))
+    with Watchdog(world, options.hang_minutes) as watchdog, joined(options), StopRequest() as stop:
+        start = _start(decide(report), report)
+        job, state = start.job, start.state
+        if options.out and not start.resumed:
+            check_free(Path(options.out))
+        rehearsals = job.rehearsals(world.world_size * options.accumulation)
+        report.note(_memory_estimate(job, start.model, world, rehearsals).line())
+        job.training_plan(_engine(start, world, stop, report, watchdog))
+        for line in planned(job, state.update):
+            report.note(line)
+        report.note("dry run: nothing was trained or written")
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from xlm_plugins.training.finetuning.evaluation import TaskEvaluation
 from xlm_plugins.training.finetuning.job import Finetuning
 from xlm_plugins.training.finetuning.plan import FinetuningPlan, make_plan
 from xlm_plugins.training.job import Outcome
-from xlm_plugins.training.run_job import joined, run_job
+from xlm_plugins.training.run_job import dry_run_job, joined, run_job
 
 PREDICTIONS_NAME = "predictions"
 EVALUATED = ("valid", "test")
@@ -92,6 +92,18 @@ def finetune(settings: FinetuneSettings, plugins: Plugins) -> Results:
             if _was_stopped(outcomes[-1]):
                 break
     return _results(sweep, outcomes, plan(), plugins)
+
+
+def dry_run(settings: FinetuneSettings, plugins: Plugins) -> None:
+    """Print what `finetune` would do with the first seed, without training and without a run.
+
+    :raises XLMError: something does not fit.
+    """
+    plan, sweep = make_plan(settings, plugins), None
+    if settings.finetune.seeds > 1:
+        sweep = _sweep_folder(settings.finetune)
+        settings = _of_seed(settings, sweep, settings.finetune.seed)
+    dry_run_job(settings.finetune, lambda report: Finetuning(settings, plan, plugins, sweep))
 
 
 def _sweep_folder(options: FinetuneOptions) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from xlm_plugins.training.pretraining.evaluation import PretrainingEvaluation
 from xlm_plugins.training.pretraining.plan import PretrainingPlan, check_tokenizer, make_plan
 from xlm_plugins.training.pretraining.translations import TranslationEvaluation
 from xlm_plugins.training.progress import Report
-from xlm_plugins.training.run_job import run_job
+from xlm_plugins.training.run_job import dry_run_job, run_job
 from xlm_plugins.training.trainer import TrainerState, TrainingPlan
 from xlm_plugins.training.warm_start.copy_weights import initialise, initialise_embeddings
 
@@ -38,7 +39,18 @@ def train(settings: Settings, plugins: Plugins) -> Outcome:
 
     :raises XLMError: something does not fit; nothing has been written then.
     """
+    return run_job(settings.train, _decide(settings, plugins), plugins)
 
+
+def dry_run(settings: Settings, plugins: Plugins) -> None:
+    """Print what `train` would do, without training and without a run folder.
+
+    :raises XLMError: something does not fit.
+    """
+    dry_run_job(settings.train, _decide(settings, plugins))
+
+
+def _decide(settings: Settings, plugins: Plugins) -> Callable[[Report], Job]:
     def decide(report: Report) -> Job:
         if settings.train.data is None:
             report.note("no --data: using the embedded corpus, prepared in seconds on first use")
@@ -47,7 +59,7 @@ def train(settings: Settings, plugins: Plugins) -> Outcome:
             report.note(str(finding))
         return Pretraining(settings, plan, plugins)
 
-    return run_job(settings.train, decide, plugins)
+    return decide
 
 
 class Pretraining(Job):
