@@ -81,8 +81,7 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
             return Outcome("done", start.resumed, state.update)
         _compare_ranks(job, state.update, plugins, watchdog)
         rehearsals = job.rehearsals(world.world_size * options.accumulation)
-        needs = _memory_estimate(job, start.model, world, rehearsals).line()
-        report.note(needs)
+        report.note(needs := _memory_estimate(job, start.model, world, rehearsals).line())
         with explained(watchdog, world, needs):
             engine = _engine(start, world, stop, report, watchdog)
             plan = job.training_plan(engine)
