@@ -16,15 +16,16 @@ EDITABLE := --editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 
 setup: $(DONE)
 
-# The pins hold for what builds need as well: DeepSpeed comes as source and is built here.  To compile
-# every module that comes along would take a minute; Python compiles the few that are imported.
+# DeepSpeed comes as source and is built here, as our own distributions are: all with one setuptools,
+# which the pins hold for, instead of one installed anew for each of them.  To compile every module
+# that comes along would take a minute; Python compiles the few that are imported.
 $(DONE): export PIP_CONSTRAINT := constraints.txt
-$(DONE): export PIP_BUILD_CONSTRAINT := constraints.txt
 $(DONE): export PIP_DISABLE_PIP_VERSION_CHECK := 1
 $(DONE): constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(None if ok else f"error: $(PYTHON) is Python {v}; xlm-plugins needs 3.11, 3.12 or 3.13\n  hint: make PYTHON=python3.12 $(or $(MAKECMDGOALS),setup)")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile $(EDITABLE)
+	$(BIN)/python -m pip install --quiet setuptools wheel
+	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation $(EDITABLE)
 	@touch $@
 
 demo: setup

@@ -73,6 +73,7 @@ def test_there_are_two() -> None:
     assert [notebook.stem for notebook in NOTEBOOKS] == ["pkm", "tour"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs(notebook: Path, tmp_path: Path) -> None:
     done = run_cells(notebook, tmp_path)
