@@ -33,6 +33,7 @@ def test_a_run(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("starts new at step 0 20") for line in found)
     assert any(line.startswith("made with xlm-plugins ") for line in found)
     assert f"next xlm plot {tiny_run}" in found
+    assert f"xlm export safetensors {tiny_run} OUT" in found
     assert not any("--resume" in line for line in found)
 
 
@@ -78,6 +79,15 @@ def test_a_data_set_and_a_tokenizer(tiny_data: Path, capsys: pytest.CaptureFixtu
     assert f"xlm train --objective NAME --data {tiny_data}" in found
     found = described(tiny_data / "tokenizer", capsys)
     assert found[1].startswith("kind sentencepiece (xlm-sentencepiece ")
+
+
+def test_exported_weights(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "safetensors", str(tiny_run), str(tmp_path / "out")]) == 0
+    found = described(tmp_path / "out", capsys)
+    assert found[0] == f"{tmp_path / 'out'}: weights exported for other programs"
+    assert "layers xlm-pkm/pkm at enc.1" in found
 
 
 def test_an_exported_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

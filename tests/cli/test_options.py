@@ -148,7 +148,7 @@ def test_help_has_a_heading_for_each_section(
 ) -> None:
     run(plugins, "--layer", "pkm", "--help")
     shown = capsys.readouterr().out
-    assert shown.index("Options:") < shown.index("Core:") < shown.index("pkm (layer):")
+    assert shown.index("Options:") < shown.index("pkm (layer):") < shown.index("Core:")
     assert "--pkm.n-keys INTEGER" in shown
     assert "--pkm.shared / --pkm.no-shared" in shown
     assert "--kind [flat|product]" in shown

@@ -31,6 +31,7 @@ Facts = Iterator[tuple[str, str]]
 NEXT = "next"
 _MANIFEST_NAME = "manifest.json"
 _EXPORTED_NAME = "config.json"
+_DESCRIPTION_NAME = "description.json"
 
 
 @click.command()
@@ -60,6 +61,7 @@ def _recognised(path: Path) -> tuple[str, Callable[[Path], Facts]]:
         (_MANIFEST_NAME, "a data set", _data_set),
         (COMPONENT_NAME, "a tokenizer", _tokenizer),
         (_EXPORTED_NAME, "a model of another library", _exported),
+        (_DESCRIPTION_NAME, "weights exported for other programs", _exported_weights),
     ):
         if (path / name).is_file():
             return what, facts
@@ -92,7 +94,7 @@ def _run(path: Path) -> Facts:
     if checkpoint is not None:
         yield NEXT, f"xlm plot {path}"
         yield NEXT, f"xlm evaluate {path}" if command == "train" else f"xlm predict {path}"
-        yield NEXT, f"xlm export hf {path} OUT"
+        yield _export(path, read_json(checkpoint / MODEL_NAME))
 
 
 def _environment(made_in: Mapping[str, Any]) -> Facts:
@@ -106,14 +108,28 @@ def _bundle(path: Path) -> Facts:
     yield from _model(path)
     yield NEXT, f"xlm evaluate {path} --data DATA"
     yield NEXT, f"xlm train --init {path} --objective NAME --data DATA"
-    yield NEXT, f"xlm export hf {path} OUT"
+    yield _export(path, read_json(path / MODEL_NAME))
+
+
+def _export(path: Path, tree: Mapping[str, Any]) -> tuple[str, str]:
+    """The export that the model of a run or bundle allows."""
+    is_plain = tree["stacks"] == ["encoder"] and not tree["layers"]
+    return NEXT, f"xlm export {'hf' if is_plain else 'safetensors'} {path} OUT"
 
 
 def _model(path: Path) -> Facts:
-    """What model.json and the weights' header say."""
+    yield from _weights(path, read_json(path / MODEL_NAME))
+    yield "plugins", ", ".join(sorted(set(read_json(path / PLUGINS_NAME).values())))
+
+
+def _exported_weights(path: Path) -> Facts:
+    yield from _weights(path, read_json(path / _DESCRIPTION_NAME))
+
+
+def _weights(path: Path, tree: Mapping[str, Any]) -> Facts:
+    """What a model's description and the header of its weights say."""
     from safetensors import safe_open
 
-    tree = read_json(path / MODEL_NAME)
     model, stacks = tree["model"], " and ".join(tree["stacks"])
     yield "model", f"{stacks} of {model['n-layers']} layers, {model['dim']} wide"
     with safe_open(path / WEIGHTS_NAME, framework="numpy") as weights:
@@ -126,7 +142,6 @@ def _model(path: Path) -> Facts:
         yield "objectives", f"{one['component']}: {', '.join(one['steps'])}"
     for one in tree["layers"]:
         yield "layers", f"{one['component']} at {one['position']}"
-    yield "plugins", ", ".join(sorted(set(read_json(path / PLUGINS_NAME).values())))
 
 
 def _data_set(path: Path) -> Facts:

@@ -53,6 +53,11 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
         f"{found.hidden:.2g} in hidden states and {found.scores:.2g} in scores",
         err=True,
     )
+    click.echo(
+        "note: pooling is not part of it: sentence-transformers adds its own, and makes other "
+        "vectors than xlm embed",
+        err=True,
+    )
     if found.texts is not None:
         click.echo(f"sample texts whose token ids differ: {len(found.texts)}", err=True)
         for text in found.texts:

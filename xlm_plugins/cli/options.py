@@ -125,7 +125,7 @@ class SectionedCommand(click.Command):
         selected = self._selected(first, completing=ctx.resilient_parsing)
         ctx.meta.update(first.meta)
         ctx.meta[_GIVEN] = {}
-        ctx.meta[_FLAGS] += _flags(selected)
+        ctx.meta[_FLAGS] = [*_flags(selected), *ctx.meta[_FLAGS]]
         try:
             rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -166,7 +166,7 @@ class SectionedCommand(click.Command):
         return [*super().get_params(ctx), *flags]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one heading per section, the command's own options first."""
+        """Write one heading per section: the command's own options, what is selected, the core."""
         # Arguments are left out: the usage line shows them and the text explains them.
         own = [("Options", [p for p in super().get_params(ctx) if isinstance(p, click.Option)])]
         for title, parameters in [*own, *ctx.meta.get(_FLAGS, ())]:
