@@ -107,3 +107,23 @@ def test_what_is_nothing_to_describe(refused: Callable[..., str], tmp_path: Path
     refused(["describe", "nowhere"], "nowhere does not exist", "hint: ")
     (tmp_path / "config.json").write_text("{}")
     refused(["describe", tmp_path], "config.json describes no model")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("model.json", "{}"), ("model.json", "[]"), ("model.safetensors", "short")],
+)
+def test_a_damaged_model_is_refused(
+    name: str, content: str, tiny_run: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run / "best" / "valid_mlm_ppl", tmp_path / "bundle")
+    (tmp_path / "bundle" / name).write_text(content)
+    refused(["describe", tmp_path / "bundle"], "damaged")
+
+
+def test_a_run_whose_environment_is_damaged(
+    tiny_run: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "run" / "environment.json").write_text("{}")
+    refused(["describe", tmp_path / "run"], "a run that is damaged: KeyError: 'command'")

@@ -14,12 +14,14 @@ from xlm_plugins.runs.folder import RunFolder
 
 @pytest.fixture
 def folder(tiny_run: Path, clm_run: Path, tmp_path: Path) -> Path:
-    """Four runs: finished, of another objective, one of two seeds, and damaged."""
+    """Finished runs, one of another objective and one of a seed, and two damaged ones."""
     shutil.copytree(tiny_run, tmp_path / "whole")
     shutil.copytree(clm_run, tmp_path / "causal")
     shutil.copytree(tiny_run, tmp_path / "seeds" / "seed-1")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.toml").write_text("[train\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.toml").write_text("[train]\n")
     return tmp_path
 
 
@@ -43,7 +45,7 @@ def test_every_run_is_listed(
     assert float(found["whole"][-1].replace(",", "")) > 1
     assert found["causal"][:3] == ["finished", "12/12", "clm"]
     assert found["seeds/seed-1"][0] == "finished"
-    assert found["broken"][0] == "damaged:"
+    assert found["broken"][0] == found["empty"][0] == "damaged:"
 
 
 def test_whether_a_run_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,12 @@ def describe(path: Path) -> None:
     Nothing is loaded, so the plugins that made it need not be installed.
     """
     what, facts = _recognised(path)
-    found = list(facts(path))
+    try:
+        found = list(facts(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{path} is {what} that is damaged: {type(error).__name__}: {error}"
+        ) from error
     click.echo(f"{path}: {what}")
     width = max(len(title) for title, _ in found)
     for index, (title, text) in enumerate(found):
@@ -128,13 +133,16 @@ def _exported_weights(path: Path) -> Facts:
 
 def _weights(path: Path, tree: Mapping[str, Any]) -> Facts:
     """What a model's description and the header of its weights say."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     model, stacks = tree["model"], " and ".join(tree["stacks"])
     yield "model", f"{stacks} of {model['n-layers']} layers, {model['dim']} wide"
-    with safe_open(path / WEIGHTS_NAME, framework="numpy") as weights:
-        names = list(weights.keys())
-        sizes = [math.prod(weights.get_slice(name).get_shape()) for name in names]
+    try:
+        with safe_open(path / WEIGHTS_NAME, framework="numpy") as weights:
+            names = list(weights.keys())
+            sizes = [math.prod(weights.get_slice(name).get_shape()) for name in names]
+    except SafetensorError as error:
+        raise BundleError(f"{path / WEIGHTS_NAME} is damaged: {error}") from error
     yield "parameters", f"{sum(sizes):,} in {(path / WEIGHTS_NAME).stat().st_size:,} bytes"
     yield "languages", ", ".join(tree["languages"])
     yield "vocabulary", f"{tree['vocabulary']['size']:,} tokens"

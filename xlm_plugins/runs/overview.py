@@ -42,22 +42,24 @@ class Overview:
     def read(cls, run: Path) -> Overview:
         """Read what a run has written so far; whatever is damaged becomes its status."""
         try:
-            settings = tomllib.loads((run / CONFIG_NAME).read_text("utf-8"))
-            checkpoint, _ = latest_good(run / CHECKPOINTS_NAME)
-            state = read_json(checkpoint / TRAINER_NAME) if checkpoint else {}
-            step: int = state.get("update", 0)
-            best = {
-                k.lstrip("_"): v for k, v in state.get("validation", {}).get("best", {}).items()
-            }
-        except (OSError, ValueError, AttributeError) as error:
-            return cls(run, f"damaged: {error}", 0, "", {}, {})
+            return cls._read(run)
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            return cls(run, f"damaged: {type(error).__name__}: {error}", 0, "", {}, {})
+
+    @classmethod
+    def _read(cls, run: Path) -> Overview:
+        settings = tomllib.loads((run / CONFIG_NAME).read_text("utf-8"))
+        checkpoint, _ = latest_good(run / CHECKPOINTS_NAME)
+        state = read_json(checkpoint / TRAINER_NAME) if checkpoint else {}
+        validation = state.get("validation", {})
+        best = {name.lstrip("_"): value for name, value in validation.get("best", {}).items()}
         if _is_locked(run):
             status = "running"
         elif not state:
             status = "no checkpoint"
         else:
             status = "finished" if _is_finished(run, settings, state) else "stopped"
-        return cls(run, status, step, _trains(settings), best, settings)
+        return cls(run, status, state.get("update", 0), _trains(settings), best, settings)
 
     @property
     def most_steps(self) -> int | None:
