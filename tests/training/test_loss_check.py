@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 from xlm_mlm.objective import MaskedLanguageModelling
+from xlm_mt.objective import MachineTranslation
 
 from xlm_plugins import Batch, LossOutput, Model, Plugins
 from xlm_plugins.config.settings import Settings
+from xlm_plugins.contracts.splitting import by_sample, select
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.training import run_job
 from xlm_plugins.training.distributed.process_group import World
@@ -70,6 +73,23 @@ def test_a_loss_over_several_samples_is_refused_by_name(
     assert "hint: find out more in a test: check_objective('mlm')" in str(error.value)
     assert error.value.exit_status == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_it_does_not_depend_on_how_many_samples_a_micro_batch_has(
+    tiny_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = MachineTranslation.loss
+
+    def loss(self: MachineTranslation, model: Model, batch: Batch) -> LossOutput:
+        output = sound(self, model, batch)
+        return output._replace(loss=output.loss * len(batch.sample_ids.unique()))
+
+    monkeypatch.setattr(MachineTranslation, "loss", loss)
+    job = job_of(tiny_settings(objective=["mt:en-fr"], layer=[]))
+    (many,) = job.rehearsals(1)
+    one = replace(many, batch=select(many.batch, by_sample(many.batch)[0]))
+    with pytest.raises(PluginError, match=r"^the loss of mt:en-fr is not a sum over"):
+        check_losses(engine_of(job), [one], Watchdog(World(), 10.0))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
