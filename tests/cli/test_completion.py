@@ -54,7 +54,17 @@ def test_the_script(shell: str, capsys: pytest.CaptureFixture) -> None:
         subprocess.run([shell, "-n"], input=script, text=True, check=True, timeout=20)
 
 
-def test_completing_loads_no_torch() -> None:
-    code = "import sys; import xlm_plugins.cli.completion, xlm_plugins.cli.train; "
-    code += "assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+def test_completing_loads_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_XLM_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "xlm train --objective tlm --tlm.mask")
+    monkeypatch.setenv("COMP_CWORD", "4")
+    code = (
+        "import sys, xlm_plugins.cli.main as main\n"
+        "try:\n"
+        "    main.main([])\n"
+        "finally:\n"
+        "    print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, check=True, timeout=60, text=True, capture_output=True).stdout
+    assert out.splitlines() == ["plain,--tlm.mask-prob", "False"]

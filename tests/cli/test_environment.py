@@ -70,6 +70,22 @@ def test_a_variable_that_is_no_option_is_named(config, capsys: pytest.CaptureFix
     assert "note: XLM_TRAIN_PKM_N_KEYS is set, but is no option" in err
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["data"], "XLM_DATA_VERIFFY"),
+        (["export", "safetensors", "run"], "XLM_EXPORT_SAFETENSORS_RUN"),
+        (["finetune"], "XLM_FINETUNE_TASK"),
+    ],
+)
+def test_commands_without_plugins_name_it_too_and_arguments_are_no_options(
+    command: list[str], name: str, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv(name, "1")
+    main([*command, "nowhere"])
+    assert f"note: {name} is set, but is no option of this command" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["XLM_TRAIN_LR", "XLM_TRAIN_MLM_MASK_PROB"])
 def test_a_bad_value_names_its_variable(name: str, refused, monkeypatch) -> None:
     monkeypatch.setenv(name, "much")

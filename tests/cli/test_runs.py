@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,29 @@ def test_whether_a_run_goes_on(folder: Path, capsys: pytest.CaptureFixture[str])
     assert shown(folder, capsys)["whole"][:3] == ["no", "checkpoint", "0/1,200"]
 
 
+def test_a_damaged_checkpoint_hides_no_other_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "whole" / "checkpoints" / "step-12" / "trainer.json").write_text("{")
+    found = shown(folder, capsys)
+    assert found["whole"][0] == "damaged:"
+    assert found["causal"][0] == "finished"
+
+
+def test_a_run_that_its_criterion_ended(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = folder / "whole" / "config.toml"
+    text = config.read_text().replace("steps = 12", "steps = 1200")
+    state = folder / "whole" / "checkpoints" / "step-12" / "trainer.json"
+    patience = json.loads(state.read_text())["validation"]["n_without"] + 1
+    for n_without, status in ((patience - 1, "stopped"), (patience, "finished")):
+        tree = json.loads(state.read_text())
+        tree["validation"]["n_without"] = n_without
+        state.write_text(json.dumps(tree))
+        criterion = f'stopping-criterion = "_valid_mlm_ppl,{patience}"'
+        config.write_text(text.replace("steps = 1200", f"steps = 1200\n{criterion}"))
+        assert shown(folder, capsys)["whole"][0] == status
+
+
 def test_a_run_that_time_ends(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = folder / "whole" / "config.toml"
     without_steps = config.read_text().replace("steps = 12\n", "minutes = {}\n")
@@ -78,6 +102,8 @@ def test_what_two_runs_do_differently(folder: Path, capsys: pytest.CaptureFixtur
     assert "mlm.mask-prob" not in out  # only one trains on it
     assert main(["runs", "--compare", one, one]) == 0
     assert capsys.readouterr().out.startswith("all settings are the same\n")
+    assert main(["runs", str(folder), "--compare", "whole", "causal"]) == 0  # by their names
+    assert "train.objective" in capsys.readouterr().out
 
 
 def test_where_there_is_no_run(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from helpers.jobs import engine_of, job_of
 from torch import Tensor
 from xlm_mlm.objective import MaskedLanguageModelling
 from xlm_mt.objective import MachineTranslation
@@ -22,11 +22,8 @@ from xlm_plugins.training import run_job
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.signals import StopAsked
 from xlm_plugins.training.distributed.watchdog import Watchdog
-from xlm_plugins.training.engines.create import create_engine
-from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.loss_check import check_losses
-from xlm_plugins.training.pretraining.job import Pretraining, train
-from xlm_plugins.training.pretraining.plan import make_plan
+from xlm_plugins.training.pretraining.job import train
 
 MakeSettings = Callable[..., Settings]
 ALL = ["mlm", "clm", "tlm:en-fr", "mt:en-fr", "ae:en", "bt:en-fr-en", "pc:en-fr"]
@@ -39,16 +36,6 @@ BAD: dict[str, Change] = {
         output.loss * (1 + batch.sample_ids.diff().count_nonzero())
     ),
 }
-
-
-def job_of(settings: Settings) -> Pretraining:
-    plugins = Plugins.discover()
-    return Pretraining(settings, make_plan(settings, plugins), plugins)
-
-
-def engine_of(job: Pretraining) -> Engine:
-    torch.manual_seed(1)
-    return create_engine(job.build(), job.optimizer, job.options, World())
 
 
 def changed_loss(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:

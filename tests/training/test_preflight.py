@@ -9,33 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.jobs import engine_of, job_of
 
 from xlm_plugins.cli.main import main
 from xlm_plugins.config.settings import Settings
 from xlm_plugins.contracts.batch import Step
-from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.training import preflight
 from xlm_plugins.training.distributed.process_group import World
 from xlm_plugins.training.distributed.watchdog import Watchdog
-from xlm_plugins.training.engines.create import create_engine
 from xlm_plugins.training.engines.engine import Engine
 from xlm_plugins.training.engines.torch_engine import TorchEngine
 from xlm_plugins.training.preflight import largest, rehearse
-from xlm_plugins.training.pretraining.job import Pretraining
-from xlm_plugins.training.pretraining.plan import make_plan
 
 MakeSettings = Callable[..., Settings]
 OBJECTIVES = ["mlm", "tlm:en-fr", "bt"]
-
-
-def job_of(settings: Settings) -> Pretraining:
-    plugins = Plugins.discover()
-    return Pretraining(settings, make_plan(settings, plugins), plugins)
-
-
-def engine_of(job: Pretraining) -> Engine:
-    torch.manual_seed(1)
-    return create_engine(job.build(), job.optimizer, job.options, World())
 
 
 def everything(engine: Engine) -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,15 +14,8 @@ from xlm_plugins.core.files import read_json
 from xlm_plugins.core.recorded_components import PLUGINS_NAME
 from xlm_plugins.core.saved_tokenizers import COMPONENT_NAME, SavedTokenizer
 from xlm_plugins.runs.history import read_history
-from xlm_plugins.runs.layout import (
-    CHECKPOINTS_NAME,
-    CONFIG_NAME,
-    ENVIRONMENT_NAME,
-    MODEL_NAME,
-    WEIGHTS_NAME,
-)
+from xlm_plugins.runs.layout import CONFIG_NAME, ENVIRONMENT_NAME, MODEL_NAME, WEIGHTS_NAME
 from xlm_plugins.runs.overview import Overview
-from xlm_plugins.runs.whole_folders import latest_good
 
 Facts = Iterator[tuple[str, str]]
 """Titles and what they say; commands that can be next have the title `NEXT`."""
@@ -84,9 +76,8 @@ def _run(path: Path) -> Facts:
     yield "trains", seen.trains
     for name, value in seen.best.items():
         yield "best", f"{name} {value:,.2f}"
-    checkpoint, _ = latest_good(path / CHECKPOINTS_NAME)
-    if checkpoint is not None:
-        yield from _model(checkpoint)
+    if seen.checkpoint is not None:
+        yield from _model(seen.checkpoint)
     for start in read_history(path):
         changed = f", changed {', '.join(start.changed)}" if start.changed else ""
         yield "starts", f"{start.start} at step {start.step:,}  {start.time}{changed}"
@@ -96,10 +87,10 @@ def _run(path: Path) -> Facts:
     command = "train" if "train" in seen.settings else "finetune"
     if seen.status in ("stopped", "no checkpoint"):
         yield NEXT, f"xlm {command} --resume {path}"
-    if checkpoint is not None:
+    if seen.checkpoint is not None:
         yield NEXT, f"xlm plot {path}"
         yield NEXT, f"xlm evaluate {path}" if command == "train" else f"xlm predict {path}"
-        yield _export(path, read_json(checkpoint / MODEL_NAME))
+        yield _export(path, read_json(seen.checkpoint / MODEL_NAME))
 
 
 def _environment(made_in: Mapping[str, Any]) -> Facts:
@@ -173,15 +164,14 @@ def _tokenizer(path: Path) -> Facts:
 
 
 def _exported(path: Path) -> Facts:
-    try:
-        tree = json.loads((path / _EXPORTED_NAME).read_text("utf-8"))
-        kind = tree["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
+    tree = read_json(path / _EXPORTED_NAME)
+    if "model_type" not in tree:
         raise BundleError(
-            f"{path / _EXPORTED_NAME} describes no model: {error}",
+            f"{path / _EXPORTED_NAME} describes no model: it has no model_type",
             expected="the folder of a model of transformers",
-        ) from error
-    yield "kind", f"{kind} of transformers, {', '.join(tree.get('architectures', []))}"
+        )
+    architectures = ", ".join(tree.get("architectures", []))
+    yield "kind", f"{tree['model_type']} of transformers, {architectures}"
     for name in sorted(entry.name for entry in path.iterdir()):
         yield "files", name
     yield NEXT, f"xlm import hf {path} OUT"

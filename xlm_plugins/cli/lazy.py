@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from xlm_plugins.cli.variables import note_unknown_variables, variable_of
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugin_faults import nearest
 
@@ -54,7 +55,13 @@ class LazyGroup(click.Group):
             )
             # Plugins add commands only at the top level.
             raise error if ctx.parent else ctx.obj.plugins.explain_unknown(name, error)
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        # Other kinds of commands know all of their options only when they have read the arguments.
+        if type(found[1]) is click.Command and not ctx.resilient_parsing:
+            prefix = variable_of(str(ctx.auto_envvar_prefix), name)
+            options = [p for p in found[1].params if isinstance(p, click.Option)]
+            note_unknown_variables(prefix, [variable_of(prefix, str(o.name)) for o in options])
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

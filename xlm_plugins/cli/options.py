@@ -35,9 +35,9 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from xlm_plugins.cli.variables import note_unknown_variables, variable_of
 from xlm_plugins.core.errors import OptionError, XLMError
 from xlm_plugins.core.options import OptionField, fields_of
-from xlm_plugins.core.plugin_faults import nearest
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import KINDS, Component
 
@@ -132,7 +132,11 @@ class SectionedCommand(click.Command):
             known = [flag for p in self.get_params(ctx) for flag in (*p.opts, *p.secondary_opts)]
             raise _unknown_flag(error.option_name, known, ctx.obj.plugins) from error
         if not ctx.resilient_parsing:
-            _note_unknown_variables(ctx, self.get_params(ctx))
+            prefix = str(ctx.auto_envvar_prefix)
+            own = [p for p in super().get_params(ctx) if isinstance(p, click.Option)]
+            known = [variable_of(prefix, str(option.name)) for option in own]
+            known += [flag.variable(ctx) for _, flags in ctx.meta[_FLAGS] for flag in flags]
+            note_unknown_variables(prefix, known)
         return rest
 
     def _selected(self, first: click.Context, completing: bool) -> Sequence[Section]:
@@ -205,8 +209,7 @@ class _Flag(click.Option):
 
     def variable(self, ctx: click.Context) -> str:
         """The environment variable that sets it: ``XLM_TRAIN_TLM_MASK_PROB``."""
-        name = re.sub(r"\W", "_", f"{self._section.prefix}{self._field.key}").upper()
-        return f"{ctx.auto_envvar_prefix}_{name}"
+        return variable_of(str(ctx.auto_envvar_prefix), f"{self._section.prefix}{self._field.key}")
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """The variable's value; None if it is not set, or empty."""
@@ -274,20 +277,6 @@ def _note(field: OptionField) -> str:
     high = f"to {info.maximum:g}" if info.maximum is not None else ""
     parts += [f"{low} {high}".strip()] if low or high else []
     return f"  [{'; '.join(parts)}]" if parts else ""
-
-
-def _note_unknown_variables(ctx: click.Context, parameters: Sequence[click.Parameter]) -> None:
-    """Name the environment variables that look like options of the command, but are none."""
-    prefix = f"{ctx.auto_envvar_prefix}_"
-    known = [
-        p.variable(ctx) if isinstance(p, _Flag) else f"{prefix}{str(p.name).upper()}"
-        for p in parameters
-    ]
-    for name in sorted(os.environ):
-        if name.startswith(prefix) and name not in known:
-            hint = nearest(name, known)
-            remark = f"; {hint}" if hint else ", unless what it belongs to is selected"
-            click.echo(f"note: {name} is set, but is no option of this command{remark}", err=True)
 
 
 def _unknown_flag(flag: str, known: Sequence[str], plugins: Plugins) -> XLMError:

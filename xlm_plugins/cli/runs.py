@@ -19,7 +19,7 @@ from xlm_plugins.runs.overview import Overview, runs_below
     nargs=2,
     metavar="A B",
     type=click.Path(path_type=Path),
-    help="Show the settings in which two runs differ, and their best metrics.",
+    help="Show the settings in which two runs, in DIR or anywhere, differ; and their best metrics.",
 )
 def runs(folder: Path, compare: tuple[Path, Path] | None) -> None:
     """List the runs in DIR (runs/ by default): how far each is, and its best metrics.
@@ -28,7 +28,7 @@ def runs(folder: Path, compare: tuple[Path, Path] | None) -> None:
     yet.  The runs of several seeds are listed one by one.
     """
     if compare:
-        _compare(*compare)
+        _compare(*(_named(run, folder) for run in compare))
         return
     found = [Overview.read(run) for run in runs_below(folder)]
     if not found:
@@ -44,12 +44,20 @@ def runs(folder: Path, compare: tuple[Path, Path] | None) -> None:
     _show(("run", "status", "steps", "trains", "best"), rows)
 
 
+def _named(run: Path, folder: Path) -> Path:
+    """A run by its path, or by its name in DIR.
+
+    :raises RunError: there is no such run.
+    """
+    for path in (run, folder / run):
+        if (path / CONFIG_NAME).is_file():
+            return path
+    raise RunError(f"{run} is no run: it has no {CONFIG_NAME}", remedy="xlm runs DIR")
+
+
 def _compare(*paths: Path) -> None:
     from xlm_plugins.config.changes import changes, shown
 
-    for path in paths:
-        if not (path / CONFIG_NAME).is_file():
-            raise RunError(f"{path} is no run: it has no {CONFIG_NAME}", remedy="xlm runs DIR")
     one, other = map(Overview.read, paths)
     differing = changes(one.settings, other.settings)
     rows = [

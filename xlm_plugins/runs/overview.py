@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xlm_plugins.core.errors import XLMError
 from xlm_plugins.core.files import read_json
 from xlm_plugins.runs.layout import (
     CHECKPOINTS_NAME,
@@ -17,7 +18,7 @@ from xlm_plugins.runs.layout import (
     RESULTS_NAME,
     TRAINER_NAME,
 )
-from xlm_plugins.runs.whole_folders import latest_good
+from xlm_plugins.runs.whole_folders import latest
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Overview:
     :param step: updates made, as the newest checkpoint has it.
     :param trains: its objectives or its task, and its layers.
     :param best: the best value of each metric that models are kept for.
+    :param checkpoint: the newest one.
     """
 
     path: Path
@@ -37,19 +39,20 @@ class Overview:
     trains: str
     best: Mapping[str, float]
     settings: Mapping[str, Any]
+    checkpoint: Path | None
 
     @classmethod
     def read(cls, run: Path) -> Overview:
         """Read what a run has written so far; whatever is damaged becomes its status."""
         try:
             return cls._read(run)
-        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-            return cls(run, f"damaged: {type(error).__name__}: {error}", 0, "", {}, {})
+        except (XLMError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            return cls(run, f"damaged: {type(error).__name__}: {error}", 0, "", {}, {}, None)
 
     @classmethod
     def _read(cls, run: Path) -> Overview:
         settings = tomllib.loads((run / CONFIG_NAME).read_text("utf-8"))
-        checkpoint, _ = latest_good(run / CHECKPOINTS_NAME)
+        checkpoint = latest(run / CHECKPOINTS_NAME)
         state = read_json(checkpoint / TRAINER_NAME) if checkpoint else {}
         validation = state.get("validation", {})
         best = {name.lstrip("_"): value for name, value in validation.get("best", {}).items()}
@@ -59,7 +62,8 @@ class Overview:
             status = "no checkpoint"
         else:
             status = "finished" if _is_finished(run, settings, state) else "stopped"
-        return cls(run, status, state.get("update", 0), _trains(settings), best, settings)
+        step = state.get("update", 0)
+        return cls(run, status, step, _trains(settings), best, settings, checkpoint)
 
     @property
     def most_steps(self) -> int | None:
@@ -69,11 +73,8 @@ class Overview:
 
 def runs_below(folder: Path) -> list[Path]:
     """The runs in a folder, and those of each seed one level further down, by name."""
-    return sorted(path.parent for depth in ("*", "*/*") for path in _configs(folder, depth))
-
-
-def _configs(folder: Path, depth: str) -> Iterator[Path]:
-    return folder.glob(f"{depth}/{CONFIG_NAME}")
+    found = [*folder.glob(f"*/{CONFIG_NAME}"), *folder.glob(f"*/*/{CONFIG_NAME}")]
+    return sorted(path.parent for path in found)
 
 
 def _is_locked(run: Path) -> bool:
@@ -95,7 +96,9 @@ def _is_finished(run: Path, settings: Mapping[str, Any], state: Mapping[str, Any
     steps, minutes = options.get("steps"), options.get("minutes")
     by_steps = bool(steps) and state["update"] >= steps
     by_time = minutes is not None and state["elapsed"] >= 60 * minutes
-    return by_steps or by_time or (run / RESULTS_NAME).is_file()
+    patience = options.get("stopping-criterion", "").rpartition(",")[2]  # METRIC,N
+    by_criterion = bool(patience) and state["validation"]["n_without"] >= int(patience)
+    return by_steps or by_time or by_criterion or (run / RESULTS_NAME).is_file()
 
 
 def _run_options(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -141,6 +141,15 @@ def latest_good(checkpoints: Path) -> tuple[Path | None, list[tuple[Path, str]]]
     return None, rejected
 
 
+def latest(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was saved completely; None if there is none.
+
+    Its files are not verified, unlike those of `latest_good`: that reads all of them.
+    """
+    complete = [folder for _, folder in _steps(checkpoints) if folder.is_dir()]
+    return complete[-1] if complete else None
+
+
 def prune(checkpoints: Path, update: int, keep: int) -> None:
     """Remove all but the newest ``keep`` of the ``step-N`` folders.
 

@@ -121,10 +121,14 @@ def dry_run_job(options: RunOptions, decide: Callable[[Report], Job]) -> None:
     tune_host(options.threads)
     report = Report(Console(stderr=True, quiet=world.rank > 0))
     with Watchdog(world, options.hang_minutes) as watchdog, joined(options), StopRequest() as stop:
-        start = _start(decide(report), report)
+        with process_group.all_or_none():
+            start = _start(decide(report), report)
+            if options.out and not start.resumed:
+                check_free(Path(options.out))
         job, state = start.job, start.state
-        if options.out and not start.resumed:
-            check_free(Path(options.out))
+        if start.resumed and (why := finished(job.options, state)):
+            report.note(f"{start.resumed} is finished, it would not be changed: {why}")
+            return
         rehearsals = job.rehearsals(world.world_size * options.accumulation)
         report.note(_memory_estimate(job, start.model, world, rehearsals).line())
         job.training_plan(_engine(start, world, stop, report, watchdog))
