@@ -277,11 +277,14 @@ def _evaluations(run: Path) -> list[dict[str, float]]:
     return [line | {"time": 0} for line in lines if line["kind"] == "evaluation"]
 
 
-@pytest.mark.parametrize("n_workers", [0, 1])
+@pytest.mark.parametrize("n_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_damaged_block(
     data: Path, refused: Refused, n_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shard has its full length, so only reading finds the damage, in a loader process too."""
+    """The shard has its full length, so only reading finds the damage, in a loader process too.
+
+    Which is slow, for that one makes the real pauses between its attempts.
+    """
     monkeypatch.setattr(retry, "PAUSES", (0.0,))
     for language in ("en", "fr"):
         shard = data / f"train.{language}-00000.tar"

@@ -208,7 +208,8 @@ def test_a_few_steps_on_the_embedded_corpus_in_an_empty_folder(clean: Path, tmp_
     small = ("--dim=32", "--n-layers=2", "--n-heads=2", "--batch-tokens=1024", "--pkm.n-keys=32")
     run(
         clean / "xlm", "train", "--objective", "tlm", "--layer", "pkm", "--steps", "3",
-        "--threads", "1", "--log-every", "1", "--out", "run", *small, cwd=tmp_path,
+        "--threads", "1", "--log-every", "1", "--evaluate-every", "0", "--out", "run", *small,
+        cwd=tmp_path,
     )  # fmt: skip
     assert (tmp_path / "run" / "config.toml").is_file()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
