@@ -33,6 +33,7 @@ generate URL
 import hf URL URL
 import xlm URL URL --codes URL --vocab URL
 export hf URL URL
+export sentence-transformers URL URL
 export safetensors RUN URL
 prepare URL OUT
 prepare TEXT OUT --tokenizer-from URL

@@ -25,18 +25,9 @@ from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.model.description import PlacedLayer
 
 if TYPE_CHECKING:
-    from xlm_plugins.config.settings import Settings
+    pass
 
 transformers = pytest.importorskip("transformers")
-
-SMALL = {"n_layers": 2, "max_positions": 64}
-TEXT = "In the beginning was the word, and the word was short."
-"""One of the samples that every export compares."""
-
-
-@pytest.fixture(scope="module")
-def plugins() -> Plugins:
-    return Plugins.discover()
 
 
 @pytest.fixture
@@ -45,52 +36,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "compare_in_new_process", compare)
 
 
-@pytest.fixture(scope="module")
-def tokenizers(
-    tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, plugins: Plugins
-) -> dict[str, Path]:
-    """Saved tokenizers with XLM's and with XLM-R's layout.  For reading only."""
-    import sentencepiece
-
-    folder = tmp_path_factory.mktemp("tokenizers") / "xlm-r"
-    folder.mkdir()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*export.SAMPLE, TEXT] * 20),
-        model_prefix=str(folder / "sentencepiece"),
-        vocab_size=95,
-        minloglevel=2,
-    )
-    component = plugins.get("tokenizer", "sentencepiece")
-    mark_tokenizer(component, component.load().load(folder), folder)
-    return {"xlm": tiny_data / "tokenizer", "xlm-r": folder}
-
-
 Build = Callable[..., Bundle]
-
-
-@pytest.fixture
-def build(tmp_path: Path, tokenizers: dict[str, Path], random_bundle: Build) -> Build:
-    """Make a bundle with random weights and save it.
-
-    ``build("xlm", languages=("en",), tied_output=False)``: the tokenizer's layout or folder, and
-    options.
-    """
-
-    def build(
-        layout: str | Path = "xlm",
-        languages: tuple[str, ...] = ("en", "fr", "de"),
-        objectives: tuple[str, ...] = ("mlm",),
-        **options: Any,
-    ) -> Bundle:
-        folder = layout if isinstance(layout, Path) else tokenizers[layout]
-        given = {"languages": languages, **SMALL, **options}
-        bundle = random_bundle(*objectives, tokenizer=folder, spread=0.2, **given)
-        shutil.copytree(folder, tmp_path / "source" / "tokenizer")
-        replace(bundle, path=tmp_path / "source").save(tmp_path / "bundle")
-        return replace(bundle, path=tmp_path / "bundle")
-
-    return build
-
 
 ROBERTA = {
     "layout": "xlm-r", "languages": (), "output_dense": True, "language_embeddings": False,
@@ -190,15 +136,6 @@ def test_pairs_and_masks_are_tokenized_as_ours_are(build: Build, tmp_path: Path)
         assert tokenizer.pad_token_id == roles["pad"]
         shutil.rmtree(tmp_path / "bundle")
         shutil.rmtree(tmp_path / "source")
-
-
-@pytest.fixture(scope="module")
-def run(tiny_settings: Callable[..., Settings], tiny_data: Path) -> Path:
-    """A finished run without a layer.  For reading only."""
-    from xlm_plugins.training.pretraining.job import train
-
-    out = tiny_data.with_name("run-without-layer")
-    return train(tiny_settings(layer=[], out=str(out)), Plugins.discover()).path
 
 
 def test_a_run_fills_masks_in_transformers_as_it_does_here(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xlm_plugins.interop.huggingface.model_card import model_card
+from xlm_plugins.interop.huggingface.model_card import model_card, transformers_use
 from xlm_plugins.interop.huggingface.reload import Differences
 from xlm_plugins.model.bundle import Bundle
 
@@ -37,7 +37,8 @@ def card(random_bundle: Callable[..., Bundle], tmp_path: Path) -> Card:
 
     def card(place: str, objective: str = "mlm") -> str:
         bundle = replace(random_bundle(objective), path=run / place)
-        return model_card(bundle, ["a note"], "mit", FOUND, "my-model")
+        use = transformers_use(bundle, FOUND, "my-model")
+        return model_card(bundle, ["a note"], "mit", "my-model", use)
 
     return card
 

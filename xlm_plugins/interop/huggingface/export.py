@@ -18,7 +18,7 @@ from xlm_plugins.inference.features import extract_features
 from xlm_plugins.interop.huggingface.files import CONFIG_NAME, SAFETENSORS_NAME
 from xlm_plugins.interop.huggingface.importing import OWN_TOKENIZER
 from xlm_plugins.interop.huggingface.mapping import class_of, config_of, notes_on, weights_of
-from xlm_plugins.interop.huggingface.model_card import model_card
+from xlm_plugins.interop.huggingface.model_card import model_card, transformers_use
 from xlm_plugins.interop.huggingface.reload import (
     SAMPLE_NAME,
     TEXTS_NAME,
@@ -95,13 +95,15 @@ class Export:
         :raises RunError: the reloaded model differs; nothing is kept.
         """
         with new_folder(self.out) as folder, tempfile.TemporaryDirectory() as sample:
-            self._fill(folder)
+            self.fill(folder)
             found = self._compare(folder, Path(sample))
-            card = model_card(self.bundle, self.notes, self.licence, found, self.out.name)
+            use = transformers_use(self.bundle, found, self.out.name)
+            card = model_card(self.bundle, self.notes, self.licence, self.out.name, use)
             write_text(folder / "README.md", card)
         return found
 
-    def _fill(self, folder: Path) -> None:
+    def fill(self, folder: Path) -> None:
+        """Write the model and its tokenizer into a folder."""
         write_json(folder / CONFIG_NAME, config_of(self.bundle))
         save_tensors(folder / SAFETENSORS_NAME, weights_of(self.bundle))
         if self.has_tokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,26 @@ from xlm_plugins.runs.metrics_file import read_metrics
 _UNKNOWN = "not recorded"
 
 
-def model_card(
-    bundle: Bundle, notes: Sequence[str], licence: str, found: Differences, name: str
-) -> str:
-    """The text of a model card.
+@dataclass(frozen=True)
+class Use:
+    """What a card says of the library that the model was exported for.
 
-    :param found: the result of the comparison.
+    :param library: its name; ``pipeline`` is its task's, and ``tags`` are more to find it by.
+    :param command: the command that wrote it.
+    :param code: how to use it, in Python.
+    :param comparison: how the reloaded model compared with ours.
     """
+
+    library: str
+    pipeline: str
+    tags: tuple[str, ...]
+    command: str
+    code: str
+    comparison: str
+
+
+def model_card(bundle: Bundle, notes: Sequence[str], licence: str, name: str, use: Use) -> str:
+    """The text of a model card."""
     run = _run_of(bundle.path)
     metrics = _metrics(run, bundle.path)
     sections = {
@@ -31,31 +45,40 @@ def model_card(
         "Data": _data(run),
         "Metrics": "\n".join(f"- {key}: {value:.4g}" for key, value in metrics.items()) or _UNKNOWN,
         "Licence": licence,
-        "Use": _use(bundle, found, name),
+        "Use": f"```python\n{use.code}\n```",
         "Notes": "\n".join(f"- {note}" for note in notes) or "None.",
-        "Comparison": _compared(found),
+        "Comparison": use.comparison,
     }
-    head = _front_matter(bundle, licence, metrics, found.class_name)
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     objectives = ", ".join(bundle.objectives) or "objectives that are not recorded"
     options = bundle.description.options
     what = (
         f"An encoder of {options.n_layers} layers of {options.dim}, trained on {objectives} with "
-        "xlm-plugins and exported by `xlm export hf`."
+        f"xlm-plugins and exported by `{use.command}`."
     )
-    return f"{head}\n# {name}\n\n{what}\n\n{body}\n"
+    return f"{_front_matter(bundle, licence, metrics, use)}\n# {name}\n\n{what}\n\n{body}\n"
 
 
-def _front_matter(
-    bundle: Bundle, licence: str, metrics: Mapping[str, float], class_name: str
-) -> str:
+def transformers_use(bundle: Bundle, found: Differences, name: str) -> Use:
+    """The use of a model in transformers."""
+    return Use(
+        library="transformers",
+        pipeline="text-generation" if is_causal(bundle) else "fill-mask",
+        tags=(found.class_name,),
+        command="xlm export hf",
+        code=_code(bundle, found, name),
+        comparison=_compared(found),
+    )
+
+
+def _front_matter(bundle: Bundle, licence: str, metrics: Mapping[str, float], use: Use) -> str:
     """The card's fields in YAML, each value written as JSON, so that it is quoted where needed."""
     fields: dict[str, Any] = {
         "language": list(bundle.description.languages) or ["multilingual"],
         "license": licence,
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation" if is_causal(bundle) else "fill-mask",
-        "tags": ["xlm-plugins", class_name],
+        "library_name": use.library,
+        "pipeline_tag": use.pipeline,
+        "tags": ["xlm-plugins", *use.tags],
         "metrics": ["perplexity"] if any(name.endswith("_ppl") for name in metrics) else [],
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
@@ -107,11 +130,11 @@ def _metrics(run: Path | None, path: Path) -> Mapping[str, float]:
     return {k: v for k, v in chosen.items() if k.startswith(("valid_", "test_"))}
 
 
-def _use(bundle: Bundle, found: Differences, name: str) -> str:
+def _code(bundle: Bundle, found: Differences, name: str) -> str:
     lines = ["from transformers import AutoModelForMaskedLM, AutoTokenizer", ""]
     lines += [f'model = AutoModelForMaskedLM.from_pretrained("{name}")']
     if found.texts is None:
-        return "\n".join(["```python", *lines, "```"])
+        return "\n".join(lines)
     lines += [
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
         'inputs = tokenizer("A text.", return_tensors="pt")',
@@ -120,7 +143,7 @@ def _use(bundle: Bundle, found: Differences, name: str) -> str:
     if known and len(known) > 1:
         first, number = next(iter(known.items()))
         lines += [f'inputs["langs"] = inputs["input_ids"] * 0 + {number}  # {first}']
-    return "\n".join(["```python", *lines, "scores = model(**inputs).logits", "```"])
+    return "\n".join([*lines, "scores = model(**inputs).logits"])
 
 
 def _compared(found: Differences) -> str:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor, no_grad
@@ -80,8 +81,16 @@ def compare_in_new_process(model_folder: Path, sample_folder: Path) -> Differenc
 
     :raises RunError: transformers cannot open the model.
     """
+    return Differences(**run_in_new_process("transformers", __name__, model_folder, sample_folder))
+
+
+def run_in_new_process(library: str, module: str, *folders: Path) -> Any:
+    """Run ``python -m MODULE FOLDER ...`` offline; returns what its last line says in JSON.
+
+    :raises RunError: it failed: the library cannot open the model.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", __name__, str(model_folder), str(sample_folder)],
+        [sys.executable, "-m", module, *map(str, folders)],
         capture_output=True,
         text=True,
         check=False,
@@ -89,8 +98,8 @@ def compare_in_new_process(model_folder: Path, sample_folder: Path) -> Differenc
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RunError(f"transformers cannot open the exported model: {reason}; nothing was kept")
-    return Differences(**json.loads(done.stdout.splitlines()[-1]))
+        raise RunError(f"{library} cannot open the exported model: {reason}; nothing was kept")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
