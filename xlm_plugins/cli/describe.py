@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ Facts = Iterator[tuple[str, str]]
 NEXT = "next"
 _MANIFEST_NAME = "manifest.json"
 _EXPORTED_NAME = "config.json"
+_MODULES_NAME = "modules.json"
 _DESCRIPTION_NAME = "description.json"
 
 
@@ -36,7 +38,7 @@ def describe(path: Path) -> None:
     what, facts = _recognised(path)
     try:
         found = list(facts(path))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BundleError(
             f"{path} is {what} that is damaged: {type(error).__name__}: {error}"
         ) from error
@@ -172,6 +174,9 @@ def _exported(path: Path) -> Facts:
         )
     architectures = ", ".join(tree.get("architectures", []))
     yield "kind", f"{tree['model_type']} of transformers, {architectures}"
+    if (path / _MODULES_NAME).is_file():  # of sentence-transformers
+        modules = json.loads((path / _MODULES_NAME).read_text(encoding="utf-8"))
+        yield "encodes", " > ".join(module["type"].rpartition(".")[2] for module in modules)
     for name in sorted(entry.name for entry in path.iterdir()):
         yield "files", name
     yield NEXT, f"xlm import hf {path} OUT"

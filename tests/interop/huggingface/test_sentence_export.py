@@ -135,6 +135,8 @@ def test_a_run_is_exported_and_reloaded_in_a_new_process(
         assert said in card
     config = json.loads((tmp_path / "st" / "config_sentence_transformers.json").read_text())
     assert config["prompts"] == {"query": "ask: "}
+    assert main(["describe", str(tmp_path / "st")]) == 0
+    assert "Transformer > WordWeights > Pooling" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
