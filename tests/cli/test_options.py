@@ -16,6 +16,8 @@ from xlm_plugins import Component, OptionError, PluginError, RunError, option
 from xlm_plugins.cli import finetune as finetune_command
 from xlm_plugins.cli import train as train_command
 from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, given
+from xlm_plugins.config.training import FinetuneOptions, TrainOptions
+from xlm_plugins.core.options import fields_of
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.core.registry import RESERVED_NAMES, Registry, with_origin
 
@@ -187,6 +189,59 @@ def test_the_first_parse_is_lenient_and_stops_at_two_dashes(plugins: Plugins) ->
         (("a",), {}, ("--x.y", "z"), False),
         ((), {}, None, True),
     ]
+
+
+@dataclass(frozen=True)
+class Grouped:
+    size: int = option(1, "a size", group="Shape")
+    eps: float = option(1e-8, "a small number", group="Shape", advanced=True)
+    depth: int = option(1, "a depth")
+
+
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+def test_advanced_options_are_counted_or_shown(
+    capsys: pytest.CaptureFixture[str], plugins: Plugins, flag: str
+) -> None:
+    extra = Section("extra", "Extra", Keys, "extra.", advanced=True)
+    command = SectionedCommand("make", core=[Section("core", "Core", Grouped), extra])
+    command.main([flag], standalone_mode=False, obj=Obj(plugins))
+    shown = capsys.readouterr().out
+    everything = flag == "--help-all"
+    assert (
+        re.findall(r"^(\w+):$", shown, re.MULTILINE)
+        == ["Options", "Shape", "Core", "Extra"][: 4 if everything else 3]
+    )
+    assert ("--eps" in shown) is ("--extra.n-keys" in shown) is everything
+    assert ("7 more options: " in shown) is not everything
+
+
+def test_where_nothing_is_advanced_the_help_is_whole(
+    capsys: pytest.CaptureFixture[str], plugins: Plugins
+) -> None:
+    command = SectionedCommand("make", core=[Section("core", "Core", Keys)])
+    command.main(["--help"], standalone_mode=False, obj=Obj(plugins))
+    assert "--help-all" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [train_command.train, finetune_command.finetune])
+def test_every_option_is_in_the_whole_help_under_a_heading_of_its_group(
+    capsys: pytest.CaptureFixture[str], command: SectionedCommand
+) -> None:
+    plugins = Plugins.discover()
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--help-all"], obj=Obj(plugins))
+    shown = capsys.readouterr().out
+    for section in command._core:
+        for field in fields_of(section.options):
+            assert f"  --{section.prefix}{field.key} " in shown
+            heading = field.info.group or section.title
+            assert f"\n{heading}:\n" in shown
+    assert "\nRun:\n" in shown
+
+
+def test_settings_of_a_run_all_have_a_group() -> None:
+    for options in (TrainOptions, FinetuneOptions):
+        assert [field.name for field in fields_of(options) if not field.info.group] == []
 
 
 def selected(

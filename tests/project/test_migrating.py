@@ -59,8 +59,9 @@ def options_of(capsys: pytest.CaptureFixture[str]) -> Callable[[str], set[str]]:
     @cache
     def options_of(command: str) -> set[str]:
         shown = ""
+        flag = "--help-all" if command in ("train", "finetune") else "--help"
         for selection in SELECTED.get(command, [[]]):
-            assert main([*command.split(), *selection, "--help"]) == 0, command
+            assert main([*command.split(), *selection, flag]) == 0, command
             shown += capsys.readouterr().out
         return set(FLAG.findall(shown))
 

@@ -44,6 +44,7 @@ from xlm_plugins.core.registry import KINDS, Component
 _SET_BY_USER = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 _FLAGS = f"{__name__}.flags"
 _GIVEN = f"{__name__}.given"
+_HELP_ALL = "help_all"
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ class Section:
     :param title: the heading.
     :param options: the options dataclass.
     :param prefix: precedes each flag's name: empty, or ``tlm.``.
+    :param advanced: all of them are shown by ``--help-all`` only.
     """
 
     key: str
     title: str
     options: type
     prefix: str = ""
+    advanced: bool = False
 
     @classmethod
     def of(cls, component: Component, name: str) -> Section:
@@ -77,10 +80,10 @@ def given(context: click.Context) -> dict[str, dict[str, Any]]:
 
 
 def asks_for_help(context: click.Context) -> bool:
-    """Whether the arguments include ``--help``, which the first parse ignores."""
+    """Whether the arguments include ``--help`` or ``--help-all``, which the first parse ignores."""
     option = context.command.get_help_option(context)
-    source = context.get_parameter_source(str(option.name)) if option else None
-    return source is ParameterSource.COMMANDLINE
+    names = (_HELP_ALL, str(option.name) if option else "")
+    return any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in names)
 
 
 config_option = click.option(
@@ -116,6 +119,7 @@ class SectionedCommand(click.Command):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.params.append(_help_all())
         self._core = core
         self._select = select
 
@@ -135,7 +139,7 @@ class SectionedCommand(click.Command):
             prefix = str(ctx.auto_envvar_prefix)
             own = [p for p in super().get_params(ctx) if isinstance(p, click.Option)]
             known = [variable_of(prefix, str(option.name)) for option in own]
-            known += [flag.variable(ctx) for _, flags in ctx.meta[_FLAGS] for flag in flags]
+            known += [flag.variable(ctx) for _, flag in _flags_in(ctx)]
             note_unknown_variables(prefix, known)
         return rest
 
@@ -166,24 +170,60 @@ class SectionedCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters and those of its sections."""
-        flags = [flag for _, flags in ctx.meta.get(_FLAGS, ()) for flag in flags]
-        return [*super().get_params(ctx), *flags]
+        return [*super().get_params(ctx), *(flag for _, flag in _flags_in(ctx))]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one heading per section: the command's own options, what is selected, the core."""
+        """Write the command's own options, those of what is selected, and the core's, by group."""
         # Arguments are left out: the usage line shows them and the text explains them.
-        own = [("Options", [p for p in super().get_params(ctx) if isinstance(p, click.Option)])]
-        for title, parameters in [*own, *ctx.meta.get(_FLAGS, ())]:
-            records = [parameter.get_help_record(ctx) for parameter in parameters]
-            rows = [record for record in records if record is not None]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        own = [p for p in super().get_params(ctx) if isinstance(p, click.Option)]
+        if not any(flag.advanced for _, flag in _flags_in(ctx)):
+            own = [option for option in own if option.name != _HELP_ALL]
+        groups: dict[str, list[click.Option]] = {"Options": own}
+        for title, flag in _flags_in(ctx):
+            if ctx.meta.get(_HELP_ALL) or not flag.advanced:
+                groups.setdefault(flag.group or title, []).append(flag)
+        for title, options in groups.items():
+            records = [option.get_help_record(ctx) for option in options]
+            with formatter.section(title):
+                formatter.write_dl([record for record in records if record is not None])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write how many options are hidden, then the command's own last words."""
+        n_hidden = sum(flag.advanced for _, flag in _flags_in(ctx))
+        if n_hidden and not ctx.meta.get(_HELP_ALL):
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(f"{n_hidden} more options: {ctx.command_path} --help-all")
+        super().format_epilog(ctx, formatter)
 
 
-def _flags(sections: Sequence[Section]) -> list[tuple[str, list[_Flag]]]:
-    """Each section's title and flags."""
-    return [(s.title, [_Flag(s, field) for field in fields_of(s.options)]) for s in sections]
+def _help_all() -> click.Option:
+    """The flag that shows the help with the advanced options."""
+
+    def show(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            ctx.meta[_HELP_ALL] = True
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+
+    return click.Option(
+        ["--help-all", _HELP_ALL],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help="Show this message with all options and exit.",
+    )
+
+
+def _flags_in(ctx: click.Context) -> list[tuple[str, _Flag]]:
+    """The flags of a command's sections, each with its section's title."""
+    flags: list[tuple[str, _Flag]] = ctx.meta.get(_FLAGS, [])
+    return flags
+
+
+def _flags(sections: Sequence[Section]) -> list[tuple[str, _Flag]]:
+    return [(s.title, _Flag(s, field)) for s in sections for field in fields_of(s.options)]
 
 
 class _Flag(click.Option):
@@ -193,6 +233,8 @@ class _Flag(click.Option):
         switch = field.kind is bool
         self._section = section
         self._field = field
+        self.group = field.info.group
+        self.advanced = section.advanced or field.info.advanced
         name = re.sub(r"\W", "_", f"of_{section.key}__{field.name}")
         super().__init__(
             ["--x/--no-x" if switch else "--x", name],

@@ -12,11 +12,12 @@ from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.settings import UnresolvedSettings, read_config
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 
+_TRANSLATION = "Translation during evaluation"
 CORE = (
+    Section("train", "Run", TrainOptions),
     Section("model", "Model", ModelOptions),
     Section("optimizer", "Optimizer", OptimizerOptions),
-    Section("train", "Run", TrainOptions),
-    Section("generation", "Translation during evaluation", GenerationOptions, "generation."),
+    Section("generation", _TRANSLATION, GenerationOptions, "generation.", advanced=True),
 )
 _SETTINGS = f"{__name__}.settings"
 

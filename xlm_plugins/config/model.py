@@ -21,24 +21,41 @@ class ModelOptions:
     max_positions: int = option(512, "maximum sequence length, in tokens", minimum=2)
     dropout: float = option(0.1, "dropout on embeddings and sublayers", minimum=0.0, maximum=0.9)
     attention_dropout: float = option(
-        0.0, "dropout on attention weights; rules out fused CPU kernels", minimum=0.0, maximum=0.9
+        0.0,
+        "dropout on attention weights; rules out fused CPU kernels",
+        minimum=0.0,
+        maximum=0.9,
+        advanced=True,
     )
-    activation: str = option("gelu", "activation of the FFN", choices=("gelu", "relu"))
+    activation: str = option(
+        "gelu", "activation of the FFN", choices=("gelu", "relu"), advanced=True
+    )
     position_embeddings: str = option(
-        "learned", "kind of position embeddings", choices=("learned", "sinusoidal")
+        "learned", "kind of position embeddings", choices=("learned", "sinusoidal"), advanced=True
     )
     language_embeddings: bool = option(True, "add a language embedding to each token")
-    tied_output: bool = option(True, "tie the output layer's weight to the token embeddings")
+    tied_output: bool = option(
+        True, "tie the output layer's weight to the token embeddings", advanced=True
+    )
     output_dense: bool = option(
-        False, "a dense layer, GELU and LayerNorm before the output layer, as in RoBERTa"
+        False,
+        "a dense layer, GELU and LayerNorm before the output layer, as in RoBERTa",
+        advanced=True,
     )
     adaptive_cutoffs: tuple[int, ...] = option(
-        (), "token ids at which the clusters of an adaptive softmax start; the output is not tied"
+        (),
+        "token ids at which the clusters of an adaptive softmax start; the output is not tied",
+        advanced=True,
     )
     adaptive_div_value: float = option(
-        4.0, "each cluster of the adaptive softmax is narrower by this factor", minimum=1.0
+        4.0,
+        "each cluster of the adaptive softmax is narrower by this factor",
+        minimum=1.0,
+        advanced=True,
     )
-    layer_norm_eps: float = option(1e-12, "added to the variance in LayerNorm", above=0.0)
+    layer_norm_eps: float = option(
+        1e-12, "added to the variance in LayerNorm", above=0.0, advanced=True
+    )
 
     def __post_init__(self) -> None:
         if self.dim % self.n_heads:

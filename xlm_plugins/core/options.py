@@ -34,6 +34,8 @@ class OptionInfo:
     above: float | None = None
     comma: bool = False
     path: bool = False
+    group: str = ""
+    advanced: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def option(
     above: float | None = None,
     comma: bool = False,
     path: bool = False,
+    group: str = "",
+    advanced: bool = False,
 ) -> Any:
     """Declare one option of an options dataclass.
 
@@ -78,9 +82,11 @@ def option(
     :param above: the value must be strictly greater than this.
     :param comma: several values may also be written as one, separated by commas.
     :param path: the value is a path, or ``NAME=PATH``; config.toml of a run has it absolute.
+    :param group: a heading of its own in the help, which options of one group share.
+    :param advanced: shown by ``--help-all`` only.
     """
     choices = tuple(choices) if choices else None
-    info = OptionInfo(help, choices, minimum, maximum, above, comma, path)
+    info = OptionInfo(help, choices, minimum, maximum, above, comma, path, group, advanced)
     return dataclasses.field(default=default, metadata={"xlm": info})
 
 
@@ -95,8 +101,9 @@ def fields_of(options: type) -> list[OptionField]:
         raise TypeError(f"{name} is not a dataclass of options")
     hints = typing.get_type_hints(options)
     found = []
-    own = options.__annotations__
-    for field in sorted(dataclasses.fields(options), key=lambda field: field.name not in own):
+    own = {name: place for place, name in enumerate(options.__annotations__)}
+    declared = dataclasses.fields(options)
+    for field in sorted(declared, key=lambda field: own.get(field.name, len(own))):
         info = field.metadata.get("xlm")
         if not isinstance(info, OptionInfo):
             raise TypeError(f"{options.__name__}.{field.name} must be declared with option(...)")

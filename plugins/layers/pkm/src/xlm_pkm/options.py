@@ -19,20 +19,26 @@ class ProductKeyOptions:
         minimum=1,
     )
     k_dim: int = option(256, "width of a query, both halves together; even", minimum=1)
-    flat: bool = option(False, "no product: n-keys slots, each with a whole key, for comparison")
-    share_keys: bool = option(False, "one set of keys for all heads and both halves")
+    flat: bool = option(
+        False, "no product: n-keys slots, each with a whole key, for comparison", advanced=True
+    )
+    share_keys: bool = option(False, "one set of keys for all heads and both halves", advanced=True)
     keys_init: str = option(
         "uniform",
         "initial keys: uniform in +-1/sqrt(width), or standard normal",
         choices=("uniform", "gaussian"),
+        advanced=True,
     )
     query_hidden: tuple[int, ...] = option(
-        (), "width of a hidden layer before the queries; repeat it for more layers", minimum=1
+        (),
+        "width of a hidden layer before the queries; repeat it for more layers",
+        minimum=1,
+        advanced=True,
     )
     query_batchnorm: bool = option(
         True, "normalise queries over the batch, which spreads reads over more slots"
     )
-    normalize_query: bool = option(False, "scale each half of a query to length 1")
+    normalize_query: bool = option(False, "scale each half of a query to length 1", advanced=True)
     qk_norm: bool = option(
         False, "RMSNorm on halves of queries and on sub-keys, scores over sqrt(width)"
     )
@@ -40,18 +46,22 @@ class ProductKeyOptions:
         None,
         "subtract this of a head's best scores from them; needs another score-norm",
         choices=("min", "mean", "median"),
+        advanced=True,
     )
     score_norm: str = option(
         "softmax",
         "what makes a head's best scores its weights: softmax, division by their sum, or none",
         choices=("softmax", "sum", "none"),
+        advanced=True,
     )
-    temperature: float = option(1.0, "scores are divided by it before the softmax", above=0.0)
+    temperature: float = option(
+        1.0, "scores are divided by it before the softmax", above=0.0, advanced=True
+    )
     shuffle_slots: bool = option(
-        False, "give each head its own order of the slots, drawn at the start"
+        False, "give each head its own order of the slots, drawn at the start", advanced=True
     )
     modulo_size: int | None = option(
-        None, "rows of the value table: slot i reads row i modulo this", minimum=1
+        None, "rows of the value table: slot i reads row i modulo this", minimum=1, advanced=True
     )
     share_values: bool = option(
         False, "one table of values for all positions of the selection (arXiv 2412.09764)"
@@ -59,14 +69,21 @@ class ProductKeyOptions:
     gate: bool = option(
         False, "multiply the output by a SiLU gate and project it (arXiv 2412.09764)"
     )
-    input_dropout: float = option(0.0, "dropout on the layer's input", minimum=0.0, maximum=0.9)
-    query_dropout: float = option(0.0, "dropout on queries", minimum=0.0, maximum=0.9)
-    value_dropout: float = option(0.0, "dropout on the layer's output", minimum=0.0, maximum=0.9)
+    input_dropout: float = option(
+        0.0, "dropout on the layer's input", minimum=0.0, maximum=0.9, advanced=True
+    )
+    query_dropout: float = option(
+        0.0, "dropout on queries", minimum=0.0, maximum=0.9, advanced=True
+    )
+    value_dropout: float = option(
+        0.0, "dropout on the layer's output", minimum=0.0, maximum=0.9, advanced=True
+    )
     value_lr: float = option(1e-3, "peak learning rate of the value table", above=0.0)
     value_schedule: str = option(
         "constant",
         "learning rate of the values: constant, or the run's schedule scaled to value-lr",
         choices=("constant", "run"),
+        advanced=True,
     )
     sparse_update: bool = option(
         False, "update only values that a gradient reached; others are unchanged"
