@@ -42,7 +42,7 @@ def test_standard_output_has_only_the_run(
     assert "objectives: mlm:en,fr, tlm:en-fr; layers: pkm at enc.1" in err
     n_parameters = int(re.search(r"parameters: ([\d,]+)", err)[1].replace(",", ""))
     assert 10_000 < n_parameters < 100_000
-    assert re.search(r"step 3/3 .* tokens/s  lr \S+  .* left  loss (mlm|tlm):", err)
+    assert re.search(r"step 3/3 .* tokens/s  lr \S+  .* left\s+mean loss (mlm|tlm) \d", err)
     assert re.search(r"^evaluation at step 3.*\n(.*\n)*mlm +en +[\d,]+\.\d", err, re.M)
 
 
