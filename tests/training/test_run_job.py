@@ -50,7 +50,7 @@ class MadeUp(Job):
         self.tokenizer = tokenizer
         self.failing = failing
         self.called: list[str] = []
-        super().__init__(options, ADAM, self.case.description, "data", "made-up")
+        super().__init__(options, ADAM, self.case.description, "data", "made-up", {})
 
     def call(self, step: str) -> None:
         self.called += [step] * (step not in self.called)

@@ -100,7 +100,7 @@ class Report:
                 self.note(line)
 
     def _lines(self, head: str) -> list[str]:
-        """What stands for the live table: the losses or, if a line cannot hold them, their means."""
+        """What stands for the live table: losses or, if a line cannot hold them, their means."""
         losses: dict[str, list[float]] = {}
         for (objective, _), record in sorted(self._latest.items()):
             losses.setdefault(objective, []).append(record["loss"])

@@ -294,7 +294,7 @@ def _run_folder(path: Path, start: _Start, plugins: Plugins, report: Report) -> 
         elif start.resumed:
             folder = RunFolder.reopen(path)
         else:
-            folder = RunFolder.create(path, start.job.config(), plugins)
+            folder = RunFolder.create(path, start.job.config(), plugins, start.job.settings_from)
         folder.metrics.cut(start.state.metrics_position)
         if folder.writing:
             start.job.prepare_folder()

@@ -56,6 +56,7 @@ class Finetuning(Job):
             plan.description,
             fingerprint(plan.data, plan.examples),
             settings.component.name,
+            settings.settings_from,
         )
 
     def check_resumed(self, checkpoint: Path, run: Path) -> None:

@@ -78,6 +78,7 @@ class Pretraining(Job):
             plan.description,
             plan.manifest.fingerprint,
             _stem(settings),
+            settings.settings_from,
         )
 
     def check_resumed(self, checkpoint: Path, run: Path) -> None:
