@@ -35,6 +35,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github
 
 # One thread per worker: more would compete for the same cores.  The other targets run one test at a
 # time, for some of theirs measure time or memory.
