@@ -1,7 +1,7 @@
 # make setup   a virtual environment in .venv with the core and all plugins, editable
 # make demo    the main job, start to finish, on the embedded corpus
 # make docs    the documentation site, in build/docs/site
-# make dist    the sdists and wheels of all distributions, in dist
+# make dist    the sdists and wheels of all distributions, in dist; TAG=v0.2.0: as that release
 # make test    lint, types and tests, WORKERS of them at a time; test-slow, test-faults and test-large
 #              run what takes longer, test-lowest the tests at the lower end of every requirement
 PYTHON ?= python3
@@ -35,6 +35,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github
 
 # One thread per worker: more would compete for the same cores.  The other targets run one test at a
 # time, for some of theirs measure time or memory.
@@ -68,7 +69,7 @@ docs: setup
 	cd build/docs && ../../.venv-docs/bin/zensical build --strict
 
 dist: setup
-	$(BIN)/python tools/distributions.py
+	$(BIN)/python tools/distributions.py $(TAG:%=--release %)
 	$(BIN)/twine check --strict dist/*
 
 clean:

@@ -1,8 +1,9 @@
 """Build the sdist and the wheel of every distribution: `make dist`.
 
 What is built is a copy of the files that git tracks, completed with what belongs into every
-distribution and stands once in the repository: the licence, the links and classifiers of the core's
-``pyproject.toml``, and absolute links in the readme, since a package index shows it by itself.
+distribution and stands once in the repository: the licence, the classifiers of the core's
+``pyproject.toml``, and what is linked by its address of the repository, in the metadata and in the
+readme, since a package index shows it by itself.
 
 The same commit gives the same bytes on any day: files are dated SOURCE_DATE_EPOCH, by default the
 time of the last commit, and have neither owner nor umask.
@@ -25,12 +26,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import tomli_w
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ("urls", "classifiers")
-"""What every distribution takes from the core's ``[project]``."""
 
 
 def projects(tree: Path) -> list[Path]:
@@ -38,17 +38,59 @@ def projects(tree: Path) -> list[Path]:
     return [tree, *sorted(path.parent for path in tree.glob("plugins/*/*/pyproject.toml"))]
 
 
+def core_project(tree: Path) -> dict[str, Any]:
+    """The core's ``[project]``, from which every distribution takes what they share."""
+    document = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))
+    project: dict[str, Any] = document["project"]
+    return project
+
+
+def links(source: str) -> dict[str, str]:
+    """What an index links to beside every distribution.
+
+    :param source: the address of the repository.
+    """
+    return {
+        "Source": source,
+        "Changelog": f"{source}/blob/main/CHANGELOG.md",
+        "Issues": f"{source}/issues",
+    }
+
+
+def refuse(tag: str, core: dict[str, Any]) -> None:
+    """Refuse to build a release that nobody should publish.
+
+    :param core: the core's ``[project]``.
+    :raises SystemExit: the tag is not the version, or the repository has no address yet.
+    """
+    version, source = core["version"], core["urls"]["Source"]
+    if tag != f"v{version}":
+        sys.exit(
+            f"error: the tag {tag} is not v and the version, {version}\n"
+            f"  hint: python tools/set_version.py {tag.removeprefix('v')}, or push v{version}"
+        )
+    if str(urlsplit(source).hostname).endswith(".invalid"):  # which no host may ever be named
+        sys.exit(
+            f"error: {source} is a placeholder, and every distribution would link to it\n"
+            "  hint: put the address of the public repository into pyproject.toml, [project.urls]"
+        )
+
+
 def complete(tree: Path) -> None:
     """Give every distribution in a copy of the repository what an index shows of it."""
-    core = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = core_project(tree)
+    source = core["urls"]["Source"]
+    shared = {"classifiers": core["classifiers"], "urls": links(source)}
     for folder in projects(tree):
         readme = folder / "README.md"
         text = readme.read_text(encoding="utf-8")
-        readme.write_text(with_absolute_links(text, folder, tree, core["urls"]["Source"]), "utf-8")
+        readme.write_text(with_absolute_links(text, folder, tree, source), "utf-8")
+        path = folder / "pyproject.toml"
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document["project"] |= shared
+        path.write_text(tomli_w.dumps(document), "utf-8")
         if folder != tree:
             shutil.copy(tree / "LICENSE", folder)
-            path = folder / "pyproject.toml"
-            path.write_text(_with_shared(path.read_text(encoding="utf-8"), core), "utf-8")
     for path in tree.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -72,12 +114,6 @@ def with_absolute_links(text: str, folder: Path, tree: Path, source: str) -> str
 
     code = r"^```.*?^```$|`[^`\n]*`"
     return re.sub(rf"{code}|\]\((?P<target>[^)\s]+)\)", absolute, text, flags=re.M | re.S)
-
-
-def _with_shared(text: str, core: dict[str, Any]) -> str:
-    document = tomllib.loads(text)
-    document["project"] |= {key: core[key] for key in SHARED}
-    return tomli_w.dumps(document)
 
 
 def build_all(tree: Path, out: Path, epoch: int) -> None:
@@ -138,7 +174,11 @@ def main() -> None:
     """Build every distribution into a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder (default: dist)")
-    out = parser.parse_args().out.resolve()
+    parser.add_argument("--release", metavar="TAG", help="refuse what must not be published")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    if arguments.release:
+        refuse(arguments.release, core_project(ROOT))
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct"))
     if changed := _git("status", "--porcelain"):
         print(f"warning: built with changes that are not committed:\n{changed}", file=sys.stderr)

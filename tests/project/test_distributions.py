@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import distributions
 import pytest
 import set_version
 from packaging.requirements import Requirement
@@ -35,8 +39,10 @@ TOOLS = {
     "scipy",
     "setuptools",
     "subword-nmt",
+    "twine",
+    "zizmor",
 }
-"""What only `make` needs, besides twine: of the pinned version, so that no range is promised."""
+"""What only `make` needs: of the pinned version, so that no range is promised."""
 
 
 def requirements(project: dict[str, Any]) -> Iterator[Requirement]:
@@ -76,7 +82,7 @@ def test_the_lower_end_of_every_requirement_is_tested() -> None:
         name = canonical(requirement.name)
         ends = [s.version for s in requirement.specifier if s.operator == ">="]
         assert not {s.operator for s in requirement.specifier} & {"==", "==="}, requirement
-        if name not in TOOLS | {"torch", "twine"} and not name.startswith("xlm-"):
+        if name not in TOOLS | {"torch"} and not name.startswith("xlm-"):
             lowest[name] = max([*map(Version, ends), *filter(None, [lowest.get(name)])])
     optional = {"fugashi", "pythainlp", "rjieba", "unidic-lite"}  # segmenters of single languages
     assert {name: end for name, end in lowest.items() if name not in optional} == pins(
@@ -104,12 +110,56 @@ def test_one_command_sets_every_version() -> None:
     assert set_version.with_version(old, "0.12.3") == new
 
 
+def test_the_address_of_the_repository_stands_in_one_place() -> None:
+    address = CORE["urls"]["Source"]
+    assert CORE["urls"] == {"Source": address}
+    assert not any("urls" in project for project in PLUGINS)
+    command = ("git", "grep", "--fixed-strings", "--count", address)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert found == "pyproject.toml:1\n"
+
+
+@pytest.mark.parametrize(
+    ("tag", "source", "problem"),
+    [
+        ("v0.2.0", "https://host.org/xlm-plugins", None),
+        ("v0.2.1", "https://host.org/xlm-plugins", "set_version.py 0.2.1, or push v0.2.0"),
+        ("0.2.0", "https://host.org/xlm-plugins", "or push v0.2.0"),
+        ("v0.2.0", "https://example.invalid/x", "hint: put the address of the public repository"),
+    ],
+)
+def test_a_release_needs_a_real_address_and_the_tag_of_its_version(
+    tag: str, source: str, problem: str | None
+) -> None:
+    core = {"version": "0.2.0", "urls": {"Source": source}}
+    with contextlib.nullcontext() if problem is None else pytest.raises(SystemExit, match=problem):
+        distributions.refuse(tag, core)
+
+
+def test_a_refused_release_builds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "built before").touch()
+    tool = (sys.executable, ROOT / "tools" / "distributions.py", "--out", tmp_path)
+    done = subprocess.run((*tool, "--release", "v999.0"), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the tag v999.0 is not v and the version, ")
+    assert [path.name for path in tmp_path.iterdir()] == ["built before"]
+
+
+def test_the_release_workflow_asks_whether_it_may() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    assert 'run: make dist TAG="$GITHUB_REF_NAME"\n' in text
+    assert "$(TAG:%=--release %)" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["tests", "release"])
 def test_a_workflow_runs_what_there_is(name: str) -> None:
     text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
     targets = re.findall(r"^(\S+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     called = {
-        target for targets in re.findall(r"run: make (.*)", text) for target in targets.split()
+        word
+        for words in re.findall(r"run: make (.*)", text)
+        for word in words.split()
+        if "=" not in word
     }
     assert called
     assert called <= set(targets)

@@ -116,7 +116,8 @@ def test_an_index_would_take_them(dist: Path) -> None:
 
 def test_what_an_index_shows_is_whole(wheels: list[Path]) -> None:
     core = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    links = [f"{name}, {address}" for name, address in core["urls"].items()]
+    addresses = distributions.links(core["urls"]["Source"])
+    links = [f"{name}, {address}" for name, address in addresses.items()]
     for wheel in wheels:
         found = metadata(wheel)
         assert found["License-File"] == "LICENSE", wheel

@@ -6,11 +6,16 @@ import subprocess
 import sys
 
 SCRIPT = """
+import warnings
+import numpy as np
 import torch
 from xlm_plugins.model.nn.cpu_tuning import tune_host
 tune_host(1)
 assert torch.get_num_threads() == 1
 assert torch.tensor([1e-39]).mul(1.0).item() == 0.0, "denormals are kept"
+warnings.simplefilter("error")
+for dtype in (np.float32, np.float64):
+    np.finfo(dtype)  # matplotlib asks, and numpy before 2.4 would warn
 """
 
 

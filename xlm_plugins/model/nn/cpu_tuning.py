@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
+import numpy as np
 import torch
 
 _M_TRIM_THRESHOLD = -1
@@ -23,6 +24,8 @@ def tune_host(threads: int | None = None) -> None:
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    for dtype in (np.float32, np.float64):
+        np.finfo(dtype)  # numpy before 2.4 measures them once, and would warn without denormals
     torch.set_flush_denormal(True)
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
