@@ -126,6 +126,16 @@ def test_resuming_a_finished_run_changes_nothing(
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
+def test_the_curves_of_a_run_that_was_killed_before_they_were_drawn(
+    tiny_run: Path, tmp_path: Path, with_curves: None
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    shutil.rmtree(run / "plots", ignore_errors=True)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (run / "plots" / "curves.png").is_file()
+
+
 def _history(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
 
