@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,9 @@ def test_a_dry_run_writes_nothing_and_agrees_with_the_run(
     lines = map(json.loads, Path("run", "metrics.jsonl").read_text().splitlines())
     made = [f"{m['objective']}:{m['languages']}" for m in lines if m["kind"] == "train"]
     assert re.findall(r"^ +\d+  (\S+)$", dry, re.M) == made
+    passes = re.findall(r"^ +(\d+\.\d\d)  (\S+) in (\d+) steps$", dry, re.M)
+    assert {name: int(n) for _, name, n in passes if int(n)} == dict(Counter(made))
+    assert all((float(share) > 0) is (int(n) > 0) for share, _, n in passes)
     assert "dry_run" not in Path("run", "config.toml").read_text()
 
 
@@ -77,6 +81,7 @@ def test_fine_tuning_has_a_dry_run_too(
     dry = capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
     assert len(re.findall(r"^ +\d+  \S+$", dry, re.M)) == 4
+    assert "passes over the rows: 4.0" in dry
     if seeds == 1:
         assert main(command) == 0
         assert _parameters(dry) == _parameters(capsys.readouterr().err)

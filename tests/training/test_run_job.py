@@ -71,6 +71,10 @@ class MadeUp(Job):
     def initialise(self, model: Model, report: Report) -> None:
         self.call("initialise")
 
+    def passes(self, n_updates: int) -> list[str]:
+        self.call("passes")
+        return []
+
     def describe_update(self, index: int) -> str:
         self.call("describe_update")
         return f"update {index}"

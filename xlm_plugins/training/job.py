@@ -81,6 +81,10 @@ class Job(ABC):
         """What an update trains on, such as ``tlm:en-fr``."""
 
     @abstractmethod
+    def passes(self, n_updates: int) -> list[str]:
+        """How often so many updates read each text, as lines for a dry run."""
+
+    @abstractmethod
     def rehearsals(self, n_parts: int) -> list[Rehearsal]:
         """The largest micro-batch of everything that is trained.
 

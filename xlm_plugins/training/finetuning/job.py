@@ -97,6 +97,11 @@ class Finetuning(Job):
     def describe_update(self, index: int) -> str:
         return str(self._step)
 
+    def passes(self, n_updates: int) -> list[str]:
+        rows, size = self.plan.training, self.settings.finetune.batch_sentences
+        per_epoch = ExampleBatches(rows, size, self.options.seed).per_epoch
+        return [f"passes over the rows: {n_updates / per_epoch:,.1f}"]
+
     def rehearsals(self, n_parts: int) -> list[Rehearsal]:
         rows = self.plan.training
         n_rows = min(self.settings.finetune.batch_sentences, rows.n_rows)
