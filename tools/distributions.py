@@ -109,7 +109,7 @@ def with_absolute_links(text: str, folder: Path, tree: Path, source: str) -> str
             return match[0]
         path, mark, anchor = target.partition("#")
         file = Path(os.path.relpath(folder / path, tree)).as_posix()
-        kind = "tree" if (tree / file).is_dir() else "blob"
+        kind = "tree" if (tree / file).is_dir() else "raw" if file.endswith(".png") else "blob"
         return f"]({source}/{kind}/main/{file}{mark}{anchor})"
 
     code = r"^```.*?^```$|`[^`\n]*`"

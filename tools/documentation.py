@@ -33,6 +33,11 @@ DOCUMENTS = (
 PICTURE = "docs/picture.png"
 AFTER = "(2026-11-22, two cores"
 """The picture stands before this paragraph of the README, after what `make demo` prints."""
+STYLE = """\
+.md-typeset table:not([class]) :is(td, th) { min-width: 0; padding: 0.6em 0.8em }
+.md-typeset td:first-child code { white-space: nowrap }  /* an option is one word */
+"""
+"""What the theme leaves to be desired: tables that fit a telephone."""
 
 
 def write_site(out: Path, source: str) -> None:
@@ -44,14 +49,18 @@ def write_site(out: Path, source: str) -> None:
     shutil.rmtree(out, ignore_errors=True)
     paths = [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
     pages = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    pictures = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/*/*.png")]
     for name, text in pages.items():
-        _write(out / "pages" / name, with_links_to_pages(text, name, set(pages), source))
+        _write(out / "pages" / name, with_links_to_pages(text, name, {*pages, *pictures}, source))
+    for name in pictures:
+        shutil.copy(ROOT / name, out / "pages" / name)
     landing = out / "pages" / "README.md"
     shown = f"![A product-key memory in a trained model]({PICTURE})\n\n{AFTER}"
     _write(landing, landing.read_text(encoding="utf-8").replace(AFTER, shown, 1))
     (out / "pages" / PICTURE).write_bytes(_picture())
     _write(out / "pages" / "options.md", "# Options\n\n" + "\n".join(options_tables()))
     _write(out / "pages" / "reference.md", "# Reference\n\n" + "\n\n".join(references()) + "\n")
+    _write(out / "pages" / "site.css", STYLE)
     _write(out / "zensical.toml", tomli_w.dumps(_settings(sorted(pages), source)))
 
 
@@ -59,6 +68,7 @@ def with_links_to_pages(text: str, page: str, pages: set[str], source: str) -> s
     """A page's links: to pages by their files, to other files at the code host; code is left out.
 
     :param page: its path in the repository, to which links are relative.
+    :param pages: what is on the site, pictures included.
     """
 
     def linked(match: re.Match[str]) -> str:
@@ -119,11 +129,20 @@ def _picture() -> bytes:
 
 
 def _settings(pages: list[str], source: str) -> dict[str, object]:
-    guides = [page for page in pages if page.startswith("docs/")]
+    inside = ["CONTRIBUTING.md", "docs/architecture.md", "docs/releasing.md"]
+    guides = [page for page in pages if page.startswith("docs/") and page not in inside]
     plugins = [{Path(page).parts[-2]: page} for page in pages if page.startswith("plugins/")]
     handler = {
         "paths": [str(ROOT)],
-        "options": {"docstring_style": "sphinx", "heading_level": 2, "show_source": False},
+        "options": {
+            "docstring_style": "sphinx",
+            "heading_level": 2,
+            "separate_signature": True,
+            "show_root_full_path": False,
+            "show_root_heading": True,
+            "show_signature_annotations": True,
+            "show_source": False,
+        },
     }
     extensions = ("admonition", "attr_list", "md_in_html", "tables", "toc", "pymdownx.superfences")
     return {
@@ -133,6 +152,8 @@ def _settings(pages: list[str], source: str) -> dict[str, object]:
             "docs_dir": "pages",
             "site_dir": "site",
             "repo_url": source,
+            "repo_name": "xlm-plugins",
+            "extra_css": ["site.css"],
             "nav": [
                 {"xlm-plugins": "README.md"},
                 {"Guides": guides},
@@ -140,7 +161,7 @@ def _settings(pages: list[str], source: str) -> dict[str, object]:
                 {"Recipes": "recipes/README.md"},
                 {"Options": "options.md"},
                 {"Reference": "reference.md"},
-                {"Contributing": "CONTRIBUTING.md"},
+                {"Contributing": inside},
                 {"Changelog": "CHANGELOG.md"},
             ],
             "theme": {"font": False, "features": ["navigation.top", "content.code.copy"]},

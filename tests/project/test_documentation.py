@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import venv
 from pathlib import Path
@@ -51,6 +52,16 @@ def test_the_landing_page_has_the_commands_their_output_and_a_picture(written: P
     assert (written / "pages" / "docs" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_picture_is_on_the_site(written: Path) -> None:
+    linked = [
+        (page.parent / target).is_file()
+        for page in written.glob("pages/**/*.md")
+        for target in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(linked) > 1
+    assert all(linked)
+
+
 def test_every_option_is_in_a_table(written: Path) -> None:
     text = (written / "pages" / "options.md").read_text(encoding="utf-8")
     registry = Plugins.discover().registry
@@ -73,7 +84,8 @@ def test_the_site_builds_strictly_and_a_dead_link_fails(written: Path, tmp_path:
     subprocess.run([*pip, ROOT / "docs" / "requirements.txt"], check=True)
     build = [tmp_path / "bin" / "zensical", "build", "--strict"]
     subprocess.run(build, cwd=written, check=True)
-    assert "LossOutput" in (written / "site" / "reference" / "index.html").read_text("utf-8")
+    reference = (written / "site" / "reference" / "index.html").read_text("utf-8")
+    assert re.search(r"<h2[^>]*>\s*<span[^>]*>LossOutput</span>", reference)
     page = written / "pages" / "CHANGELOG.md"
     page.write_text(page.read_text("utf-8") + "\n[x](gone.md)\n", "utf-8")
     assert subprocess.run(build, cwd=written, capture_output=True).returncode != 0

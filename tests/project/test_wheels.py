@@ -130,12 +130,14 @@ def test_what_an_index_shows_is_whole(wheels: list[Path]) -> None:
 
 def test_links_become_absolute_except_in_code() -> None:
     text = (
-        "[`a`](docs/plugins.md#x) `[b](docs)` [c](https://u) [d](#e) ![f](docs)\n```\n[g](h)\n```\n"
+        "[`a`](docs/plugins.md#x) `[b](docs)` [c](https://u) [d](#e) [f](docs) ![i](x/j.png)\n"
+        "```\n[g](h)\n```\n"
     )
     source = "https://host/repository"
-    assert distributions.with_absolute_links(text, ROOT, ROOT, source) == text.replace(
-        "](docs/plugins.md#x)", f"]({source}/blob/main/docs/plugins.md#x)"
-    ).replace("![f](docs)", f"![f]({source}/tree/main/docs)")
+    linked = text.replace("](docs/plugins", f"]({source}/blob/main/docs/plugins")
+    linked = linked.replace(" [f](docs)", f" [f]({source}/tree/main/docs)")
+    linked = linked.replace("](x/j", f"]({source}/raw/main/x/j")
+    assert distributions.with_absolute_links(text, ROOT, ROOT, source) == linked
 
 
 def test_the_sdist_of_the_core_has_what_can_be_read(dist: Path) -> None:

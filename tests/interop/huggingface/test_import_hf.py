@@ -149,9 +149,9 @@ def test_weights_in_other_files_are_the_same(plain: Path, tmp_path: Path, form: 
 
 def test_a_fast_tokenizer_alone_gives_the_same_ids(plain: Path, tmp_path: Path) -> None:
     folder = copied(plain, tmp_path, "sentencepiece.bpe.model")
-    tokenizer = transformers.XLMRobertaTokenizer.from_pretrained(plain)
+    tokenizer = transformers.XLMRobertaTokenizerFast.from_pretrained(plain)
     tokenizer.save_pretrained(folder)
-    assert not (folder / "sentencepiece.bpe.model").exists()
+    (folder / "sentencepiece.bpe.model").unlink(missing_ok=True)  # transformers 4 writes both
     model = imported(folder)
     for text in [*TEXTS[:2], *embedded_sentences("test", "fr")[:20]]:
         assert model.encode(text).tolist() == tokenizer(text)["input_ids"]

@@ -44,6 +44,8 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> None:
     else:
         fast.save(str(folder / FAST_NAME))
         own = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        if is_byte_level(bundle):  # transformers 4 believes this file rather than the tokenizer's
+            own["add_prefix_space"] = fast.pre_tokenizer.add_prefix_space
     begin, end = (forms[i] for i in bundle.description.vocabulary.frame)
     roles = {role: forms[bundle.tokenizer.special(role)] for role in ("unk", "pad", "mask")}
     config = {

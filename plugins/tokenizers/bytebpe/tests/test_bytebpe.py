@@ -8,10 +8,12 @@ import os
 import pickle
 import random
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.version import Version
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from xlm_bytebpe import ByteBPEOptions, word_ids
@@ -189,7 +191,8 @@ def test_a_forked_process_encodes_as_well(
         values = pool.apply_async(tokenizer.encode_batch, (STRANGE,)).get(timeout=60).values
     assert values.tolist() == tokenizer.encode_batch(STRANGE).values.tolist()
     assert ids(tokenizer, SENTENCES) == wanted
-    assert capfd.readouterr() == ("", "")
+    if Version(version("tokenizers")) >= Version("0.23"):  # before, learning's threads make it warn
+        assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("size", [1, N_FIXED])
