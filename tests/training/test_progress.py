@@ -48,6 +48,7 @@ def test_losses_that_a_line_cannot_hold_are_means() -> None:
     assert [line[:2] for line in lines] == ["st", "  ", "  "]
     assert max(map(len, lines)) <= 100
     assert "".join(lines).count(" 2.500") == 9
+    assert all(line.endswith("2.500") for line in lines)
 
 
 def test_a_live_table_on_a_terminal() -> None:

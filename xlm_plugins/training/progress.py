@@ -19,6 +19,8 @@ from xlm_plugins.runs.evaluation_table import BEST, evaluation_tables
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
 
+_UNBROKEN = "\N{NO-BREAK SPACE}"
+
 Record = Mapping[str, Any]
 OnProgress = Callable[[str, float], object]
 """Called with the current activity and the share that is done, from 0 to 1."""
@@ -105,12 +107,16 @@ class Report:
         for (objective, _), record in sorted(self._latest.items()):
             losses.setdefault(objective, []).append(record["loss"])
         each = [f"{':'.join(key)} {self._latest[key]['loss']:.3f}" for key in sorted(self._latest)]
-        means = [f"{name} {sum(found) / len(found):.3f}" for name, found in losses.items()]
+        means = [
+            f"{name}{_UNBROKEN}{sum(found) / len(found):.3f}" for name, found in losses.items()
+        ]
         line = f"{head}  loss {'  '.join(each)}"
         if len(line) <= self.console.width:
             return [line]
-        whole = f"{head}  mean loss {'  '.join(means)}"
-        return textwrap.wrap(whole, self.console.width, subsequent_indent="  ")
+        # No line ends between a name and its number.
+        whole = f"{head}  {_UNBROKEN.join(['mean', 'loss', ''])}{'  '.join(means)}"
+        lines = textwrap.wrap(whole, self.console.width, subsequent_indent="  ")
+        return [line.replace(_UNBROKEN, " ") for line in lines]
 
     def evaluating(self, activity: str, share: float) -> None:
         """Show how far an evaluation is, where there is a live table.
