@@ -120,18 +120,18 @@ def test_minutes_alone_end_a_run(plugins: Plugins, tmp_path: Path) -> None:
         ({}, None, 200),
         ({"steps": 100}, None, 10),
         ({"steps": 10**6}, None, 200),
-        ({"minutes": 5.0}, None, 200),
+        ({"minutes": 5.0}, None, None),
         ({"steps": 100}, 300, 300),
     ],
 )
 def test_the_warmup_of_a_short_run_is_short_unless_given(
-    plugins: Plugins, train: dict[str, Any], warmup: int | None, recorded: int
+    plugins: Plugins, train: dict[str, Any], warmup: int | None, recorded: int | None
 ) -> None:
     optimizer = {} if warmup is None else {"warmup": warmup}
     settings = resolve(TLM, {"train": train, "optimizer": optimizer}, plugins)
     assert settings.optimizer.warmup == recorded
     written = tomllib.loads(to_toml(settings))
-    assert written["optimizer"]["warmup"] == recorded  # so that a longer run keeps it
+    assert written["optimizer"].get("warmup") == recorded  # so that a longer run keeps it
 
 
 @pytest.mark.parametrize(

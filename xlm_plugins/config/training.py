@@ -12,6 +12,8 @@ _EVALUATION, _PROCESSES = "Evaluation and checkpoints", "Processes and precision
 
 DEFAULT_STEPS = 2000
 DEFAULT_WARMUP = 200
+WARMUP_SHARE = 0.1
+"""The default warm-up is at most this share of the run."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class OptimizerOptions:
         choices=("linear", "inverse_sqrt", "cosine", "constant"),
     )
     warmup: int | None = option(
-        None, "steps of linear warm-up; 200 if unset, but at most a tenth of --steps", minimum=0
+        None, "steps of linear warm-up; 200 if unset, but at most a tenth of the run", minimum=0
     )
     beta1: float = option(
         0.9, "decay of Adam's first moment", minimum=0.0, maximum=0.9999, advanced=True
@@ -47,11 +49,13 @@ class OptimizerOptions:
     )
 
     def for_run(self, options: RunOptions) -> OptimizerOptions:
-        """These options with the warm-up that a run has if the user names none."""
-        if self.warmup is not None:
+        """These options with the warm-up that a run has if the user names none.
+
+        It stays unset where the clock alone ends the run: then it is a share of the time.
+        """
+        if self.warmup is not None or options.steps is None:
             return self
-        longest = DEFAULT_WARMUP if options.steps is None else options.steps // 10
-        return replace(self, warmup=min(DEFAULT_WARMUP, longest))
+        return replace(self, warmup=min(DEFAULT_WARMUP, options.steps // 10))
 
 
 @dataclass(frozen=True)

@@ -67,17 +67,31 @@ def test_inverse_sqrt_without_warmup_starts_at_the_peak():
 
 
 @pytest.mark.parametrize(
-    ("run", "length"),
+    ("run", "length", "warmup"),
     [
-        ({"steps": 4000}, "4,000 steps;"),
-        ({"minutes": 2.5}, "2.5 minutes;"),
-        ({"steps": 4000, "minutes": 5.0}, "4,000 steps or 5 minutes, whichever comes first;"),
+        ({"steps": 4000}, "4,000 steps;", "200 steps"),
+        ({"minutes": 2.5}, "2.5 minutes;", "10% of the time, 200 steps at most"),
+        (
+            {"steps": 4000, "minutes": 5.0},
+            "4,000 steps or 5 minutes, whichever comes first;",
+            "200 steps",
+        ),
     ],
 )
-def test_what_ends_a_run_and_its_warmup_are_told(run, length):
+def test_what_ends_a_run_and_its_warmup_are_told(run, length, warmup):
     (note,) = schedule_notes(RunOptions(**run), OptimizerOptions())
     assert note.startswith(f"length: {length}")
-    assert note.endswith("learning rate 0.001, linear, with a warm-up of 200 steps")
+    assert note.endswith(f"learning rate 0.001, linear, with a warm-up of {warmup}")
+
+
+def test_where_the_clock_ends_a_run_its_default_warmup_is_a_tenth_of_the_time():
+    schedule = LearningRate(OptimizerOptions(lr=1.0, schedule="constant"))
+    assert schedule.at(10, 0.05) == pytest.approx(0.5)
+    assert schedule.at(10, 0.1) == 1.0  # after few, slow updates
+    assert schedule.at(100, 0.01) == pytest.approx(0.5)
+    assert schedule.at(200, 0.02) == 1.0  # after many, quick ones
+    given = LearningRate(OptimizerOptions(lr=1.0, schedule="constant", warmup=100))
+    assert given.at(10, 0.5) == pytest.approx(0.1)
 
 
 def test_a_warmup_that_is_longer_than_the_run_is_warned_of():
@@ -88,5 +102,7 @@ def test_a_warmup_that_is_longer_than_the_run_is_warned_of():
 
 
 def test_minutes_that_end_within_the_warmup_are_warned_of():
-    assert "after 199 steps, within the warm-up of 200" in ended_early(199, OptimizerOptions())[0]
-    assert ended_early(200, OptimizerOptions()) == []
+    given = OptimizerOptions(warmup=200)
+    assert "after 199 steps, within the warm-up of 200" in ended_early(199, given)[0]
+    assert ended_early(200, given) == []
+    assert ended_early(1, OptimizerOptions()) == []  # the default adapts

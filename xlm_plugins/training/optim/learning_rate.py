@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from xlm_plugins.config.training import OptimizerOptions, RunOptions
+from xlm_plugins.config.training import DEFAULT_WARMUP, WARMUP_SHARE, OptimizerOptions, RunOptions
 
 WARMUP_START = 1e-7
 """The rate of the first update of the warm-up."""
@@ -26,7 +26,9 @@ class LearningRate:
     def __init__(self, options: OptimizerOptions, warmup_start: float = WARMUP_START) -> None:
         self.options = options
         self.warmup_start = warmup_start
-        self.warmup: int = options.for_run(RunOptions()).warmup or 0
+        # Unset only where the clock ends the run: nobody knows how many steps that will be.
+        self._by_clock = options.warmup is None
+        self.warmup = DEFAULT_WARMUP if options.warmup is None else options.warmup
         self._decay = {
             "constant": self._constant,
             "cosine": self._cosine,
@@ -40,11 +42,15 @@ class LearningRate:
         :param update: its number, from 0.
         :param progress: share of the run that is done before it, in [0, 1].
         """
-        decayed = self._decay(update, min(max(progress, 0.0), 1.0))
-        if update >= self.warmup:
+        progress = min(max(progress, 0.0), 1.0)
+        decayed = self._decay(update, progress)
+        if update >= self.warmup or (self._by_clock and progress >= WARMUP_SHARE):
             return decayed
-        rise = (self.options.lr - self.warmup_start) / self.warmup
-        return min(self.warmup_start + rise * update, decayed)
+        rise = self.options.lr - self.warmup_start
+        risen = rise / self.warmup * update
+        if self._by_clock:
+            risen = max(risen, rise * progress / WARMUP_SHARE)
+        return min(self.warmup_start + risen, decayed)
 
     def _constant(self, update: int, progress: float) -> float:
         return self.options.lr
@@ -77,15 +83,17 @@ def _half_wave(peak: float, share: float) -> float:
 
 def schedule_notes(options: RunOptions, optimizer: OptimizerOptions) -> list[str]:
     """What ends a run, and how its learning rate goes: what a user checks before it starts."""
-    warmup = optimizer.for_run(options).warmup or 0
+    warmup = optimizer.for_run(options).warmup
     ends = [f"{options.steps:,} steps"] if options.steps is not None else []
     ends += [f"{options.minutes:g} minutes"] if options.minutes is not None else []
     rise = f"a warm-up of {warmup:,} steps" if warmup else "no warm-up"
+    if warmup is None:
+        rise = f"a warm-up of {WARMUP_SHARE:.0%} of the time, {DEFAULT_WARMUP} steps at most"
     notes = [
         f"length: {' or '.join(ends)}{', whichever comes first' * (len(ends) > 1)}; learning rate "
         f"{optimizer.lr:g}, {optimizer.schedule}, with {rise}"
     ]
-    if warmup >= options.most_steps:
+    if (warmup or 0) >= options.most_steps:
         notes.append(
             f"warning: --warmup {warmup} is no shorter than the run of {options.steps:,} steps, so "
             f"the learning rate never reaches --lr {optimizer.lr:g}; left out, --warmup is a tenth "
@@ -96,7 +104,7 @@ def schedule_notes(options: RunOptions, optimizer: OptimizerOptions) -> list[str
 
 def ended_early(update: int, optimizer: OptimizerOptions) -> list[str]:
     """What a user should know if the clock ended a run after so many updates."""
-    if update >= (warmup := LearningRate(optimizer).warmup):
+    if (warmup := optimizer.warmup) is None or update >= warmup:
         return []
     return [
         f"warning: the minutes were over after {update:,} steps, within the warm-up of {warmup:,}: "
