@@ -329,7 +329,7 @@ def test_a_run_in_use(run: Path, tiny_data: Path, tmp_path: Path, refused: Refus
     refused(["train", "--resume", run], run, "in use")
     refused([*TRAIN, "--data", tiny_data, "--out", run], "already holds a run")
     holder.close()
-    fresh = RunFolder.create(tmp_path / "fresh", "", Plugins.discover())
+    fresh = RunFolder.create(tmp_path / "fresh", "", Plugins.discover(), {})
     for name in ("config.toml", "environment.json", "history.jsonl", "metrics.jsonl"):
         (tmp_path / "fresh" / name).unlink()  # locked, but nothing written yet
     refused([*TRAIN, "--data", tiny_data, "--out", "fresh"], "fresh", "in use")

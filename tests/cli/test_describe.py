@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +27,8 @@ def test_a_run(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "status finished, 12 of 12 steps",
         "trains mlm, tlm:en-fr + pkm",
     ]
-    assert any(line.startswith("best valid_mlm_ppl ") for line in found)
+    (best,) = (line for line in found if line.startswith("best valid_mlm_ppl "))
+    assert re.fullmatch(r"best valid_mlm_ppl [\d,]+\.\d\d at step \d+", best)
     assert "model encoder of 2 layers, 16 wide" in found
     assert "languages en, fr" in found
     assert "objectives xlm-mlm/mlm: en, fr" in found
@@ -50,6 +53,61 @@ def test_a_run_to_resume_that_was_changed(
     (resumed,) = (line for line in found if line.startswith("resumed at step 12"))
     assert resumed.endswith("changed optimizer.lr, train.steps")
     assert f"next xlm train --resume {run}" in found
+
+
+def test_where_settings_were_given(
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, file = tmp_path / "run", tmp_path / "given.toml"
+    file.write_text("[train]\nbatch_tokens = 128\n[optimizer]\nlr = 0.5\neps = 1e-8\n")
+    shape = ["--dim=16", "--n-layers=2", "--n-heads=2", "--objective=mlm"]
+    monkeypatch.setenv("XLM_TRAIN_CLIP", "0.5")
+    monkeypatch.setenv("COLUMNS", "80")
+    train = ["train", *shape, f"--data={tiny_data}", f"--out={run}", f"--config={file}"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/xlm", *train])
+    assert main([*train, "--steps=1", "--lr=0.01"]) == 0
+    found = described(run, capsys)
+    assert "given model.dim 16 by --dim" in found  # the first, hence with the title
+    for line in (
+        "optimizer.lr 0.01 by --lr",
+        "optimizer.clip 0.5 by XLM_TRAIN_CLIP",
+        f"train.batch-tokens 128 by {file}",
+    ):
+        assert line in found
+    assert not any("optimizer.eps" in line for line in found)  # what it is by default
+    continued = [line for line in found if line.endswith(" \\")]
+    assert continued
+    assert continued[0].startswith("command xlm train --dim=16 ")
+
+    monkeypatch.delenv("XLM_TRAIN_CLIP")
+    assert main(["train", f"--resume={run}", "--steps=2"]) == 0
+    found = described(run, capsys)
+    for line in ("optimizer.clip 0.5 by XLM_TRAIN_CLIP", "train.steps 2 by --steps"):
+        assert line in found
+
+    child = tmp_path / "child"
+    given = ["--objective=mlm", f"--data={tiny_data}", f"--init={run}", "--steps=1"]
+    assert main(["train", *given, f"--out={child}"]) == 0
+    assert "given model.dim 16 by --init" in described(child, capsys)
+
+
+def test_damaged_lines_hide_nothing_else(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    for name in ("history.jsonl", "metrics.jsonl"):
+        with (run / name).open("a") as file:
+            file.write("{oops\n")
+    found = described(run, capsys)
+    assert any(line.startswith("best valid_mlm_ppl ") for line in found)
+    (told,) = (line for line in found if line.startswith("starts damaged: "))
+    assert "history.jsonl, line 2" in told
+    assert f"next xlm plot {run}" in found
+    refused(["plot", run], "metrics.jsonl, line ", "is damaged: '{oops'", "remove that line")
 
 
 def test_a_model_whose_plugins_are_gone(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from xlm_plugins.cli.main import main
+from xlm_plugins.data.dataset.manifest import Manifest
 
 COMMAND = (
     "train", "--objective=mlm", "--objective=tlm:en-fr@0.5", "--dim=16", "--n-layers=2",
@@ -43,7 +45,19 @@ def test_a_dry_run_writes_nothing_and_agrees_with_the_run(
     lines = map(json.loads, Path("run", "metrics.jsonl").read_text().splitlines())
     made = [f"{m['objective']}:{m['languages']}" for m in lines if m["kind"] == "train"]
     assert re.findall(r"^ +\d+  (\S+)$", dry, re.M) == made
+    passes = re.findall(r"^ +(\d+\.\d\d)  (\S+) in (\d+) steps$", dry, re.M)
+    assert {name: int(n) for _, name, n in passes if int(n)} == dict(Counter(made))
     assert "dry_run" not in Path("run", "config.toml").read_text()
+
+
+def test_how_often_each_text_is_read(tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, f"--data={tiny_data}", "--steps=2000", "--dry-run"]) == 0
+    (found,) = re.findall(r"^ +(\S+)  mlm:en in (\S+) steps$", capsys.readouterr().err, re.M)
+    passes, n_steps = (float(number.replace(",", "")) for number in found)
+    stream = Manifest.load(tiny_data).stream("train", ("en",))
+    tokens = stream.n_tokens + stream.n_sentences  # EOS follows each sentence
+    assert passes == pytest.approx(256 * n_steps / tokens, abs=0.01)
+    assert passes > 1
 
 
 @pytest.mark.parametrize("mistake", ["--objective=tlm:en-xx", "--validation-metrics=_valid_no_ppl"])
@@ -77,6 +91,7 @@ def test_fine_tuning_has_a_dry_run_too(
     dry = capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
     assert len(re.findall(r"^ +\d+  \S+$", dry, re.M)) == 4
+    assert "passes over the rows: 4.0" in dry
     if seeds == 1:
         assert main(command) == 0
         assert _parameters(dry) == _parameters(capsys.readouterr().err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,13 @@ def test_options_of_other_commands(
     monkeypatch.setenv("XLM_PREPARE_VOCAB_SIZE", "270")
     assert main(["prepare", str(tmp_path), str(tmp_path / "out")]) == 0
     assert '"xlm-bytebpe"' in (tmp_path / "out" / "tokenizer" / "component.json").read_text()
+
+
+def test_a_value_outside_its_limits_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    monkeypatch.setenv("XLM_TRAIN_LR", "-1")
+    refused(["train", "--objective=mlm"], "optimizer.lr = -1.0 (from XLM_TRAIN_LR)", "more than 0")
+    told = refused(["train", "--objective=mlm", "--dropout=2"], "2 options cannot be used")
+    assert "model.dropout = 2.0\n" in told
+    assert "optimizer.lr = -1.0 (from XLM_TRAIN_LR)\n" in told

@@ -115,6 +115,35 @@ def test_many_languages_are_small_multiples() -> None:
     assert len([a for a in _draw(few, list(few["few"].values())).get_axes() if a.lines]) == 1
 
 
+def test_small_multiples_show_every_curve_of_a_short_run() -> None:
+    lines = [
+        {
+            "kind": "evaluation",
+            "step": step,
+            **{f"valid_l{i}_mlm_ppl": 1000.0 + 100 * i - step for i in range(MOST_TOGETHER + 1)},
+        }
+        for step in (0, 3)
+    ]
+    panels = read_curves(_run("short", *lines))
+    figure = _draw({"short": panels}, list(panels.values()))
+    shown = [axes for axes in figure.axes if axes.lines]
+    assert len(shown) == MOST_TOGETHER + 1
+    for axes in shown:
+        low, high = axes.get_ylim()
+        assert all(low <= y <= high for line in axes.lines for y in line.get_ydata())
+
+
+def test_ticks_are_not_rounded_to_their_neighbours() -> None:
+    lines = [
+        {"kind": "train", "step": step, "objective": "mlm", "loss": 9.06 + step / 100}
+        for step in (1, 2, 3)
+    ]
+    panels = read_curves(_run("flat", *lines))
+    axes = _draw({"flat": panels}, list(panels.values())).axes[0]
+    labels = axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks())
+    assert [float(label) for label in labels] == pytest.approx(axes.get_yticks())
+
+
 def test_a_task_has_panels_of_its_metrics_only(toy_run: Path) -> None:
     measured = {
         "valid_en_classify_acc": 80.0,

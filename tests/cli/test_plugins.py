@@ -120,3 +120,16 @@ def test_another_command_xlm_is_reported(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["plugins"]) == 0
     assert "xlm-core installs a command xlm too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_table_keeps_to_the_width_that_is_asked_for(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["plugins"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) == width
+    monkeypatch.delenv("COLUMNS")
+    assert main(["plugins"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert max(map(len, rows)) > 100  # in a pipe, a line is a plugin

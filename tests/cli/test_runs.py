@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,9 +42,12 @@ def test_every_run_is_listed(
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
     found = shown(folder, capsys)
-    assert found["whole"][:5] == ["finished", "12/12", "mlm,", "tlm:en-fr", "+"]
-    assert found["whole"][-2] == "valid_mlm_ppl"
-    assert float(found["whole"][-1].replace(",", "")) > 1
+    assert found["whole"][:4] == ["finished", "12/12", "mlm,", "tlm:en-fr"]
+    name, value, at, step = found["whole"][-4:]
+    assert (name, at) == ("valid_mlm_ppl", "at")
+    assert float(value.replace(",", "")) > 1
+    assert 0 < int(step) <= 12
+    assert any(re.fullmatch(r"\d{4}-\d\d-\d\d", word) for word in found)  # below the status
     assert found["causal"][:3] == ["finished", "12/12", "clm"]
     assert found["seeds/seed-1"][0] == "finished"
     assert found["broken"][0] == found["empty"][0] == "damaged:"
@@ -98,6 +102,10 @@ def test_what_two_runs_do_differently(folder: Path, capsys: pytest.CaptureFixtur
     assert main(["runs", "--compare", one, other]) == 0
     out = capsys.readouterr().out
     assert "train.objective" in out
+    assert out.splitlines()[0].split() == ["option", "whole", "causal"]  # not their long paths
+    for name in ("best valid_mlm_ppl", "last valid_mlm_ppl", "last valid_clm_ppl"):
+        (line,) = (line for line in out.splitlines() if line.startswith(name))
+        assert re.search(r"\d\.\d\d", line)
     assert "train.seed" not in out  # it is the same
     assert "mlm.mask-prob" not in out  # only one trains on it
     assert main(["runs", "--compare", one, one]) == 0
@@ -107,5 +115,8 @@ def test_what_two_runs_do_differently(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_where_there_is_no_run(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[train]\n")
+    refused(["runs", tmp_path], f"{tmp_path} is a run itself", f"hint: xlm describe {tmp_path}")
+    (tmp_path / "config.toml").unlink()
     refused(["runs"], "there is no run in runs", "hint: xlm runs DIR")
     refused(["runs", "--compare", tmp_path, tmp_path], f"{tmp_path} is no run")

@@ -42,7 +42,7 @@ def test_standard_output_has_only_the_run(
     assert "objectives: mlm:en,fr, tlm:en-fr; layers: pkm at enc.1" in err
     n_parameters = int(re.search(r"parameters: ([\d,]+)", err)[1].replace(",", ""))
     assert 10_000 < n_parameters < 100_000
-    assert re.search(r"step 3/3 .* tokens/s  lr \S+  .* left  loss (mlm|tlm):", err)
+    assert re.search(r"step 3/3 .* tokens/s  lr \S+  .* left\s+mean loss (mlm|tlm) \d", err)
     assert re.search(r"^evaluation at step 3.*\n(.*\n)*mlm +en +[\d,]+\.\d", err, re.M)
 
 
@@ -124,6 +124,16 @@ def test_resuming_a_finished_run_changes_nothing(
     assert out == f"{run}\n"
     assert f"{run} is finished, nothing is changed: all 12 steps are done" in err
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_the_curves_of_a_run_that_was_killed_before_they_were_drawn(
+    tiny_run: Path, tmp_path: Path, with_curves: None
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    shutil.rmtree(run / "plots", ignore_errors=True)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (run / "plots" / "curves.png").is_file()
 
 
 def _history(run: Path) -> list[dict[str, Any]]:

@@ -74,3 +74,14 @@ def test_best_so_far_follows_what_the_run_has_recorded() -> None:
     best = BestSoFar(lines)
     assert best.take({"valid_mlm_ppl": 4.0, "valid_mlm_acc": 9.0}) == {"valid_mlm_ppl"}
     assert best.take({"valid_mlm_ppl": 4.0, "valid_mlm_acc": 9.5}) == {"valid_mlm_acc"}
+
+
+def test_all_numbers_of_a_column_have_as_many_decimals() -> None:
+    metrics = {
+        "valid_en_mlm_ppl": 4043.8, "valid_fr_mlm_ppl": 3144.3, "valid_mlm_ppl": 3594.05,
+        "valid_en_mlm_acc": 0.0, "valid_fr_mlm_acc": 0.405, "valid_mlm_acc": 0.2025,
+        "valid_enc.0_pkm_kl": 0.0, "valid_enc.1_pkm_kl": 0.5524,
+    }  # fmt: skip
+    lines = [str(line) for line in evaluation_tables(metrics, 80)]
+    assert [line.split()[-1] for line in lines[1:4]] == ["0.0", "0.4", "0.2"]
+    assert [line.split()[-1] for line in lines[-2:]] == ["0.000", "0.552"]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from xlm_plugins import BundleError, RunError
+from xlm_plugins.config.origins import recorded_origins
 from xlm_plugins.core.plugins import Plugins, new_manager
 from xlm_plugins.runs.find import find_bundle
 from xlm_plugins.runs.folder import RunFolder, free_run_path
+from xlm_plugins.runs.history import in_force, read_history
 from xlm_plugins.runs.whole_folders import write_folder
 
 
@@ -27,31 +30,53 @@ def _bundle(folder: Path) -> Path:
 
 
 def test_a_new_run_writes_its_config_and_environment(tmp_path: Path, plugins: Plugins) -> None:
-    RunFolder.create(tmp_path / "run", "[train]\n", plugins).close()
+    RunFolder.create(tmp_path / "run", "[train]\n", plugins, {}).close()
     assert (tmp_path / "run" / "config.toml").read_text() == "[train]\n"
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["libraries"]["torch"]
 
 
 def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, plugins: Plugins) -> None:
-    RunFolder.create(tmp_path, "", plugins).close()
+    RunFolder.create(tmp_path, "", plugins, {}).close()
     with pytest.raises(RunError, match="already holds a run"):
-        RunFolder.create(tmp_path, "", plugins)
+        RunFolder.create(tmp_path, "", plugins, {})
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, plugins: Plugins) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(RunError, match="not empty"):
-        RunFolder.create(tmp_path, "", plugins)
+        RunFolder.create(tmp_path, "", plugins, {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_run_in_use_is_refused_until_it_is_released(tmp_path: Path, plugins: Plugins) -> None:
-    first = RunFolder.create(tmp_path, "", plugins)
+    first = RunFolder.create(tmp_path, "", plugins, {})
     with pytest.raises(RunError, match="in use"):
         RunFolder.reopen(tmp_path)
     first.close()
     RunFolder.reopen(tmp_path).close()
+
+
+def test_a_kill_between_history_and_settings_leaves_what_the_next_start_replaces(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = "[train]\nsteps = 2\n"
+    run = RunFolder.create(tmp_path, first, plugins, {"train.steps": "--steps"})
+    with monkeypatch.context() as killed:
+        killed.setattr("xlm_plugins.runs.folder.write_text", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            run.start_again(2, "[train]\nsteps = 3\n", {"train.steps": (2, 3)}, plugins, {})
+    assert (tmp_path / "config.toml").read_text() == first
+    assert recorded_origins(tmp_path) == {"train.steps": "--steps"}
+    last = "[train]\nsteps = 4\n"
+    run.start_again(2, last, {"train.steps": (2, 4)}, plugins, {"train.steps": "XLM_TRAIN_STEPS"})
+    run.close()
+    assert (tmp_path / "config.toml").read_text() == last
+    assert recorded_origins(tmp_path) == {"train.steps": "XLM_TRAIN_STEPS"}
+    assert [start.settings["train"]["steps"] for start in in_force(read_history(tmp_path))] == [
+        2,
+        4,
+    ]
 
 
 def test_only_runs_can_be_reopened(tmp_path: Path) -> None:
@@ -106,14 +131,14 @@ def test_a_file_system_without_locks_works(
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    RunFolder.create(tmp_path / "run", "", plugins).close()
+    RunFolder.create(tmp_path / "run", "", plugins, {}).close()
     RunFolder.reopen(tmp_path / "run").close()
 
 
 def test_a_best_model_hidden_by_a_kill_is_found_and_restored(
     tmp_path: Path, plugins: Plugins
 ) -> None:
-    RunFolder.create(tmp_path, "", plugins).close()
+    RunFolder.create(tmp_path, "", plugins, {}).close()
     best = _bundle(tmp_path / "best" / "valid_mlm_ppl")
     (tmp_path / "best" / "metrics.json").write_text('["valid_mlm_ppl"]')
     aside = best.rename(best.with_name(f".{best.name}.old"))

@@ -35,6 +35,22 @@ def test_plain_lines_do_not_flood_but_the_last_one_comes() -> None:
     assert [line.split()[1] for line in written.getvalue().splitlines()] == ["1/100", "100/100"]
 
 
+def test_losses_that_a_line_cannot_hold_are_means() -> None:
+    report, written = _report(terminal=False)
+    records = [RECORD | {"languages": f"en-{i}", "loss": float(i)} for i in range(10, 21)]
+    report.training([*records, RECORD | {"objective": "mlm"}], COMMON, "step 1/1", 1.0, 0.0)
+    (line,) = written.getvalue().splitlines()
+    assert line.endswith("  mean loss mlm 2.500  tlm 15.000")
+    report, written = _report(terminal=False)
+    objectives = [RECORD | {"objective": f"objective-{i}"} for i in range(9)]
+    report.training(objectives, COMMON, "step 1/1", 1.0, 0.0)
+    lines = written.getvalue().splitlines()
+    assert [line[:2] for line in lines] == ["st", "  ", "  "]
+    assert max(map(len, lines)) <= 100
+    assert "".join(lines).count(" 2.500") == 9
+    assert all(line.endswith("2.500") for line in lines)
+
+
 def test_a_live_table_on_a_terminal() -> None:
     report, written = _report(terminal=True)
     with report.shown():

@@ -50,7 +50,7 @@ class MadeUp(Job):
         self.tokenizer = tokenizer
         self.failing = failing
         self.called: list[str] = []
-        super().__init__(options, ADAM, self.case.description, "data", "made-up")
+        super().__init__(options, ADAM, self.case.description, "data", "made-up", {})
 
     def call(self, step: str) -> None:
         self.called += [step] * (step not in self.called)
@@ -70,6 +70,10 @@ class MadeUp(Job):
 
     def initialise(self, model: Model, report: Report) -> None:
         self.call("initialise")
+
+    def passes(self, n_updates: int) -> list[str]:
+        self.call("passes")
+        return []
 
     def describe_update(self, index: int) -> str:
         self.call("describe_update")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+import shutil
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,15 +80,14 @@ def _run(path: Path) -> Facts:
     yield "status", f"{seen.status}, {seen.step:,}{of} steps"
     yield "trains", seen.trains
     for name, value in seen.best.items():
-        yield "best", f"{name} {value:,.2f}"
+        step = seen.step_of(name)
+        yield "best", f"{name} {value:,.2f}" + (f" at step {step:,}" if step is not None else "")
     if seen.checkpoint is not None:
         yield from _model(seen.checkpoint)
-    for start in read_history(path):
-        changed = f", changed {', '.join(start.changed)}" if start.changed else ""
-        yield "starts", f"{start.start} at step {start.step:,}  {start.time}{changed}"
+    yield from _starts(path)
+    yield from _settings(path, seen.settings)
     if (path / ENVIRONMENT_NAME).is_file():
         yield from _environment(read_json(path / ENVIRONMENT_NAME))
-    yield "settings", str(path / CONFIG_NAME)
     command = "train" if "train" in seen.settings else "finetune"
     if seen.status in ("stopped", "no checkpoint"):
         yield NEXT, f"xlm {command} --resume {path}"
@@ -95,11 +97,45 @@ def _run(path: Path) -> Facts:
         yield _export(path, read_json(seen.checkpoint / MODEL_NAME))
 
 
+def _starts(path: Path) -> Facts:
+    try:
+        starts = read_history(path)
+    except RunError as error:  # the rest is worth knowing all the same
+        yield "starts", f"damaged: {error.problem}"
+        return
+    for start in starts:
+        changed = f", changed {', '.join(start.changed)}" if start.changed else ""
+        yield "starts", f"{start.start} at step {start.step:,}  {start.time}{changed}"
+
+
+def _settings(path: Path, tree: Mapping[str, Any]) -> Facts:
+    """What differs from the defaults, and where it was given."""
+    from xlm_plugins.config.changes import shown
+    from xlm_plugins.config.origins import recorded_origins
+
+    for name, origin in recorded_origins(path).items():
+        section, _, key = name.rpartition(".")
+        value = tree.get(section, {}).get(key)
+        if value is not None:  # config.toml leaves out what belongs to one run only
+            yield "given", f"{name} {shown(value)}  by {origin}"
+    yield "settings", str(path / CONFIG_NAME)
+
+
 def _environment(made_in: Mapping[str, Any]) -> Facts:
     program, *arguments = made_in["command"]
-    yield "command", " ".join([Path(program).name, *arguments])
+    name = "xlm" if Path(program).name == "__main__.py" else Path(program).name
+    yield from (("command", line) for line in _wrapped(shlex.join([name, *arguments])))
     libraries = {"xlm-plugins": made_in["xlm-plugins"], **made_in["libraries"]}
     yield "made with", ", ".join(f"{name} {number}" for name, number in libraries.items())
+
+
+def _wrapped(command: str) -> list[str]:
+    """A command in lines that fit beside the titles, and that a shell reads as one."""
+    width = shutil.get_terminal_size().columns - len("  parameters  ") - len(" \\")
+    lines = textwrap.wrap(
+        command, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def _bundle(path: Path) -> Facts:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given
+from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given, given_by
 from xlm_plugins.config.changes import not_repeated
 from xlm_plugins.config.finetune_settings import resolve_finetune, task_of
+from xlm_plugins.config.origins import origins, origins_below
 from xlm_plugins.config.settings import read_config
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
 from xlm_plugins.core.errors import OptionError
@@ -80,6 +82,8 @@ def finetune(context: click.Context, task: str | None, config: Path | None, dry_
             remedy="xlm finetune classify --from RUN ...",
         )
     settings = resolve_finetune(name, tree, given(context), plugins)
+    below = origins_below(config, tree, settings.finetune.resume)
+    settings = replace(settings, settings_from=origins(settings.sections, given_by(context), below))
 
     from xlm_plugins.core.errors import RESUMABLE_STATUS
     from xlm_plugins.training.distributed.process_group import World

@@ -26,7 +26,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,12 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from xlm_plugins.cli.variables import note_unknown_variables, variable_of
-from xlm_plugins.core.errors import OptionError, XLMError
+from xlm_plugins.core.errors import (
+    OptionError,
+    SeveralOptionsError,
+    XLMError,
+    raise_together,
+)
 from xlm_plugins.core.options import OptionField, fields_of
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import KINDS, Component
@@ -44,6 +49,7 @@ from xlm_plugins.core.registry import KINDS, Component
 _SET_BY_USER = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 _FLAGS = f"{__name__}.flags"
 _GIVEN = f"{__name__}.given"
+_GIVEN_BY = f"{__name__}.given_by"
 _HELP_ALL = "help_all"
 
 
@@ -77,6 +83,12 @@ def given(context: click.Context) -> dict[str, dict[str, Any]]:
     """The values of flags and environment variables: by section, then by option name."""
     values: dict[str, dict[str, Any]] = context.meta.setdefault(_GIVEN, {})
     return values
+
+
+def given_by(context: click.Context) -> dict[str, str]:
+    """What gave each value of `given`: ``optimizer.lr`` to ``--lr`` or ``XLM_TRAIN_LR``."""
+    names: dict[str, str] = context.meta.setdefault(_GIVEN_BY, {})
+    return names
 
 
 def asks_for_help(context: click.Context) -> bool:
@@ -128,7 +140,7 @@ class SectionedCommand(click.Command):
         first = self._first_parse(ctx, args)
         selected = self._selected(first, completing=ctx.resilient_parsing)
         ctx.meta.update(first.meta)
-        ctx.meta[_GIVEN] = {}
+        ctx.meta[_GIVEN], ctx.meta[_GIVEN_BY] = {}, {}
         ctx.meta[_FLAGS] = [*_flags(selected), *ctx.meta[_FLAGS]]
         try:
             rest = super().parse_args(ctx, args)
@@ -142,6 +154,14 @@ class SectionedCommand(click.Command):
             known += [flag.variable(ctx) for _, flag in _flags_in(ctx)]
             note_unknown_variables(prefix, known)
         return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors about values of environment variables name the variables."""
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            each = error.errors if isinstance(error, SeveralOptionsError) else [error]
+            raise_together([_naming_variable(one, given_by(ctx)) for one in each])
 
     def _selected(self, first: click.Context, completing: bool) -> Sequence[Section]:
         """What the arguments select; a line that a shell completes may select it only later."""
@@ -259,9 +279,11 @@ class _Flag(click.Option):
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """What a bad value was given to: the flag or the variable."""
-        if ctx and ctx.get_parameter_source(str(self.name)) is ParameterSource.ENVIRONMENT:
-            return self.variable(ctx)
-        return super().get_error_hint(ctx)
+        return self._given_by(ctx) if ctx else super().get_error_hint(ctx)
+
+    def _given_by(self, ctx: click.Context) -> str:
+        source = ctx.get_parameter_source(str(self.name))
+        return self.variable(ctx) if source is ParameterSource.ENVIRONMENT else self.opts[0]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a choice, the name of a component, or else a path."""
@@ -279,6 +301,7 @@ class _Flag(click.Option):
             elif value == "" and self._field.optional:
                 value = None
             given(ctx).setdefault(self._section.key, {})[self._field.name] = value
+            given_by(ctx)[f"{self._section.key}.{self._field.key}"] = self._given_by(ctx)
 
 
 class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
@@ -319,6 +342,15 @@ def _note(field: OptionField) -> str:
     high = f"to {info.maximum:g}" if info.maximum is not None else ""
     parts += [f"{low} {high}".strip()] if low or high else []
     return f"  [{'; '.join(parts)}]" if parts else ""
+
+
+def _naming_variable(error: OptionError, given_by: Mapping[str, str]) -> OptionError:
+    """The error, with the variable that gave the value if one did: nobody typed it."""
+    origin = given_by.get(error.option, "--")
+    if origin.startswith("--"):
+        return error
+    problem = f"{error.problem} (from {origin})"
+    return OptionError(problem, expected=error.expected, remedy=error.remedy)
 
 
 def _unknown_flag(flag: str, known: Sequence[str], plugins: Plugins) -> XLMError:

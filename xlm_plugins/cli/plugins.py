@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
@@ -96,7 +97,8 @@ def _print(rows: list[Row], faults: list[str]) -> None:
     for row in rows:
         cells = map(Text, (row.name, row.kind, row.distribution, row.version))
         table.add_row(*cells, Text(row.state, styles[row.state]), Text(row.summary))
-    console = Console(width=None if sys.stdout.isatty() else UNBOUNDED)
+    is_bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if is_bounded else UNBOUNDED)
     console.print(table)
     for text in faults:
         console.print(Text(f"\n{text}"), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -25,20 +26,21 @@ def runs(folder: Path, compare: tuple[Path, Path] | None) -> None:
     """List the runs in DIR (runs/ by default): how far each is, and its best metrics.
 
     A run is running, finished, stopped (xlm train --resume RUN continues it), or has no checkpoint
-    yet.  The runs of several seeds are listed one by one.
+    yet; below is the day of its last metrics.  The runs of several seeds are listed one by one.
     """
     if compare:
         _compare(*(_named(run, folder) for run in compare))
         return
     found = [Overview.read(run) for run in runs_below(folder)]
     if not found:
+        is_run = (folder / CONFIG_NAME).is_file()
         raise RunError(
-            f"there is no run in {folder}",
+            f"{folder} is a run itself" if is_run else f"there is no run in {folder}",
             expected=f"a folder of folders with {CONFIG_NAME}",
-            remedy="xlm runs DIR",
+            remedy=f"xlm describe {folder}" if is_run else "xlm runs DIR",
         )
     rows = [
-        (str(one.path.relative_to(folder)), one.status, _steps(one), one.trains, _best(one))
+        (str(one.path.relative_to(folder)), _status(one), _steps(one), one.trains, _best(one))
         for one in found
     ]
     _show(("run", "status", "steps", "trains", "best"), rows)
@@ -70,21 +72,38 @@ def _compare(*paths: Path) -> None:
         click.echo("all settings are the same")
     rows += [("status", one.status, other.status), ("steps", _steps(one), _steps(other))]
     for name in dict.fromkeys([*one.best, *other.best]):
-        a, b = one.best.get(name), other.best.get(name)
-        rows.append((f"best {name}", _number(a), _number(b)))
-    _show(("option", *map(str, paths)), rows)
+        rows.append((f"best {name}", _best_of(one, name), _best_of(other, name)))
+        rows.append((f"last {name}", _last_of(one, name), _last_of(other, name)))
+    is_named_alike = one.path.name == other.path.name
+    _show(("option", *(str(path) if is_named_alike else path.name for path in paths)), rows)
 
 
 def _steps(one: Overview) -> str:
     return f"{one.step:,}/{one.most_steps:,}" if one.most_steps else f"{one.step:,}"
 
 
+def _status(one: Overview) -> str:
+    """How it stands, and the day when it was last at work."""
+    if one.changed is None:
+        return one.status
+    return f"{one.status}\n{datetime.fromtimestamp(one.changed):%Y-%m-%d}"
+
+
 def _best(one: Overview) -> str:
-    return "\n".join(f"{name} {_number(value)}" for name, value in one.best.items())
+    return "\n".join(f"{name} {_best_of(one, name)}" for name in one.best)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.2f}"
+def _best_of(one: Overview, name: str) -> str:
+    """The best value of a metric, and the step that reached it."""
+    if name not in one.best:
+        return ""
+    step = one.step_of(name)
+    return f"{one.best[name]:,.2f}" + ("" if step is None else f" at {step:,}")
+
+
+def _last_of(one: Overview, name: str) -> str:
+    values = [line[name] for line in one.measured if name in line]
+    return f"{float(values[-1]):,.2f}" if values else ""
 
 
 def _show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

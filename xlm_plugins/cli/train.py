@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given
+from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given, given_by
 from xlm_plugins.config.changes import not_repeated
 from xlm_plugins.config.model import GenerationOptions, ModelOptions
+from xlm_plugins.config.origins import origins, origins_below
 from xlm_plugins.config.settings import UnresolvedSettings, read_config
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 
@@ -19,13 +21,15 @@ CORE = (
     Section("optimizer", "Optimizer", OptimizerOptions),
     Section("generation", _TRANSLATION, GenerationOptions, "generation.", advanced=True),
 )
+_CONFIG = f"{__name__}.config"
 _SETTINGS = f"{__name__}.settings"
 
 
 def select(first: click.Context) -> list[Section]:
     """One section for each component that flags, the TOML file or --init select."""
     flags = given(first)
-    config = read_config(first.params["config"], flags.get("train", {}).get("resume"))
+    resume = flags.get("train", {}).get("resume")
+    config = first.meta[_CONFIG] = read_config(first.params["config"], resume)
     settings = UnresolvedSettings.read(config, flags, first.obj.plugins)
     first.meta[_SETTINGS] = settings
     return [Section.of(component, name) for name, component in settings.components.items()]
@@ -50,6 +54,12 @@ def train(context: click.Context, config: Path | None, dry_run: bool) -> int:
     # `select` has read the file.
     plugins = context.obj.plugins
     settings = context.meta[_SETTINGS].resolve(given(context), plugins)
+    below = origins_below(config, context.meta[_CONFIG], settings.train.resume)
+    inherits = bool(settings.train.init)
+    settings = replace(
+        settings,
+        settings_from=origins(settings.sections, given_by(context), below, inherits=inherits),
+    )
 
     from xlm_plugins.core.errors import RESUMABLE_STATUS
     from xlm_plugins.training.distributed.process_group import World

@@ -6,7 +6,7 @@ The TOML form has the sections ``[finetune]`` and ``[optimizer]``, and one under
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xlm_plugins.config.settings import NOT_REPEATED, Values, check_tables, merged_sections
@@ -27,6 +27,7 @@ class FinetuneSettings:
     :param selected: the task as the user named it, which is also the name of its section.
     :param component: the task.
     :param task: the task's options object.
+    :param settings_from: where each was given (`config.origins.Origins`), if that is known.
     """
 
     selected: str
@@ -34,6 +35,16 @@ class FinetuneSettings:
     finetune: FinetuneOptions
     optimizer: FinetuneOptimizerOptions
     task: Any
+    settings_from: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """All options objects, by their section of the TOML form."""
+        return {
+            "finetune": self.finetune,
+            "optimizer": self.optimizer,
+            self.selected: self.task,
+        }
 
 
 def task_of(config: Values) -> str | None:

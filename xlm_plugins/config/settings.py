@@ -50,6 +50,7 @@ class Settings:
 
     :param components: the options object of each selected component, by the name by which the
         user selected it (`ObjectiveSelection.name`, `LayerSelection.name`).
+    :param settings_from: where each was given (`config.origins.Origins`), if that is known.
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -57,6 +58,12 @@ class Settings:
     train: TrainOptions = field(default_factory=TrainOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     components: Mapping[str, Any] = field(default_factory=dict)
+    settings_from: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """All options objects, by their section of the TOML form."""
+        return {**{name: getattr(self, name) for name in CORE_SECTIONS}, **self.components}
 
 
 @dataclass(frozen=True)
@@ -264,10 +271,9 @@ def to_toml(settings: Settings) -> str:
     """The text of ``config.toml``: every resolved option, defaults included."""
     import tomli_w
 
-    tree = {name: to_mapping(getattr(settings, name)) for name in CORE_SECTIONS}
+    tree = {name: to_mapping(options) for name, options in settings.sections.items()}
     for key in NOT_REPEATED:
         tree["train"].pop(key, None)
-    tree |= {name: to_mapping(options) for name, options in settings.components.items()}
     return f"# Repeat this run: xlm train --config THIS_FILE\n{tomli_w.dumps(tree)}"
 
 

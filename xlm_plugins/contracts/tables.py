@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -111,11 +112,11 @@ def _table(file: Path, rows: _Rows, names: Sequence[str] | None) -> Table:
         raise DataError(f"{file} is empty", expected="a line of column names, and one line per row")
     if isinstance(first[1], Mapping):
         names = list(first[1])
-        remaining: Iterable[tuple[int, Sequence[str] | Mapping[str, str]]] = _again(first, rows)
+        remaining: _Rows = itertools.chain([first], rows)
     elif names is None:
         names, remaining = list(first[1]), rows
     else:
-        remaining = _again(first, rows)
+        remaining = itertools.chain([first], rows)
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise DataError(
             f"{file}: two columns are called {shorten(twice[0], 60, placeholder=' ...')!r}",
@@ -127,11 +128,6 @@ def _table(file: Path, rows: _Rows, names: Sequence[str] | None) -> Table:
         values.append(_fields(file, line, row, names))
     columns = list(zip(*values, strict=True)) or [()] * len(names)
     return Table(file, dict(zip(names, columns, strict=True)), lines)
-
-
-def _again(first: tuple[int, Sequence[str] | Mapping[str, str]], rows: _Rows) -> _Rows:
-    yield first
-    yield from rows
 
 
 def _fields(

@@ -50,7 +50,16 @@ class XLMError(Exception):
 
 
 class OptionError(XLMError):
-    """A flag or TOML key that is unknown, out of range, or does not apply to what is selected."""
+    """A flag or TOML key that is unknown, out of range, or does not apply to what is selected.
+
+    :param option: the option whose value it is about, such as ``optimizer.lr``, if it is one.
+    """
+
+    def __init__(
+        self, problem: str, *, expected: str = "", remedy: str = "", option: str = ""
+    ) -> None:
+        self.option = option
+        super().__init__(problem, expected=expected, remedy=remedy)
 
 
 class SeveralOptionsError(OptionError):

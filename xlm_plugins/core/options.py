@@ -210,7 +210,8 @@ def _checked_one(field: OptionField, value: Any, owner: str) -> Any:
     if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not field.kind:
-        raise OptionError(f"{name} = {value!r}", expected=f"a value of type {field.kind.__name__}")
+        expected = f"a value of type {field.kind.__name__}"
+        raise OptionError(f"{name} = {value!r}", expected=expected, option=name)
     info = field.info
     if info.choices is not None and value not in info.choices:
         close = difflib.get_close_matches(str(value), info.choices, n=1)
@@ -218,10 +219,11 @@ def _checked_one(field: OptionField, value: Any, owner: str) -> Any:
             f"{name} = {value!r}",
             expected="one of " + ", ".join(info.choices),
             remedy=f"did you mean {close[0]!r}?" if close else "",
+            option=name,
         )
     number: Any = value
     if field.kind is float and not math.isfinite(number):
-        raise OptionError(f"{name} = {value!r}", expected="a finite number")
+        raise OptionError(f"{name} = {value!r}", expected="a finite number", option=name)
     limits = (
         (info.minimum is not None and number < info.minimum, f"at least {info.minimum}"),
         (info.maximum is not None and number > info.maximum, f"at most {info.maximum}"),
@@ -229,5 +231,5 @@ def _checked_one(field: OptionField, value: Any, owner: str) -> Any:
     )
     for broken, expected in limits:
         if broken:
-            raise OptionError(f"{name} = {value!r}", expected=expected)
+            raise OptionError(f"{name} = {value!r}", expected=expected, option=name)
     return value

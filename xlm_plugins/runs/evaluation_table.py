@@ -106,7 +106,9 @@ def _number(value: float, measure: str, largest: float) -> str:
         return f"{value:.3g}"
     if measure == "ppl":
         return f"{value:,.{2 if largest < 100 else 1 if largest < 10_000 else 0}f}"
-    return f"{value:,.1f}" if largest >= 1 or value == 0 else f"{value:.3g}"
+    if measure == "acc" or largest >= 1 or largest == 0:
+        return f"{value:,.1f}"
+    return f"{value:.3f}" if largest >= 0.01 else f"{value:.3g}"
 
 
 def _tables(

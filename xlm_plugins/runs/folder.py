@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -47,16 +47,19 @@ class RunFolder:
         self.metrics = MetricsFile(path / METRICS_NAME, writing=self.writing)
 
     @classmethod
-    def create(cls, path: Path, config: str, plugins: Plugins) -> RunFolder:
+    def create(
+        cls, path: Path, config: str, plugins: Plugins, settings_from: Mapping[str, str]
+    ) -> RunFolder:
         """Create a run folder and lock it.
 
         :param config: the text of config.toml.
+        :param settings_from: where its settings were given, for environment.json.
         :raises RunError: it holds a run, or something else, or is in use.
         """
         check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
-        environment = _environment(plugins)
+        environment = _environment(plugins) | {"settings_from": dict(settings_from)}
         write_history(path, [Start.now("new", 0, {}, config, environment)])
         write_text(path / CONFIG_NAME, config)
         write_json(path / ENVIRONMENT_NAME, environment)
@@ -80,7 +83,14 @@ class RunFolder:
             clear_leftovers(parent)
         return folder
 
-    def start_again(self, step: int, config: str, changed: Changes, plugins: Plugins) -> None:
+    def start_again(
+        self,
+        step: int,
+        config: str,
+        changed: Changes,
+        plugins: Plugins,
+        settings_from: Mapping[str, str],
+    ) -> None:
         """Write what this start trains with: the history first, then what holds now.
 
         A kill in between leaves a start that trained nothing, and the next one replaces it.
@@ -88,9 +98,11 @@ class RunFolder:
         :param step: updates made.
         :param config: the text of config.toml.
         :param changed: what differs from the settings of the steps before.
+        :param settings_from: as for `create`.
         :raises StorageError: it cannot be written.
         """
-        environment, kept = _environment(plugins), self.path / CONFIG_NAME
+        environment = _environment(plugins) | {"settings_from": dict(settings_from)}
+        kept = self.path / CONFIG_NAME
         start = Start.now("resumed", step, changed, config, environment)
         with storing(self.path / HISTORY_NAME):
             write_history(self.path, [*read_history(self.path), start])

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xlm_plugins.core.errors import RunError
 from xlm_plugins.runs.whole_folders import storing
 
 
@@ -57,11 +58,27 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics file, without a last line that a kill cut short."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
+    """The lines of a metrics file, without a last line that a kill cut short.
+
+    :raises RunError: a line is damaged.
+    """
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
             if line.endswith("\n"):
-                yield json.loads(line)
+                yield _parsed(path, number, line)
+
+
+def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(line)
+        found["kind"], found["step"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(
+            f"{path}, line {number}, is damaged: {line.strip()[:40]!r}",
+            expected="an object in JSON with kind and step",
+            remedy="remove that line",
+        ) from error
+    return found
 
 
 def _jsonable(value: Any) -> Any:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlm_plugins.core.errors import XLMError
+from xlm_plugins.core.errors import RunError, XLMError
 from xlm_plugins.core.files import read_json
 from xlm_plugins.runs.layout import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
     LOCK_NAME,
+    METRICS_NAME,
     RESULTS_NAME,
     TRAINER_NAME,
 )
+from xlm_plugins.runs.metrics_file import read_metrics
 from xlm_plugins.runs.whole_folders import latest
 
 
@@ -31,6 +33,8 @@ class Overview:
     :param trains: its objectives or its task, and its layers.
     :param best: the best value of each metric that models are kept for.
     :param checkpoint: the newest one.
+    :param measured: the steps and metrics of its evaluations, in order.
+    :param changed: when it wrote its metrics last, in seconds since 1970.
     """
 
     path: Path
@@ -40,6 +44,8 @@ class Overview:
     best: Mapping[str, float]
     settings: Mapping[str, Any]
     checkpoint: Path | None
+    measured: Sequence[Mapping[str, Any]] = ()
+    changed: float | None = None
 
     @classmethod
     def read(cls, run: Path) -> Overview:
@@ -63,12 +69,30 @@ class Overview:
         else:
             status = "finished" if _is_finished(run, settings, state) else "stopped"
         step = state.get("update", 0)
-        return cls(run, status, step, _trains(settings), best, settings, checkpoint)
+        path = run / METRICS_NAME
+        changed = path.stat().st_mtime if path.is_file() else None
+        return cls(
+            run, status, step, _trains(settings), best, settings, checkpoint,
+            _evaluations(path), changed,
+        )  # fmt: skip
+
+    def step_of(self, metric: str) -> int | None:
+        """The step at which a metric was best; None if metrics.jsonl does not say."""
+        steps = (line["step"] for line in self.measured if line.get(metric) == self.best[metric])
+        return next(steps, None)
 
     @property
     def most_steps(self) -> int | None:
         """The steps that it was to make; None if time or epochs end it."""
         return _run_options(self.settings).get("steps") or None
+
+
+def _evaluations(path: Path) -> list[dict[str, Any]]:
+    """The evaluations in a metrics file; none if it is damaged, which `xlm plot` tells."""
+    try:
+        return [line for line in read_metrics(path) if line["kind"] == "evaluation"]
+    except (RunError, OSError):
+        return []
 
 
 def runs_below(folder: Path) -> list[Path]:

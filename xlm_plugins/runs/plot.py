@@ -186,11 +186,12 @@ def _draw_multiples(part: SubFigure, panel: Panel, runs: Runs) -> None:
                 _draw_curve(axes, curve, "silver", index, marked=False)
         for index, curve in enumerate(_curves(label, panel, runs)):
             _draw_curve(axes, curve, colours[label], index, marked=False)
-        _dress(axes, panel, runs)
         weight = "bold" if label == MEAN else "normal"
         axes.set_title(
             f"{label}  {_last_values(label, panel, runs)}", fontsize=8, loc="left", weight=weight
         )
+    for axes in grid.flat:
+        _dress(axes, panel, runs)  # when all curves are there, for they share a scale
     for axes in grid.flat[len(labels) :]:
         axes.set_visible(False)
 
@@ -218,16 +219,18 @@ def _dress(axes: Axes, panel: Panel, runs: Runs) -> None:
     """Scale, ticks and grid: plain numbers, also where the scale is logarithmic."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    plain = FuncFormatter(lambda value, _: _number(value))
+    # A tick may have more digits than a value that is read off: 7.375 is not 7.38.
+    plain = FuncFormatter(lambda v, _: f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.6g}")
     if panel.log:
         axes.set_yscale("log")
-        low, high = _limits(panel, runs) or axes.get_ylim()
-        axes.set_ylim(low, high)
+        if (limits := _limits(panel, runs)) is not None:
+            axes.set_ylim(*limits)
+        low, high = axes.get_ylim()
         subs = (1.0, 2.0, 5.0) if high / low > 8 else tuple(range(1, 10))
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(plain)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
@@ -243,7 +246,7 @@ def _limits(panel: Panel, runs: Runs) -> tuple[float, float] | None:
         for curve in of_run[panel.title].curves.values()
     ]  # fmt: skip
     values = [v for curve in curves for step, v in curve if step > 0 and 0 < v < math.inf]
-    if not values or any(len(curve) < 3 for curve in curves):
+    if not values or any(len(curve) < 5 for curve in curves):
         return None
     return min(values) / 1.15, max(values) * 1.3
 

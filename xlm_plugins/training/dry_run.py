@@ -13,7 +13,8 @@ _WIDTH, _HEIGHT = 60, 8
 
 
 def planned(job: Job, update: int) -> list[str]:
-    """The learning rate as a plot, the next updates, and how often the run evaluates and saves.
+    """The learning rate as a plot, how often each text is read, the next updates, and how often
+    the run evaluates and saves.
 
     :param update: updates made: those of a resumed run.
     """
@@ -21,7 +22,8 @@ def planned(job: Job, update: int) -> list[str]:
     shown = range(update, min(update + _SHOWN_UPDATES, options.most_steps))
     return [
         *_learning_rates(options, job.optimizer),
-        "the next steps:",
+        *([] if options.steps is None else job.passes(options.steps)),
+        f"the next steps, by seed {options.seed}:",
         *(f"  {index + 1:>7,}  {job.describe_update(index)}" for index in shown),
         f"evaluations: {_times(options.evaluate_every)}",
         f"checkpoints: {_times(options.save_every)}",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from xlm_plugins.config.origins import Origins
 from xlm_plugins.config.settings import Values
 from xlm_plugins.config.training import OptimizerOptions, RunOptions
 from xlm_plugins.model.description import ModelDescription
@@ -34,6 +35,7 @@ class Job(ABC):
     :param description: of the model.
     :param data: fingerprint of the data.
     :param stem: name of the run folder, without its number, if the user names none.
+    :param settings_from: where its settings were given.
     """
 
     command: str
@@ -46,12 +48,14 @@ class Job(ABC):
         description: ModelDescription,
         data: str,
         stem: str,
+        settings_from: Origins,
     ) -> None:
         self.options = options
         self.optimizer = optimizer
         self.description = description
         self.data = data
         self.stem = stem
+        self.settings_from = settings_from
 
     @abstractmethod
     def check_resumed(self, checkpoint: Path, run: Path) -> None:
@@ -75,6 +79,10 @@ class Job(ABC):
     @abstractmethod
     def describe_update(self, index: int) -> str:
         """What an update trains on, such as ``tlm:en-fr``."""
+
+    @abstractmethod
+    def passes(self, n_updates: int) -> list[str]:
+        """How often so many updates read each text, as lines for a dry run."""
 
     @abstractmethod
     def rehearsals(self, n_parts: int) -> list[Rehearsal]:

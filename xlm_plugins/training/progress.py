@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from xlm_plugins.runs.evaluation_table import BEST, evaluation_tables
 
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
+
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 
 Record = Mapping[str, Any]
 OnProgress = Callable[[str, float], object]
@@ -95,11 +98,25 @@ class Report:
             self._show_bar(*self._trained)
         elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or share >= 1:
             self._last_plain = time.monotonic()
-            losses = "  ".join(
-                f"{objective}:{step} {record['loss']:.3f}"
-                for (objective, step), record in sorted(self._latest.items())
-            )
-            self.note(f"{head}  loss {losses}")
+            for line in self._lines(head):
+                self.note(line)
+
+    def _lines(self, head: str) -> list[str]:
+        """What stands for the live table: losses or, if a line cannot hold them, their means."""
+        losses: dict[str, list[float]] = {}
+        for (objective, _), record in sorted(self._latest.items()):
+            losses.setdefault(objective, []).append(record["loss"])
+        each = [f"{':'.join(key)} {self._latest[key]['loss']:.3f}" for key in sorted(self._latest)]
+        means = [
+            f"{name}{_UNBROKEN}{sum(found) / len(found):.3f}" for name, found in losses.items()
+        ]
+        line = f"{head}  loss {'  '.join(each)}"
+        if len(line) <= self.console.width:
+            return [line]
+        # No line ends between a name and its number.
+        whole = f"{head}  {_UNBROKEN.join(['mean', 'loss', ''])}{'  '.join(means)}"
+        lines = textwrap.wrap(whole, self.console.width, subsequent_indent="  ")
+        return [line.replace(_UNBROKEN, " ") for line in lines]
 
     def evaluating(self, activity: str, share: float) -> None:
         """Show how far an evaluation is, where there is a live table.

@@ -44,7 +44,7 @@ def record_resumption(folder: RunFolder, job: Job, update: int, plugins: Plugins
     if before:
         completed = tomllib.loads(job.completed(before[-1].settings))
         changed = changes(completed, tomllib.loads(config))
-    folder.start_again(update, config, changed, plugins)
+    folder.start_again(update, config, changed, plugins, job.settings_from)
     if not changed:
         return []
     lines = [f"{described(changed)} from step {update:,} on; {folder.path} keeps a history"]

@@ -78,6 +78,8 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
         job, state = start.job, start.state
         if start.resumed and (why := finished(job.options, state)):
             report.note(f"{start.resumed} is finished, nothing is changed: {why}")
+            if world.rank == 0 and not (start.resumed / CURVES_NAME).is_file():
+                _plot(start.resumed, report)  # it was killed before it could
             return Outcome("done", start.resumed, state.update)
         _compare_ranks(job, state.update, plugins, watchdog)
         rehearsals = job.rehearsals(world.world_size * options.accumulation)
@@ -294,7 +296,7 @@ def _run_folder(path: Path, start: _Start, plugins: Plugins, report: Report) -> 
         elif start.resumed:
             folder = RunFolder.reopen(path)
         else:
-            folder = RunFolder.create(path, start.job.config(), plugins)
+            folder = RunFolder.create(path, start.job.config(), plugins, start.job.settings_from)
         folder.metrics.cut(start.state.metrics_position)
         if folder.writing:
             start.job.prepare_folder()

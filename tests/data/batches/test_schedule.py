@@ -66,6 +66,14 @@ def test_occurrences_count_the_earlier_updates_of_the_same_objective_and_step() 
         seen[update.objective, update.step] += 1
 
 
+@pytest.mark.parametrize("n", [1, 7, 5 * CHUNK_ITERATIONS, 5 * CHUNK_ITERATIONS + 1])
+def test_counts_are_those_of_the_updates(n: int) -> None:
+    counts = Schedule([MLM, TLM], 1).counts(n)
+    found = Counter((u.objective, u.step) for u in updates(Schedule([MLM, TLM], 1), n))
+    assert counts == {**dict.fromkeys(counts, 0), **found}
+    assert len(counts) == 5
+
+
 def test_any_update_is_found_alone() -> None:
     """Across chunks, in any order, in a fresh object."""
     per_chunk = 2 * CHUNK_ITERATIONS

@@ -17,7 +17,7 @@ import pytest
 from helpers.data_server import Server, serving
 
 from xlm_plugins.contracts.ragged import Ragged
-from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.errors import DataError, OptionError
 from xlm_plugins.data.dataset import download as fetching
 from xlm_plugins.data.dataset import retry
 from xlm_plugins.data.dataset.manifest import Manifest, StoredFile, Stream, TokenizerRecord
@@ -224,6 +224,12 @@ def test_a_cache_makes_room_among_all_its_data_sets_and_nothing_else(
     assert not list(first.glob("*.tar"))
     assert mine.is_file()
     assert (first / "manifest.json").is_file()
+
+
+def test_a_cache_size_that_is_no_number(served: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WDS_CACHE_SIZE", "50GB")
+    with pytest.raises(OptionError, match="WDS_CACHE_SIZE is '50GB'"):
+        local_copy(served.url)
 
 
 def test_a_cache_too_small_for_the_data_is_reported_at_once(

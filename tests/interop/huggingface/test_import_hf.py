@@ -119,7 +119,9 @@ def test_perplexity_is_measured_on_text_of_any_language(
     assert main(["prepare", str(tmp_path), data, "--tokenizer-from", bundle]) == 0
     capsys.readouterr()
     assert main(["evaluate", bundle, "--data", data]) == 2
-    assert "no text in 'test' to measure mlm on" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no text in 'test' to measure mlm on" in told
+    assert "hint: --split valid, or add such text" in told
     assert main(["evaluate", bundle, "--data", data, "--split", "valid", "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["valid_mlm_ppl"] > 100  # it is random, and has about 300 tokens

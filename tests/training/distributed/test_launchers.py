@@ -47,8 +47,8 @@ def one_process(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
-def launch(folder: Path, *command: str) -> None:
-    """Run a launcher that must succeed, and leave none of its processes behind."""
+def launch(folder: Path, *command: str, succeeds: bool = True) -> str:
+    """Run a launcher, and leave none of its processes behind; returns what it printed."""
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -67,7 +67,9 @@ def launch(folder: Path, *command: str) -> None:
                 os.kill(one, signal.SIGKILL)
             process.wait()
         log.seek(0)
-        assert status == 0, log.read()
+        printed = log.read()
+    assert (status == 0) is succeeds, printed
+    return printed
 
 
 def _tree(root: int) -> list[int]:
@@ -131,6 +133,31 @@ def test_two_processes_equal_one(
     assert_same_run(out, one_process)
     settings = tomllib.loads((out / "config.toml").read_text())["train"]
     assert (settings["engine"], settings["zero-stage"]) == ("auto", 1)
+
+
+BAD_LOSS = """
+import sys
+from xlm_mlm.objective import MaskedLanguageModelling as Objective
+from xlm_plugins.cli.main import main
+sound = Objective.loss
+def loss(self, model, batch):
+    output = sound(self, model, batch)
+    return output._replace(loss=output.loss / output.n_targets)
+Objective.loss = loss
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_both_processes_refuse_a_loss_that_is_no_sum(tiny_data: Path, tmp_path: Path) -> None:
+    """With sharded parameters, a rank that went on alone would wait for the other for ever."""
+    (tmp_path / "bad.py").write_text(BAD_LOSS)
+    command = f"torchrun --nproc_per_node 2 --master_port {_free_port()} bad.py".split()
+    train = ["train", "--data", str(tiny_data), "--out", "run", *OPTIONS, "--zero-stage", "3"]
+    printed = launch(tmp_path, *command, *train, succeeds=False)
+    assert "the loss of mlm:" in printed
+    assert "is not a sum over independent samples" in printed
+    assert not (tmp_path / "run").exists()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from xlm_plugins.data.batches.keyed_rng import keyed_rng
 from xlm_plugins.data.batches.planning import BatchSizes, StreamPlan
 from xlm_plugins.data.batches.pools import stream_languages
 from xlm_plugins.data.batches.schedule import Schedule, Update
-from xlm_plugins.data.dataset.manifest import Manifest
+from xlm_plugins.data.dataset.manifest import TRAIN, Manifest
 from xlm_plugins.data.dataset.shards import ShardReader
 from xlm_plugins.data.dataset.skip_bad_shards import SkippingReader
 
@@ -225,6 +225,6 @@ def _plan(
     manifest: Manifest, objective: Objective, step: Step, sizes: BatchSizes, seed: int
 ) -> StreamPlan:
     layout = objective.layout(step)
-    stream = manifest.stream("train", stream_languages(layout, step))
+    stream = manifest.stream(TRAIN, stream_languages(layout, step))
     batching = sizes.batching(layout, stream, step, manifest.tokenizer.roles["eos"])
     return StreamPlan(stream, batching, sizes.lanes, (seed, objective.name, str(step)))

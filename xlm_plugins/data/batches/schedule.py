@@ -124,6 +124,19 @@ class Schedule:
         weight = part.weight.at(iteration)
         return Update(index, iteration, part.objective, step, occurrence, weight)
 
+    def counts(self, n_updates: int) -> dict[tuple[str, Step], int]:
+        """How many of the first updates have each objective and step.
+
+        :raises RunError: all weights fall to 0 for good before so many updates.
+        """
+        number = self._chunk_with(n_updates - 1)
+        choices = self._chunk(number).choices[: n_updates - self._n_before[number]]
+        counts = self._counts_before[number] + np.bincount(choices, minlength=len(self._choices))
+        return {
+            (part.objective, step): int(n)
+            for (part, step), n in zip(self._choices, counts, strict=True)
+        }
+
     def check(self, n_updates: int) -> None:
         """Make sure that there is something to train on until the end.
 

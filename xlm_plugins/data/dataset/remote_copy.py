@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.errors import DataError, OptionError
 from xlm_plugins.core.files import write_json, write_text
 from xlm_plugins.data.dataset.cache import cache_folder, exclusive_lock, single_flight
 from xlm_plugins.data.dataset.download import (
@@ -67,10 +67,10 @@ def local_copy(url: str, cache: Path | None = None, gigabytes: float | None = No
     :param gigabytes: limit for all shards there; if None, $WDS_CACHE_SIZE (in bytes) or else
         `DEFAULT_GB`.
     :raises DataError: it cannot be fetched, or is not a data set.
+    :raises OptionError: $WDS_CACHE_SIZE is no number.
     """
     root = cache or Path(os.environ.get("WDS_CACHE") or cache_folder() / "data")
-    default = float(os.environ.get("WDS_CACHE_SIZE") or 1e9 * DEFAULT_GB)
-    most_bytes = int(default if gigabytes is None else 1e9 * gigabytes)
+    most_bytes = _default_bytes() if gigabytes is None else int(1e9 * gigabytes)
     try:
         text = with_retries(lambda: fetch_text(join_url(url, MANIFEST_NAME)))
     except DataError as error:
@@ -141,6 +141,20 @@ class RemoteCopy:
             if size:  # lock files are empty
                 path.unlink(missing_ok=True)
                 total -= size
+
+
+def _default_bytes() -> int:
+    """$WDS_CACHE_SIZE, or `DEFAULT_GB`.
+
+    :raises OptionError: the variable holds no number.
+    """
+    given = os.environ.get("WDS_CACHE_SIZE")
+    try:
+        return int(float(given or 1e9 * DEFAULT_GB))
+    except (ValueError, OverflowError) as error:
+        raise OptionError(
+            f"the variable WDS_CACHE_SIZE is {given!r}", expected="a number of bytes, such as 5e10"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -115,11 +115,12 @@ def check_free(out: Path) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"another process is working in {folder}", remedy="wait for it, or stop it"
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise DataError(
-            f"another process is working in {folder}", remedy="wait for it, or stop it"
-        ) from error
     finally:
         os.close(descriptor)

@@ -56,6 +56,7 @@ class Finetuning(Job):
             plan.description,
             fingerprint(plan.data, plan.examples),
             settings.component.name,
+            settings.settings_from,
         )
 
     def check_resumed(self, checkpoint: Path, run: Path) -> None:
@@ -95,6 +96,11 @@ class Finetuning(Job):
 
     def describe_update(self, index: int) -> str:
         return str(self._step)
+
+    def passes(self, n_updates: int) -> list[str]:
+        rows, size = self.plan.training, self.settings.finetune.batch_sentences
+        per_epoch = ExampleBatches(rows, size, self.options.seed).per_epoch
+        return [f"passes over the rows: {n_updates / per_epoch:,.1f}"]
 
     def rehearsals(self, n_parts: int) -> list[Rehearsal]:
         rows = self.plan.training

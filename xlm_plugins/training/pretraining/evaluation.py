@@ -285,7 +285,8 @@ def _nothing_to_measure(
         f"{folder} has no text in {split!r} to measure {trained} on"
         + (f", but {have}" * bool(have)),
         expected=f"--split with one of {', '.join(splits)}, and such text in it",
-        remedy="add such text to the source and prepare the data again, or use other --data",
+        remedy=("--split valid, or " if "valid" in splits and split != "valid" else "")
+        + "add such text to the source and prepare the data again",
     )
 
 

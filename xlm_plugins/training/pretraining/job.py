@@ -15,9 +15,10 @@ from xlm_plugins.core.saved_tokenizers import SavedTokenizer
 from xlm_plugins.core.selection import LayerSelection, ObjectiveSelection
 from xlm_plugins.data.batches.left_out import text_left_out
 from xlm_plugins.data.batches.loader import TrainingBatches
+from xlm_plugins.data.batches.pools import BlockTable, stream_languages
 from xlm_plugins.data.dataset.download import is_url
 from xlm_plugins.data.dataset.health import findings
-from xlm_plugins.data.dataset.manifest import TOKENIZER_NAME
+from xlm_plugins.data.dataset.manifest import TOKENIZER_NAME, TRAIN
 from xlm_plugins.model.bundle import TextModel
 from xlm_plugins.model.model import Model
 from xlm_plugins.runs.find import find_bundle
@@ -78,6 +79,7 @@ class Pretraining(Job):
             plan.description,
             plan.manifest.fingerprint,
             _stem(settings),
+            settings.settings_from,
         )
 
     def check_resumed(self, checkpoint: Path, run: Path) -> None:
@@ -128,6 +130,19 @@ class Pretraining(Job):
     def describe_update(self, index: int) -> str:
         update = self.plan.schedule.update(index)
         return f"{update.objective}:{update.step}"
+
+    def passes(self, n_updates: int) -> list[str]:
+        plan, tokens = self.plan, self.settings.train.batch_tokens
+        lines = [f"passes over each text in {n_updates:,} steps of about {tokens:,} tokens:"]
+        for (name, step), n in plan.schedule.counts(n_updates).items():
+            layout = plan.objectives[name].layout(step)
+            stream = plan.manifest.stream(TRAIN, stream_languages(layout, step))
+            eos = plan.manifest.tokenizer.roles["eos"]
+            table = BlockTable.of(stream, plan.sizes.batching(layout, stream, step, eos))
+            lines.append(
+                f"  {n * tokens / table.n_tokens.sum():>9,.2f}  {name}:{step} in {n:,} steps"
+            )
+        return lines
 
     def rehearsals(self, n_parts: int) -> list[Rehearsal]:
         plan = self.plan
