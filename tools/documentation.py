@@ -104,10 +104,23 @@ def _picture() -> bytes:
     return base64.b64decode(next(image for image in images if image))
 
 
-def _settings(pages: list[str], source: str) -> dict[str, object]:
+def _menu(pages: list[str]) -> list[dict[str, object]]:
     inside = ["CONTRIBUTING.md", "docs/architecture.md", "docs/releasing.md"]
     guides = [page for page in pages if page.startswith("docs/") and page not in inside]
     plugins = [{Path(page).parts[-2]: page} for page in pages if page.startswith("plugins/")]
+    return [
+        {"xlm-plugins": "README.md"},
+        {"Guides": guides},
+        {"Plugins": plugins},
+        {"Recipes": "recipes/README.md"},
+        {"Options": "options.md"},
+        {"Reference": "reference.md"},
+        {"Contributing": inside},
+        {"Changelog": "CHANGELOG.md"},
+    ]
+
+
+def _settings(pages: list[str], source: str) -> dict[str, object]:
     handler = {
         "paths": [str(ROOT)],
         "options": {
@@ -130,16 +143,7 @@ def _settings(pages: list[str], source: str) -> dict[str, object]:
             "repo_url": source,
             "repo_name": "xlm-plugins",
             "extra_css": ["site.css"],
-            "nav": [
-                {"xlm-plugins": "README.md"},
-                {"Guides": guides},
-                {"Plugins": plugins},
-                {"Recipes": "recipes/README.md"},
-                {"Options": "options.md"},
-                {"Reference": "reference.md"},
-                {"Contributing": inside},
-                {"Changelog": "CHANGELOG.md"},
-            ],
+            "nav": _menu(pages),
             "theme": {"font": False, "features": ["navigation.top", "content.code.copy"]},
             "plugins": {"search": {}, "mkdocstrings": {"handlers": {"python": handler}}},
             "markdown_extensions": {name: {} for name in extensions},
