@@ -15,7 +15,6 @@ import argparse
 import gzip
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,20 +28,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import tomli_w
-
-ROOT = Path(__file__).resolve().parents[1]
+from repository import ROOT, core_project, with_absolute_links
 
 
 def projects(tree: Path) -> list[Path]:
     """The folders of all distributions, the core first."""
     return [tree, *sorted(path.parent for path in tree.glob("plugins/*/*/pyproject.toml"))]
-
-
-def core_project(tree: Path) -> dict[str, Any]:
-    """The core's ``[project]``, from which every distribution takes what they share."""
-    document = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))
-    project: dict[str, Any] = document["project"]
-    return project
 
 
 def links(source: str) -> dict[str, str]:
@@ -93,27 +84,6 @@ def complete(tree: Path) -> None:
             shutil.copy(tree / "LICENSE", folder)
     for path in tree.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def with_absolute_links(text: str, folder: Path, tree: Path, source: str) -> str:
-    """A readme whose links to files of the repository name them at the code host.
-
-    Links within the page, to other hosts and in code stay as they are.
-
-    :param source: the address of the repository.
-    """
-
-    def absolute(match: re.Match[str]) -> str:
-        target = match["target"]  # nothing: the match is code
-        if not target or re.match(r"\w+:|#", target):
-            return match[0]
-        path, mark, anchor = target.partition("#")
-        file = Path(os.path.relpath(folder / path, tree)).as_posix()
-        kind = "tree" if (tree / file).is_dir() else "raw" if file.endswith(".png") else "blob"
-        return f"]({source}/{kind}/main/{file}{mark}{anchor})"
-
-    code = r"^```.*?^```$|`[^`\n]*`"
-    return re.sub(rf"{code}|\]\((?P<target>[^)\s]+)\)", absolute, text, flags=re.M | re.S)
 
 
 def build_all(tree: Path, out: Path, epoch: int) -> None:

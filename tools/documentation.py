@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import tomli_w
+from repository import ROOT, core_project, with_absolute_links
 
 import xlm_plugins
 from xlm_plugins.config.settings import CORE_SECTIONS
@@ -25,7 +24,6 @@ from xlm_plugins.core.options import fields_of
 from xlm_plugins.core.plugins import Plugins
 from xlm_plugins.core.registry import KINDS
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "recipes/*.md",
     "plugins/*/*/README.md",
@@ -50,42 +48,20 @@ def write_site(out: Path, source: str) -> None:
     paths = [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
     pages = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
     pictures = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/*/*.png")]
+    shown = {*pages, *pictures}
     for name, text in pages.items():
-        _write(out / "pages" / name, with_links_to_pages(text, name, {*pages, *pictures}, source))
+        linked = with_absolute_links(text, (ROOT / name).parent, ROOT, source, shown)
+        _write(out / "pages" / name, linked)
     for name in pictures:
         shutil.copy(ROOT / name, out / "pages" / name)
     landing = out / "pages" / "README.md"
-    shown = f"![A product-key memory in a trained model]({PICTURE})\n\n{AFTER}"
-    _write(landing, landing.read_text(encoding="utf-8").replace(AFTER, shown, 1))
+    picture = f"![A product-key memory in a trained model]({PICTURE})\n\n{AFTER}"
+    _write(landing, landing.read_text(encoding="utf-8").replace(AFTER, picture, 1))
     (out / "pages" / PICTURE).write_bytes(_picture())
     _write(out / "pages" / "options.md", "# Options\n\n" + "\n".join(options_tables()))
     _write(out / "pages" / "reference.md", "# Reference\n\n" + "\n\n".join(references()) + "\n")
     _write(out / "pages" / "site.css", STYLE)
     _write(out / "zensical.toml", tomli_w.dumps(_settings(sorted(pages), source)))
-
-
-def with_links_to_pages(text: str, page: str, pages: set[str], source: str) -> str:
-    """A page's links: to pages by their files, to other files at the code host; code is left out.
-
-    :param page: its path in the repository, to which links are relative.
-    :param pages: what is on the site, pictures included.
-    """
-
-    def linked(match: re.Match[str]) -> str:
-        target = match["target"]  # nothing: the match is code
-        if not target or re.match(r"\w+:|#", target):
-            return match[0]
-        path, mark, anchor = target.partition("#")
-        name = os.path.normpath(Path(page).parent / path)
-        folder = Path(page).parent
-        for found in (name, f"{name}/README.md"):
-            if found in pages:
-                return f"]({Path(os.path.relpath(found, folder)).as_posix()}{mark}{anchor})"
-        kind = "tree" if (ROOT / name).is_dir() else "blob"
-        return f"]({source}/{kind}/main/{name}{mark}{anchor})"
-
-    code = r"^```.*?^```$|`[^`\n]*`"
-    return re.sub(rf"{code}|\]\((?P<target>[^)\s]+)\)", linked, text, flags=re.M | re.S)
 
 
 def options_tables() -> Iterator[str]:
@@ -128,10 +104,23 @@ def _picture() -> bytes:
     return base64.b64decode(next(image for image in images if image))
 
 
-def _settings(pages: list[str], source: str) -> dict[str, object]:
+def _menu(pages: list[str]) -> list[dict[str, object]]:
     inside = ["CONTRIBUTING.md", "docs/architecture.md", "docs/releasing.md"]
     guides = [page for page in pages if page.startswith("docs/") and page not in inside]
     plugins = [{Path(page).parts[-2]: page} for page in pages if page.startswith("plugins/")]
+    return [
+        {"xlm-plugins": "README.md"},
+        {"Guides": guides},
+        {"Plugins": plugins},
+        {"Recipes": "recipes/README.md"},
+        {"Options": "options.md"},
+        {"Reference": "reference.md"},
+        {"Contributing": inside},
+        {"Changelog": "CHANGELOG.md"},
+    ]
+
+
+def _settings(pages: list[str], source: str) -> dict[str, object]:
     handler = {
         "paths": [str(ROOT)],
         "options": {
@@ -154,16 +143,7 @@ def _settings(pages: list[str], source: str) -> dict[str, object]:
             "repo_url": source,
             "repo_name": "xlm-plugins",
             "extra_css": ["site.css"],
-            "nav": [
-                {"xlm-plugins": "README.md"},
-                {"Guides": guides},
-                {"Plugins": plugins},
-                {"Recipes": "recipes/README.md"},
-                {"Options": "options.md"},
-                {"Reference": "reference.md"},
-                {"Contributing": inside},
-                {"Changelog": "CHANGELOG.md"},
-            ],
+            "nav": _menu(pages),
             "theme": {"font": False, "features": ["navigation.top", "content.code.copy"]},
             "plugins": {"search": {}, "mkdocstrings": {"handlers": {"python": handler}}},
             "markdown_extensions": {name: {} for name in extensions},
@@ -177,5 +157,4 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    write_site(Path(sys.argv[1]).resolve(), project["urls"]["Source"])
+    write_site(Path(sys.argv[1]).resolve(), core_project(ROOT)["urls"]["Source"])

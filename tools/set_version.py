@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from repository import ROOT
 
 
 def with_version(text: str, version: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import documentation
 import pytest
+import repository
 
 import xlm_plugins
 from xlm_plugins.core.options import fields_of
@@ -29,7 +30,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_links_lead_to_pages_or_to_the_code_host() -> None:
     text = "[a](../plugins/layers/pkm#x) [b](clusters.md) [c](../constraints.txt) `[d](e)` [f](#g)"
     pages = {"plugins/layers/pkm/README.md", "docs/clusters.md", "docs/x.md"}
-    assert documentation.with_links_to_pages(text, "docs/x.md", pages, SOURCE) == (
+    assert repository.with_absolute_links(text, ROOT / "docs", ROOT, SOURCE, pages) == (
         "[a](../plugins/layers/pkm/README.md#x) [b](clusters.md) "
         f"[c]({SOURCE}/blob/main/constraints.txt) `[d](e)` [f](#g)"
     )

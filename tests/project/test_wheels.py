@@ -18,6 +18,7 @@ from pathlib import Path
 
 import distributions
 import pytest
+import repository
 
 from xlm_plugins.cli.new_plugin import plugin_files
 from xlm_plugins.core.registry import KINDS
@@ -124,7 +125,7 @@ def test_what_an_index_shows_is_whole(wheels: list[Path]) -> None:
         assert found.get_all("Project-URL") == links, wheel
         assert found.get_all("Classifier") == core["classifiers"], wheel
         text = str(found.get_payload())
-        unlinked = distributions.with_absolute_links(text, ROOT, ROOT, "https://elsewhere")
+        unlinked = repository.with_absolute_links(text, ROOT, ROOT, "https://elsewhere")
         assert unlinked == text, f"{wheel.name} has relative links in its readme"
 
 
@@ -137,7 +138,7 @@ def test_links_become_absolute_except_in_code() -> None:
     linked = text.replace("](docs/plugins", f"]({source}/blob/main/docs/plugins")
     linked = linked.replace(" [f](docs)", f" [f]({source}/tree/main/docs)")
     linked = linked.replace("](x/j", f"]({source}/raw/main/x/j")
-    assert distributions.with_absolute_links(text, ROOT, ROOT, source) == linked
+    assert repository.with_absolute_links(text, ROOT, ROOT, source) == linked
 
 
 def test_the_sdist_of_the_core_has_what_can_be_read(dist: Path) -> None:
