@@ -14,6 +14,11 @@ import pytest
 from xlm_plugins.cli.main import main
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 def described(path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     capsys.readouterr()
     assert main(["describe", str(path)]) == 0
@@ -65,7 +70,6 @@ def test_where_settings_were_given(
     file.write_text("[train]\nbatch_tokens = 128\n[optimizer]\nlr = 0.5\neps = 1e-8\n")
     shape = ["--dim=16", "--n-layers=2", "--n-heads=2", "--objective=mlm"]
     monkeypatch.setenv("XLM_TRAIN_CLIP", "0.5")
-    monkeypatch.setenv("COLUMNS", "80")
     train = ["train", *shape, f"--data={tiny_data}", f"--out={run}", f"--config={file}"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/xlm", *train])
     assert main([*train, "--steps=1", "--lr=0.01"]) == 0
@@ -78,9 +82,10 @@ def test_where_settings_were_given(
     ):
         assert line in found
     assert not any("optimizer.eps" in line for line in found)  # what it is by default
-    continued = [line for line in found if line.endswith(" \\")]
-    assert continued
+    monkeypatch.setenv("COLUMNS", "80")
+    continued = [line for line in described(run, capsys) if line.endswith(" \\")]
     assert continued[0].startswith("command xlm train --dim=16 ")
+    monkeypatch.setenv("COLUMNS", "1000")
 
     monkeypatch.delenv("XLM_TRAIN_CLIP")
     assert main(["train", f"--resume={run}", "--steps=2"]) == 0

@@ -24,7 +24,7 @@ from xlm_plugins.runs.overview import Overview
 Facts = Iterator[tuple[str, str]]
 """Titles and what they say; commands that can be next have the title `NEXT`."""
 
-NEXT = "next"
+NEXT, COMMAND = "next", "command"
 _MANIFEST_NAME = "manifest.json"
 _EXPORTED_NAME = "config.json"
 _MODULES_NAME = "modules.json"
@@ -47,9 +47,23 @@ def describe(path: Path) -> None:
         ) from error
     click.echo(f"{path}: {what}")
     width = max(len(title) for title, _ in found)
-    for index, (title, text) in enumerate(found):
-        is_repeated = index and found[index - 1][0] == title
-        click.echo(f"  {'' if is_repeated else title:{width}}  {text}")
+    shown = ""
+    for title, text in found:
+        for line in _wrapped(title, text, width):
+            click.echo(f"  {'' if shown == title else title:{width}}  {line}")
+            shown = title
+
+
+def _wrapped(title: str, text: str, width: int) -> list[str]:
+    """A text in lines that fit beside titles so wide; a shell reads those of a command as one."""
+    end = " \\" if title == COMMAND else ""
+    room = shutil.get_terminal_size().columns - width - 4 - len(end)
+    if title == NEXT or len(text) <= room:
+        return [text]
+    lines = textwrap.wrap(
+        text, room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return [*(f"{line}{end}" for line in lines[:-1]), lines[-1]]
 
 
 def _recognised(path: Path) -> tuple[str, Callable[[Path], Facts]]:
@@ -124,18 +138,9 @@ def _settings(path: Path, tree: Mapping[str, Any]) -> Facts:
 def _environment(made_in: Mapping[str, Any]) -> Facts:
     program, *arguments = made_in["command"]
     name = "xlm" if Path(program).name == "__main__.py" else Path(program).name
-    yield from (("command", line) for line in _wrapped(shlex.join([name, *arguments])))
+    yield COMMAND, shlex.join([name, *arguments])
     libraries = {"xlm-plugins": made_in["xlm-plugins"], **made_in["libraries"]}
     yield "made with", ", ".join(f"{name} {number}" for name, number in libraries.items())
-
-
-def _wrapped(command: str) -> list[str]:
-    """A command in lines that fit beside the titles, and that a shell reads as one."""
-    width = shutil.get_terminal_size().columns - len("  parameters  ") - len(" \\")
-    lines = textwrap.wrap(
-        command, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
-    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def _bundle(path: Path) -> Facts:
