@@ -78,8 +78,8 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
         job, state = start.job, start.state
         if start.resumed and (why := finished(job.options, state)):
             report.note(f"{start.resumed} is finished, nothing is changed: {why}")
-            if world.rank == 0 and not (start.resumed / CURVES_NAME).is_file():
-                _plot(start.resumed, report)  # it was killed before it could
+            if not (start.resumed / CURVES_NAME).is_file():  # it was killed before
+                _plot(start.resumed, report)
             return Outcome("done", start.resumed, state.update)
         _compare_ranks(job, state.update, plugins, watchdog)
         rehearsals = job.rehearsals(world.world_size * options.accumulation)
