@@ -78,8 +78,7 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
         job, state = start.job, start.state
         if start.resumed and (why := finished(job.options, state)):
             report.note(f"{start.resumed} is finished, nothing is changed: {why}")
-            if not (start.resumed / CURVES_NAME).is_file():  # it was killed before
-                _plot(start.resumed, report)
+            _plot_if_missing(start.resumed, world, report)
             return Outcome("done", start.resumed, state.update)
         _compare_ranks(job, state.update, plugins, watchdog)
         rehearsals = job.rehearsals(world.world_size * options.accumulation)
@@ -311,6 +310,12 @@ def _run_folder(path: Path, start: _Start, plugins: Plugins, report: Report) -> 
         raise
     finally:
         folder.close()
+
+
+def _plot_if_missing(run: Path, world: World, report: Report) -> None:
+    """Draw the curves of a finished run that was killed before it could."""
+    if world.rank == 0 and not (run / CURVES_NAME).is_file():
+        _plot(run, report)
 
 
 def _plot(run: Path, report: Report) -> None:
