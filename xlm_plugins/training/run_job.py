@@ -77,8 +77,7 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
             start = _start(decide(report), report)
         job, state = start.job, start.state
         if start.resumed and (why := finished(job.options, state)):
-            report.note(f"{start.resumed} is finished, nothing is changed: {why}")
-            _plot_if_missing(start.resumed, world, report)
+            _leave_as_it_is(start.resumed, why, world, report)
             return Outcome("done", start.resumed, state.update)
         _compare_ranks(job, state.update, plugins, watchdog)
         rehearsals = job.rehearsals(world.world_size * options.accumulation)
@@ -312,8 +311,9 @@ def _run_folder(path: Path, start: _Start, plugins: Plugins, report: Report) -> 
         folder.close()
 
 
-def _plot_if_missing(run: Path, world: World, report: Report) -> None:
-    """Draw the curves of a finished run that was killed before it could."""
+def _leave_as_it_is(run: Path, why: str, world: World, report: Report) -> None:
+    """Say that a run is finished; draw its curves if it was killed before it could."""
+    report.note(f"{run} is finished, nothing is changed: {why}")
     if world.rank == 0 and not (run / CURVES_NAME).is_file():
         _plot(run, report)
 
