@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xlm_plugins.core.messages import warn
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -40,7 +42,7 @@ def data(place: str, verify: bool, as_json: bool) -> None:
         return
     _print_tables(folder, manifest, report)
     for finding in [*unused_files(manifest), *findings(manifest)]:
-        click.echo(finding, err=True)
+        warn(finding)
 
 
 def _verify(folder: Path, manifest: Manifest, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, given
 from xlm_plugins.config.model import GenerationOptions
+from xlm_plugins.core.messages import is_quiet
 from xlm_plugins.core.options import build
 
 CORE = (Section("generation", "Generation (for models that translate)", GenerationOptions),)
@@ -76,7 +77,7 @@ def _bar() -> Iterator[Callable[[str, float], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if is_quiet() or not console.is_terminal:
         yield lambda activity, share: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())

@@ -10,6 +10,7 @@ import click
 
 from xlm_plugins.cli.lazy import LazyGroup
 from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.messages import note
 from xlm_plugins.runs.layout import WEIGHTS_NAME
 
 if TYPE_CHECKING:
@@ -60,10 +61,9 @@ def hf(context: click.Context, run: str, out: Path, language: str | None, licenc
     prepared = Export.prepare(_open(context, run), out, language=language, licence=licence)
     _say(prepared.notes)
     found = prepared.write()
-    click.echo(
+    note(
         f"{out}: loaded as {found.class_name}; the largest differences are "
-        f"{found.hidden:.2g} in hidden states and {found.scores:.2g} in scores",
-        err=True,
+        f"{found.hidden:.2g} in hidden states and {found.scores:.2g} in scores"
     )
     _say(
         [
@@ -121,10 +121,9 @@ def sentence_transformers(
     )
     _say(prepared.notes)
     found = prepared.write()
-    click.echo(
+    note(
         f"{out}: loaded as SentenceTransformer; the largest difference from the vectors of "
-        f"xlm embed is {found.largest:.2g}",
-        err=True,
+        f"xlm embed is {found.largest:.2g}"
     )
     _list_texts(found.texts)
 
@@ -138,7 +137,7 @@ def safetensors(context: click.Context, run: str, out: Path) -> None:
     from xlm_plugins.interop.safetensors_export import DESCRIPTION_NAME, export_safetensors
 
     export_safetensors(_open(context, run), out)
-    click.echo(f"{out}: {WEIGHTS_NAME} and {DESCRIPTION_NAME}", err=True)
+    note(f"{out}: {WEIGHTS_NAME} and {DESCRIPTION_NAME}")
 
 
 def _open(context: click.Context, run: str) -> Bundle:
@@ -149,15 +148,15 @@ def _open(context: click.Context, run: str) -> Bundle:
 
 
 def _say(notes: Iterable[str]) -> None:
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
+    for text in notes:
+        note(f"note: {text}")
 
 
 def _list_texts(texts: list[str] | None) -> None:
     if texts is not None:
-        click.echo(f"sample texts whose token ids differ: {len(texts)}", err=True)
+        note(f"sample texts whose token ids differ: {len(texts)}")
         for text in texts:
-            click.echo(f"  {text!r}", err=True)
+            note(f"  {text!r}")
 
 
 def _named(prompts: tuple[str, ...]) -> dict[str, str]:

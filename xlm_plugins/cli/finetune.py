@@ -16,6 +16,7 @@ from xlm_plugins.config.origins import origins, origins_below
 from xlm_plugins.config.settings import read_config
 from xlm_plugins.config.training import FinetuneOptimizerOptions, FinetuneOptions
 from xlm_plugins.core.errors import OptionError
+from xlm_plugins.core.messages import is_quiet, note, note_on, warn
 
 if TYPE_CHECKING:
     from xlm_plugins.training.finetuning.seeds import Results
@@ -92,7 +93,7 @@ def finetune(context: click.Context, task: str | None, config: Path | None, dry_
 
     if config is not None and World.from_environment().rank == 0:
         for line in not_repeated(config):
-            click.echo(line, err=True)
+            warn(line)
     if dry_run:
         run_dry(settings, plugins)
         return 0
@@ -102,10 +103,9 @@ def finetune(context: click.Context, task: str | None, config: Path | None, dry_
         _show(results, len(results.by_seed))
         click.echo(results.path)
         if was_stopped:
-            click.echo(
+            warn(
                 f"{results.reason}: saved and stopped\n"
-                f"to resume: xlm finetune --resume {results.path}",
-                err=True,
+                f"to resume: xlm finetune --resume {results.path}"
             )
     return RESUMABLE_STATUS if was_stopped else 0
 
@@ -115,7 +115,7 @@ def _show(results: Results, n_seeds: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=is_quiet())
     if results.means:
         title = f"mean and deviation over {n_seeds} seeds" if n_seeds > 1 else ""
         table = Table("metric", "value", box=None, pad_edge=False, title=title or None)
@@ -123,6 +123,7 @@ def _show(results: Results, n_seeds: int) -> None:
         for name, value in results.means.items():
             spread = f" ± {deviations[name]:.1f}" if n_seeds > 1 else ""
             table.add_row(name, f"{value:.1f}{spread}")
+            note_on(None, f"{name} {value:.1f}{spread}")
         console.print(table)
     for remark in results.remarks:
-        console.print(remark, highlight=False, markup=False, soft_wrap=True)
+        note(remark)

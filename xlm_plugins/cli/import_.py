@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.lazy import LazyGroup
+from xlm_plugins.core.messages import note
 
 if TYPE_CHECKING:
     from xlm_plugins.core.plugins import Plugins
@@ -79,6 +80,6 @@ def _summarise(out: Path, notes: Sequence[str], plugins: Plugins) -> None:
         f"{out}: {' and '.join(description.stacks)}, {options.n_layers} layers of {options.dim}, "
         f"{description.vocabulary.size:,} ids",
         *(f"  {title}: {fact}" for title, fact in facts.items() if fact),
-        *(f"  note: {note}" for note in notes),
+        *(f"  note: {text}" for text in notes),
     ]
-    click.echo("\n".join(lines), err=True)
+    note("\n".join(lines))

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from xlm_plugins.cli import messages
 from xlm_plugins.cli.variables import note_unknown_variables, variable_of
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugin_faults import nearest
@@ -34,12 +35,15 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command of the core, or return one that a plugin added."""
-        if cmd_name not in self._lazy:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._lazy[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(f"xlm_plugins.cli.{module}"), attribute)
-        assert isinstance(command, click.Command)
-        return command
+        if cmd_name in self._lazy:
+            module, _, attribute = self._lazy[cmd_name][0].partition(":")
+            found = getattr(importlib.import_module(f"xlm_plugins.cli.{module}"), attribute)
+        else:
+            found = super().get_command(ctx, cmd_name)
+        if isinstance(found, click.Command):
+            messages.add_to(found)
+            return found
+        return None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ import click
 
 from xlm_plugins import __version__
 from xlm_plugins.cli.lazy import LazyGroup
-from xlm_plugins.core.errors import OptionError, XLMError, refuse_password, without_passwords
+from xlm_plugins.cli.messages import message_options
+from xlm_plugins.core.errors import OptionError, XLMError, refuse_password
+from xlm_plugins.core.messages import LOG, note, note_on, session, warn
 from xlm_plugins.core.plugins import Plugins
 
 INTERRUPTED = 130
@@ -97,15 +100,18 @@ def build_group(plugins: Plugins) -> LazyGroup:
         """Cross-lingual language models from plugins.
 
         Start with `xlm demo`, or with `xlm train --objective tlm --layer pkm`.
+
+        --verbose, --quiet and --log-file may also stand after the command's name.
         """
         context.obj.debug = debug
         if strict_plugins:
             plugins.refuse_faults()
         if debug:
             for text in plugins.faults():
-                click.echo(f"note: {text}", err=True)
+                warn(f"note: {text}")
 
     assert isinstance(xlm, Program)
+    xlm.params += message_options(hidden=False)
     for name, command in plugins.commands(taken=COMMANDS).items():
         xlm.add_command(command, name)
     return xlm
@@ -118,32 +124,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the exit status: 2 for an error that the user can correct, 130 when interrupted, 141
         when the reader of the output is gone.
     """
-    session = Session(Plugins.discover())
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    with session():
+        try:
+            status = _run(given, Session(Plugins.discover()))
+        except Exception:
+            note_on(None, traceback.format_exc(), logging.ERROR)
+            raise
+        LOG.debug("exit status %d", status)
+    return status
+
+
+def _run(arguments: list[str], found: Session) -> int:
+    """Run one command, and say what the user can correct."""
     try:
-        for argument in sys.argv[1:] if arguments is None else arguments:
+        for argument in arguments:
             refuse_password(argument)
-        group = build_group(session.plugins)
-        result: Any = group.main(
-            None if arguments is None else list(arguments),
-            prog_name="xlm",
-            standalone_mode=False,
-            obj=session,
-        )
+        group = build_group(found.plugins)
+        result: Any = group.main(arguments, prog_name="xlm", standalone_mode=False, obj=found)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {without_passwords(_indented(_as_ours(error)))}", err=True)
-        return error.exit_code
+        return _fail(_as_ours(error), error.exit_code)
     except click.Abort:
-        click.echo("interrupted", err=True)
+        note("interrupted", logging.ERROR)
         return INTERRUPTED
     except (XLMError, OSError) as error:
-        if session.debug:
+        if found.debug:
             traceback.print_exc()
-        click.echo(f"error: {without_passwords(_indented(error))}", err=True)
-        return getattr(error, "exit_status", XLMError.exit_status)
+        note_on(None, traceback.format_exc(), logging.DEBUG)
+        return _fail(error, getattr(error, "exit_status", XLMError.exit_status))
     return result if type(result) is int else 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    note(f"error: {str(error).rstrip()}".replace("\n", "\n  "), logging.ERROR)
+    return status
 
 
 def _as_ours(error: click.ClickException) -> XLMError:
@@ -151,7 +168,3 @@ def _as_ours(error: click.ClickException) -> XLMError:
     message, context = error.format_message(), getattr(error, "ctx", None)
     problem = message[:1].lower() + message[1:].rstrip(".")
     return OptionError(problem, remedy=f"{context.command_path} --help" if context else "")
-
-
-def _indented(error: Exception) -> str:
-    return str(error).rstrip().replace("\n", "\n  ")

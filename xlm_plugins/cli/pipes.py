@@ -13,6 +13,7 @@ import click
 from xlm_plugins.cli.options import Section, SectionedCommand, errors_option, given
 from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.messages import is_quiet, warn
 from xlm_plugins.core.options import build
 from xlm_plugins.core.text_files import decode_line
 
@@ -126,7 +127,7 @@ def encoded_chunks(
         yield lines, sentences
     if n_cut:
         cut = f"{n_cut:,} of {n_read:,} lines were cut to {reader.longest} tokens"
-        click.echo(f"{cut}, all that the model reads; --strict refuses such lines", err=True)
+        warn(f"{cut}, all that the model reads; --strict refuses such lines")
 
 
 def write_lines(lines: Iterable[str]) -> None:
@@ -152,7 +153,7 @@ def progress(done: str) -> Iterator[Callable[[int], None]]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal or sys.stdin.isatty() or sys.stdout.isatty():
+    if is_quiet() or not console.is_terminal or sys.stdin.isatty() or sys.stdout.isatty():
         yield lambda n_lines: None
         return
     columns = (SpinnerColumn(), TextColumn(f"{{task.completed:,}} lines {done}"))

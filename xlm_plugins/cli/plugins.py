@@ -12,6 +12,7 @@ import click
 
 from xlm_plugins.cli.lazy import LazyGroup
 from xlm_plugins.core.admission import CORE_DISTRIBUTION
+from xlm_plugins.core.messages import warn
 from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE
 from xlm_plugins.core.plugins import Plugins, PluginState
 
@@ -57,12 +58,11 @@ def plugins(context: click.Context, as_json: bool) -> None:
     else:
         _print(rows, found.faults())
     for name in found.unmatched:
-        click.echo(f"note: {DISABLE_VARIABLE} names {name}, which is not a plugin", err=True)
+        warn(f"note: {DISABLE_VARIABLE} names {name}, which is not a plugin")
     for distribution in _others_with_a_command_xlm():
-        click.echo(
+        warn(
             f"note: {distribution} installs a command xlm too, and which one a shell finds depends "
-            "on what was installed last; this one also answers to xlm-plugins",
-            err=True,
+            "on what was installed last; this one also answers to xlm-plugins"
         )
 
 

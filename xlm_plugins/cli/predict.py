@@ -10,6 +10,7 @@ import click
 
 from xlm_plugins.cli.pipes import line_chunks, open_model, pipe_options, progress, write_lines
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.messages import warn
 
 if TYPE_CHECKING:
     from xlm_plugins.inference.predict import Prediction
@@ -52,7 +53,7 @@ def predict(
             write_lines(map(show, lines, predictor.predict(tokens, advance)))
     if n_cut:
         cut = f"{n_cut:,} of {n_read:,} rows were cut to {predictor.longest} tokens"
-        click.echo(cut, err=True)
+        warn(cut)
 
 
 def _columns(lines: Sequence[str], n_texts: int, n_before: int) -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, errors_option, given
 from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.errors import OptionError, PluginError
+from xlm_plugins.core.messages import is_quiet, note, note_on, warn
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
@@ -111,7 +113,7 @@ def prepare(
         )
     sources = _sources(source, languages)
     for group in sources.unused:
-        click.echo(group.finding(), err=True)
+        warn(group.finding())
     if tokenizer_from:
         chosen = _existing(context.obj.plugins, tokenizer_from)
     else:
@@ -122,7 +124,7 @@ def prepare(
         )
     _summarise(manifest, out)
     for finding in findings(manifest):
-        click.echo(finding, err=True)
+        warn(finding)
 
 
 def _sources(source: Path, languages: str | None) -> Sources:
@@ -155,8 +157,8 @@ def progress_report() -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield _plain_report()
+    if is_quiet() or not console.is_terminal:
+        yield _plain_report(note)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -164,8 +166,10 @@ def progress_report() -> Iterator[Callable[[Progress], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("starting", total=None)
+        record = _plain_report(partial(note_on, None))
 
         def show(progress: Progress) -> None:
+            record(progress)
             if progress.stage == "tokenizer":
                 console.print(f"tokenizer: {progress.subject}")
             bar.update(
@@ -178,14 +182,14 @@ def progress_report() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _plain_report() -> Callable[[Progress], None]:
+def _plain_report(say: Callable[[str], None]) -> Callable[[Progress], None]:
     shown: set[tuple[str, str]] = set()
 
     def show(progress: Progress) -> None:
         if (progress.stage, progress.subject) not in shown:
             shown.add((progress.stage, progress.subject))
             total = f" ({progress.total:,} sentences)" if progress.total else ""
-            click.echo(f"{_STAGES[progress.stage]} {progress.subject}{total}", err=True)
+            say(f"{_STAGES[progress.stage]} {progress.subject}{total}")
 
     return show
 

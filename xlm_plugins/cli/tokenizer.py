@@ -15,6 +15,7 @@ from xlm_plugins.cli.pipes import input_lines
 from xlm_plugins.cli.prepare import DEFAULT_VOCABULARY, select_tokenizer
 from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.messages import note
 
 if TYPE_CHECKING:
     from xlm_plugins.contracts.tokenizer import Tokenizer
@@ -77,16 +78,15 @@ def train(
     check_free(out)
     sources = _training_text(texts)
     plan = plan_sample(sources, {s.name: count_text(s, errors) for s in sources.streams})
-    click.echo(f"{component.name} learns from {describe_sample(plan)}", err=True)
+    note(f"{component.name} learns from {describe_sample(plan)}")
     with whole_folder(out, shared=True) as folder:
         learnt = component.load().train(
             sampled_texts(plan, errors), vocab_size, options, folder, os.cpu_count() or 1
         )
         saved = mark_tokenizer(component, learnt, folder)
-    click.echo(
+    note(
         f"{out}: {saved.name}, {len(learnt.tokens()):,} ids, fingerprint {saved.fingerprint}\n"
-        f"Next: xlm prepare SOURCE OUT --tokenizer-from {out}",
-        err=True,
+        f"Next: xlm prepare SOURCE OUT --tokenizer-from {out}"
     )
 
 

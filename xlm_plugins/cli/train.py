@@ -13,6 +13,7 @@ from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.origins import origins, origins_below
 from xlm_plugins.config.settings import UnresolvedSettings, read_config
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
+from xlm_plugins.core.messages import warn
 
 _TRANSLATION = "Translation during evaluation"
 CORE = (
@@ -68,7 +69,7 @@ def train(context: click.Context, config: Path | None, dry_run: bool) -> int:
 
     if config is not None and World.from_environment().rank == 0:
         for line in not_repeated(config):
-            click.echo(line, err=True)
+            warn(line)
     if dry_run:
         run_dry(settings, plugins)
         return 0
@@ -77,9 +78,8 @@ def train(context: click.Context, config: Path | None, dry_run: bool) -> int:
     if World.from_environment().rank == 0:
         click.echo(outcome.path)
         if was_stopped:
-            click.echo(
+            warn(
                 f"{outcome.reason}: saved and stopped after {outcome.update:,} steps\n"
-                f"to resume: xlm train --resume {outcome.path}",
-                err=True,
+                f"to resume: xlm train --resume {outcome.path}"
             )
     return RESUMABLE_STATUS if was_stopped else 0

@@ -6,8 +6,7 @@ import os
 import re
 from collections.abc import Collection
 
-import click
-
+from xlm_plugins.core.messages import warn
 from xlm_plugins.core.plugin_faults import nearest
 
 
@@ -26,4 +25,4 @@ def note_unknown_variables(prefix: str, known: Collection[str]) -> None:
         if name.startswith(f"{prefix}_") and name not in known:
             hint = nearest(name, known)
             remark = f"; {hint}" if hint else ", unless what it belongs to is selected"
-            click.echo(f"note: {name} is set, but is no option of this command{remark}", err=True)
+            warn(f"note: {name} is set, but is no option of this command{remark}")

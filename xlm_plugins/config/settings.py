@@ -20,6 +20,7 @@ from xlm_plugins.config.model import GenerationOptions, ModelOptions
 from xlm_plugins.config.training import OptimizerOptions, TrainOptions
 from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.errors import OptionError, PluginError, RunError, raise_together
+from xlm_plugins.core.messages import LOG
 from xlm_plugins.core.options import build, to_mapping
 from xlm_plugins.core.plugins import Plugins, require
 from xlm_plugins.core.recorded_components import recorded_plugins, resolve_recorded
@@ -235,6 +236,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     :raises OptionError: it cannot be read, or is not TOML (with the file and the line).
     """
+    LOG.debug("reading %s", path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.messages import LOG
 
 
 @contextmanager
@@ -74,6 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
     :raises BundleError: the file is missing or damaged.
     """
     try:
+        LOG.debug("reading %s", path)
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

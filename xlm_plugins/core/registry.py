@@ -15,6 +15,7 @@ from typing import Any
 
 from xlm_plugins.core.catalogue import distribution_of
 from xlm_plugins.core.errors import PluginError
+from xlm_plugins.core.messages import LOG
 from xlm_plugins.core.options import build, fields_of
 from xlm_plugins.core.plugin_faults import DISABLE_VARIABLE, AuthorError, Fault, explain, nearest
 
@@ -60,6 +61,7 @@ class Component:
         """
         module, _, name = self.target.partition(":")
         try:
+            LOG.debug("importing %s for the %s %s", module, self.kind, self.name)
             return _class_of(importlib.import_module(module), name, self.kind)
         except (Exception, SystemExit) as error:
             fault = explain(error, self.distribution, module)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.messages import LOG
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -44,6 +45,7 @@ def open_decompressed(path: Path) -> BinaryIO:
     A file may consist of several compressed streams or frames, one after the other.  One that is
     cut raises an error when it is read to the cut, as one of `UNREADABLE`.
     """
+    LOG.debug("reading %s", path)
     if opener := _OPENERS.get(path.suffix):
         # Their own readline is a Python function; this one is C and takes half of the time.
         return BufferedReader(opener(path, "rb"), _BUFFER_BYTES)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xlm_plugins.core.errors import BundleError
+from xlm_plugins.core.messages import LOG
 
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -76,6 +77,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     :raises BundleError: it is missing or damaged.
     """
     try:
+        LOG.debug("reading %s", path)
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error

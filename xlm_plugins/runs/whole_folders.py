@@ -21,6 +21,7 @@ from pathlib import Path
 
 from xlm_plugins.core.errors import RESUMABLE_STATUS, BundleError, RunError
 from xlm_plugins.core.files import checksum, whole_folder, write_json
+from xlm_plugins.core.messages import LOG
 
 CHECKSUMS_NAME = "checksums.json"
 _HIDDEN = re.compile(r"\.(.+)\.(partial|old|gone)")
@@ -63,6 +64,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
             if folder.exists():
                 folder.rename(_hidden(folder, "old"))
         flush(folder.parent)
+        LOG.debug("wrote %s", folder)
     finally:
         clear_leftovers(folder.parent)
 

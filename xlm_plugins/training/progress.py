@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from xlm_plugins.core.messages import is_quiet, note_on
 from xlm_plugins.runs.evaluation_table import BEST, evaluation_tables
 
 PLAIN_SECONDS = 10.0
@@ -57,7 +59,7 @@ class Report:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """While entered, a terminal shows the live table, which remains at the end."""
-        if not self.console.is_terminal:
+        if not self.console.is_terminal or is_quiet():
             yield
             return
         percentage = TextColumn("{task.percentage:.0f}%")
@@ -68,9 +70,13 @@ class Report:
         with Live(console=self.console, refresh_per_second=4) as self._live:
             yield
 
-    def note(self, text: str) -> None:
-        """Print a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+    def note(self, text: str, level: int = logging.INFO) -> None:
+        """Print a line; the log file has those of every rank."""
+        note_on(self.console, text, level)
+
+    def warn(self, text: str) -> None:
+        """Print a line that the user should look at, even with ``--quiet``."""
+        self.note(text, logging.WARNING)
 
     def training(
         self,
@@ -96,10 +102,10 @@ class Report:
         if self._live is not None:
             self._trained = head, share
             self._show_bar(*self._trained)
-        elif time.monotonic() - self._last_plain >= PLAIN_SECONDS or share >= 1:
+        if time.monotonic() - self._last_plain >= PLAIN_SECONDS or share >= 1:
             self._last_plain = time.monotonic()
             for line in self._lines(head):
-                self.note(line)
+                note_on(None if self._live else self.console, line)
 
     def _lines(self, head: str) -> list[str]:
         """What stands for the live table: losses or, if a line cannot hold them, their means."""
@@ -136,7 +142,9 @@ class Report:
         legend = f" ({BEST} best so far)" if best else ""
         self.note(f"evaluation at step {update:,}{legend}")
         for line in evaluation_tables(metrics, self.console.width, best):
-            self.console.print(line, soft_wrap=True)
+            note_on(None, line)
+            if not is_quiet():
+                self.console.print(line, soft_wrap=True)
         self._show_bar(*self._trained)
 
     def _show_bar(self, description: str, share: float) -> None:

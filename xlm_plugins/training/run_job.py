@@ -98,7 +98,7 @@ def run_job(options: RunOptions, decide: Callable[[Report], Job], plugins: Plugi
                 ).run()
                 if reason == "minutes":
                     for line in ended_early(state.update, job.optimizer):
-                        report.note(line)
+                        report.warn(line)
             if folder.writing:
                 watchdog.report("plotting the curves")
                 _plot(path, report)
@@ -165,8 +165,11 @@ def _start(job: Job, report: Report) -> _Start:
     checkpoint = _checkpoint(resumed, job, report) if resumed else None
     torch.manual_seed(job.options.seed)
     model = job.build()
-    for line in (*job.notes(model), *schedule_notes(job.options, job.optimizer)):
+    schedule, *warnings = schedule_notes(job.options, job.optimizer)
+    for line in (*job.notes(model), schedule):
         report.note(line)
+    for line in warnings:
+        report.warn(line)
     if checkpoint is not None:
         state = TrainerState.read(checkpoint)
         report.note(f"resuming from {checkpoint} after {state.update:,} steps")
@@ -198,7 +201,7 @@ def _checkpoint(run: Path, job: Job, report: Report) -> Path | None:
         raise RunError(f"{run} holds no run: it has no {CONFIG_NAME}")
     found, rejected = latest_good(run / CHECKPOINTS_NAME)
     for damaged, why in rejected:
-        report.note(f"skipping the damaged checkpoint {damaged.name}: {why}")
+        report.warn(f"skipping the damaged checkpoint {damaged.name}: {why}")
     if found is None:
         report.note(f"{run} has no checkpoint yet: starting from the beginning")
         return None
@@ -323,4 +326,4 @@ def _plot(run: Path, report: Report) -> None:
     try:
         plot_runs([run], run / CURVES_NAME)
     except Exception as error:  # a full disk, or anything from matplotlib
-        report.note(f"the curves could not be drawn: {error}; to draw them later: xlm plot {run}")
+        report.warn(f"the curves could not be drawn: {error}; to draw them later: xlm plot {run}")

@@ -39,6 +39,10 @@ class RunRecord:
         """Show a line on the terminal."""
         self._report.note(text)
 
+    def warn(self, text: str) -> None:
+        """Show a line that the user should look at."""
+        self._report.warn(text)
+
     def training(
         self,
         update: int,
@@ -94,4 +98,4 @@ class RunRecord:
     def _call(self, hook: str, **arguments: Any) -> None:
         if self.folder.writing:
             for line in self._plugins.call(hook, run=self.folder.path, **arguments):
-                self.note(f"a plugin failed and is not called again: {line}")
+                self.warn(f"a plugin failed and is not called again: {line}")

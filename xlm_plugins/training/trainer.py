@@ -209,7 +209,8 @@ class Trainer:
 
     def _update(self, update: Update, micro_batches: list[Batch]) -> None:
         """Update the weights with the gradient of the mean loss over the global batch."""
-        self._watchdog.report(f"update {update.index} ({update.objective}:{update.step})")
+        activity = f"update {update.index} ({update.objective}:{update.step})"
+        self._watchdog.report(activity, is_phase=False)
         self._is_saved = False
         trainable = self.plan.trainables[update.objective]
         for index, batch in enumerate(micro_batches):
@@ -317,7 +318,7 @@ class Trainer:
         """Collect the blocks that any rank had to leave out; collective."""
         everywhere = {key for keys in self.engine.gather(sorted(self._left_out)) for key in keys}
         if len(everywhere) > len(self.state.left_out):
-            self.record.note(
+            self.record.warn(
                 f"{len(everywhere)} blocks of training text could not be read and were left out "
                 "(--skip-bad-shards)"
             )

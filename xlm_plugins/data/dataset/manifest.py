@@ -21,6 +21,7 @@ from xlm_plugins.contracts.batch import Vocabulary
 from xlm_plugins.contracts.ragged import Ragged, offsets_of
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.files import checksum
+from xlm_plugins.core.messages import LOG
 
 FORMAT = 2
 MANIFEST_NAME = "manifest.json"
@@ -245,6 +246,7 @@ class Manifest:
                 f"{folder} is not a data set: it has no {MANIFEST_NAME}",
                 remedy=f"make one from your text: xlm prepare SOURCE {folder}",
             )
+        LOG.debug("reading %s", path)
         return cls.loads(path.read_bytes(), str(path))
 
 

@@ -12,7 +12,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from xlm_plugins.core.errors import DataError, OptionError
 from xlm_plugins.core.files import write_json, write_text
+from xlm_plugins.core.messages import warn
 from xlm_plugins.data.dataset.cache import cache_folder, exclusive_lock, single_flight
 from xlm_plugins.data.dataset.download import (
     check_url,
@@ -36,7 +36,6 @@ from xlm_plugins.data.dataset.retry import with_retries
 
 ORIGIN_NAME = "origin.json"
 DEFAULT_GB = 50.0
-_log = logging.getLogger(__name__)
 
 
 def open_data_set(
@@ -196,8 +195,8 @@ def _folder_name(url: str, manifest: str) -> str:
 def _warn_if_cache_too_small(manifest: Manifest, url: str, most_bytes: int) -> None:
     n_bytes = sum(shard.n_bytes for shard in manifest.shards)
     if n_bytes > most_bytes:
-        _log.warning(
-            "%s has %.3g GB of shards, but the cache holds %.3g GB: shards will be fetched again "
-            "and again; raise --data-cache-gb",
-            redacted(url), n_bytes / 1e9, most_bytes / 1e9,
-        )  # fmt: skip
+        warn(
+            f"{redacted(url)} has {n_bytes / 1e9:.3g} GB of shards, but the cache holds "
+            f"{most_bytes / 1e9:.3g} GB: shards will be fetched again and again; raise "
+            "--data-cache-gb"
+        )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.messages import warn
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between attempts; there is one attempt more than pauses."""
 
 Result = TypeVar("Result")
-_log = logging.getLogger(__name__)
 
 
 class PermanentError(DataError):
@@ -36,7 +35,7 @@ def with_retries(
         except PermanentError:
             raise
         except DataError as error:
-            _log.warning("%s%s; trying again in %g s", log_prefix, error.problem, pause)
+            warn(f"{log_prefix}{error.problem}; trying again in {pause:g} s")
         time.sleep(pause)
         before_retry()
     return action()

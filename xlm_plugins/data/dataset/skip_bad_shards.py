@@ -7,14 +7,11 @@ samples of all other blocks stay where they are.
 
 from __future__ import annotations
 
-import logging
-
 from xlm_plugins.contracts.ragged import Ragged
 from xlm_plugins.core.errors import DataError
+from xlm_plugins.core.messages import warn
 from xlm_plugins.data.dataset.manifest import TRAIN, Block, Manifest
 from xlm_plugins.data.dataset.shards import ShardReader
-
-_log = logging.getLogger(__name__)
 
 
 class SkippingReader:
@@ -67,4 +64,4 @@ class SkippingReader:
                     f"{error.problem}; no readable shard of {name} is left",
                     remedy=error.remedy,
                 ) from error
-        _log.warning("%s%s; continuing without this shard", self._log_prefix, error.problem)
+        warn(f"{self._log_prefix}{error.problem}; continuing without this shard")

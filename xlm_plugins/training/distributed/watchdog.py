@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from xlm_plugins.core.errors import RESUMABLE_STATUS
+from xlm_plugins.core.messages import LOG
 from xlm_plugins.training.distributed.process_group import World
 
 _POLLS = 20
@@ -53,11 +54,14 @@ class Watchdog:
         """What was last reported, such as ``update 12 (mlm:en)``."""
         return self._activity
 
-    def report(self, activity: str) -> None:
+    def report(self, activity: str, *, is_phase: bool = True) -> None:
         """Record the current activity.
 
         :param activity: as users will read it if it never ends.
+        :param is_phase: `--verbose` shows it; a single update is too little to show.
         """
+        if is_phase:
+            LOG.debug("%s", activity)
         self._activity = activity
         self._n_beats += 1
 

@@ -57,7 +57,7 @@ def _decide(settings: Settings, plugins: Plugins) -> Callable[[Report], Job]:
             report.note("no --data: using the embedded corpus, prepared in seconds on first use")
         plan = make_plan(settings, plugins)
         for finding in findings(plan.manifest):
-            report.note(str(finding))
+            report.warn(str(finding))
         return Pretraining(settings, plan, plugins)
 
     return decide

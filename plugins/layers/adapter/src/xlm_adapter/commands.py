@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
+
+_log = logging.getLogger("xlm_plugins.adapter")
 
 
 @click.group()
@@ -24,7 +27,7 @@ def save(context: click.Context, run: str, out: Path) -> None:
     from xlm_adapter.saved import save
 
     n_saved, n_all = save(run, out, context.obj.plugins)
-    click.echo(f"{n_saved:,} of {n_all:,} parameters; the rest is the base's", err=True)
+    _log.info("%s of %s parameters; the rest is the base's", f"{n_saved:,}", f"{n_all:,}")
     click.echo(out)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xlm_plugins import Table, read_lines
 
-LOG = logging.getLogger(__name__)
+LOG = logging.getLogger("xlm_plugins.glue")
 
 
 def read_whole_rows(file: Path) -> Table:

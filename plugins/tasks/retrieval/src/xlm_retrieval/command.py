@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from xlm_retrieval.measure import Accuracy, Embed, Side
 
 _FILE = click.Path(path_type=Path)
+
+_log = logging.getLogger("xlm_plugins.retrieval")
 
 
 @click.command()
@@ -73,7 +76,7 @@ def retrieval(
     _check_languages(model, {"--from": source, "--to": target})
     chosen = chosen_layers(layers, model.bundle.description.options.n_layers)
     if pairs.n_blank:
-        click.echo(f"{pairs.n_blank} line pairs with a blank side are left out", err=True)
+        _log.warning("%d line pairs with a blank side are left out", pairs.n_blank)
     sides = Side(source, pairs.left), Side(target, pairs.right)
     embed = partial(model.embed, pool=pool)
     found = _measured(embed, sides, chosen, (score,) if score else SCORES, centre=not no_centre)
