@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,10 @@ def completed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("xlm train --objective nothing --warm", ["--warmup"]),
         ("xlm train --init ru", ["ru"]),
         ("xlm completion z", ["zsh"]),
+        ("xlm finetune x", ["xnli"]),
+        ("xlm prepare a b --tokenizer f", ["fastbpe"]),
+        ("xlm help pre", ["predict", "prepare"]),
+        ("xlm help export s", ["safetensors", "sentence-transformers"]),
     ],
 )
 def test_commands_options_and_values(
@@ -43,6 +48,28 @@ def test_commands_options_and_values(
     capsys: pytest.CaptureFixture,
 ) -> None:
     assert completed(line, monkeypatch, capsys) == expected
+
+
+def test_runs_and_their_languages(
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(tiny_run)
+    (tmp_path / "runs" / "empty").mkdir()
+    for line in (
+        "xlm embed ru", "xlm embed ", "xlm train --resume ru", "xlm finetune --from runs/m",
+        "xlm plot run", "xlm export hf r",
+    ):  # fmt: skip
+        assert completed(line, monkeypatch, capsys) == ["runs/mine"], line
+    assert completed(f"xlm train --init {tmp_path}/ru", monkeypatch, capsys) == [
+        f"{tmp_path}/runs/mine"
+    ]
+    assert completed("xlm embed runs/mine --language ", monkeypatch, capsys) == ["en", "fr"]
+    assert completed("xlm embed nowhere --language ", monkeypatch, capsys) == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

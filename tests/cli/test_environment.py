@@ -111,3 +111,13 @@ def test_a_value_outside_its_limits_names_its_variable(
     told = refused(["train", "--objective=mlm", "--dropout=2"], "2 options cannot be used")
     assert "model.dropout = 2.0\n" in told
     assert "optimizer.lr = -1.0 (from XLM_TRAIN_LR)\n" in told
+
+
+def test_a_variable_is_spelled_like_its_flag(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XLM_DATA_JSON", "1")
+    assert main(["data", str(tiny_data)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(("{", "["))
+    assert "XLM_DATA_JSON" not in err

@@ -33,6 +33,8 @@ def test_there_is_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "hf", "a"], "missing argument 'OUT'", "xlm export hf --help"),
         (["completion", "tcsh"], "invalid value for", "xlm completion --help"),
         (["completion", "--nothing"], "no such option", "xlm completion --help"),
+        (["data", "a", "--jsn"], "error: no such option --jsn\n", "hint: did you mean --json?"),
+        (["evaluate", "a", "--slit"], "there is no option --slit", "hint: did you mean --split?"),
         (["prepare", "a", "b", "c"], "got unexpected extra argument (c)", "xlm prepare --help"),
     ],
 )
@@ -44,3 +46,7 @@ def test_every_error_has_one_style(
     assert out == ""
     assert err.startswith(f"error: {problem}")
     assert err.endswith(f"\n  hint: {hint}\n")
+
+
+def test_what_is_not_alike_is_not_suggested(refused: Callable[..., str]) -> None:
+    assert "did you mean" not in refused(["evaluate", "a", "--nope"], "there is no option --nope")

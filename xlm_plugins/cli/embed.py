@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, cast
 import click
 
 from xlm_plugins.cli.pipes import encoded_chunks, open_model, pipe_options, progress, write_lines
+from xlm_plugins.cli.values import run_argument
 from xlm_plugins.core.errors import OptionError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@run_argument
 @click.option(
     "--layer",
     type=int,

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, given
+from xlm_plugins.cli.values import run_argument
 from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.messages import is_quiet
 from xlm_plugins.core.options import build
@@ -18,7 +19,7 @@ CORE = (Section("generation", "Generation (for models that translate)", Generati
 
 
 @click.command(cls=SectionedCommand, core=CORE)
-@click.argument("run", metavar="RUN")
+@run_argument
 @click.option("--data", help="Data set, a folder or URL; that of the run if unset.")
 @click.option("--split", default="test", show_default=True, help="Split to measure on.")
 @click.option(

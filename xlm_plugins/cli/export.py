@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from xlm_plugins.cli.lazy import LazyGroup
+from xlm_plugins.cli.values import languages, run_argument
 from xlm_plugins.core.errors import OptionError
 from xlm_plugins.core.messages import note
 from xlm_plugins.runs.layout import WEIGHTS_NAME
@@ -37,9 +38,13 @@ def _for_a_hub(command: Command) -> Command:
             show_default=True,
             help="Licence for the model card, such as mit.",
         ),
-        click.option("--language", help="Export a model of this one language, without ids of it."),
+        click.option(
+            "--language",
+            shell_complete=languages,
+            help="Export a model of this one language, without ids of it.",
+        ),
         click.argument("out", type=click.Path(path_type=Path)),
-        click.argument("run", metavar="RUN"),
+        run_argument,
     ):
         command = decorate(command)
     return command
@@ -129,7 +134,7 @@ def sentence_transformers(
 
 
 @export.command()
-@click.argument("run", metavar="RUN")
+@run_argument
 @click.argument("out", type=click.Path(path_type=Path))
 @click.pass_context
 def safetensors(context: click.Context, run: str, out: Path) -> None:

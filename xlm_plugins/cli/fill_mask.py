@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.pipes import line_chunks, open_model, pipe_options, progress, write_lines
+from xlm_plugins.cli.values import run_argument
 
 if TYPE_CHECKING:
     from xlm_plugins.inference.fill_mask import Filling
 
 
 @click.command("fill-mask")
-@click.argument("run", metavar="RUN")
+@run_argument
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates per mask."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, config_option, given, given_by
+from xlm_plugins.cli.values import components
 from xlm_plugins.config.changes import not_repeated
 from xlm_plugins.config.finetune_settings import resolve_finetune, task_of
 from xlm_plugins.config.origins import origins, origins_below
@@ -58,7 +59,7 @@ def _task_argument(first: click.Context) -> str | None:
     select=select,
     epilog="Options of a task appear once it is named: xlm finetune classify --help.",
 )
-@click.argument("task", required=False, metavar="TASK")
+@click.argument("task", required=False, metavar="TASK", shell_complete=components("task"))
 @config_option
 @click.option(
     "--dry-run", is_flag=True, help="Show what would be trained; train nothing, write no run."

@@ -15,10 +15,11 @@ from xlm_plugins.cli.pipes import (
     seed_option,
     write_generated,
 )
+from xlm_plugins.cli.values import run_argument
 
 
 @generation_command()
-@click.argument("run", metavar="RUN")
+@run_argument
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option(
     "--number",

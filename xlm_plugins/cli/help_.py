@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from xlm_plugins.cli.values import commands
+
 
 @click.command("help", context_settings={"ignore_unknown_options": True})
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, shell_complete=commands)
 @click.pass_context
 def help_(context: click.Context, command: tuple[str, ...]) -> None:
     """Show the help of COMMAND: xlm help train, xlm help export hf.

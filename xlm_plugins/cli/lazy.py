@@ -10,7 +10,12 @@ from typing import Any
 import click
 
 from xlm_plugins.cli import messages
-from xlm_plugins.cli.variables import note_unknown_variables, variable_of
+from xlm_plugins.cli.variables import (
+    name_variables,
+    note_unknown_variables,
+    variable_of,
+    variable_of_option,
+)
 from xlm_plugins.core.errors import PluginError
 from xlm_plugins.core.plugin_faults import nearest
 
@@ -42,6 +47,7 @@ class LazyGroup(click.Group):
             found = super().get_command(ctx, cmd_name)
         if isinstance(found, click.Command):
             messages.add_to(found)
+            name_variables(found, variable_of(str(ctx.auto_envvar_prefix), cmd_name))
             return found
         return None
 
@@ -64,7 +70,7 @@ class LazyGroup(click.Group):
         if type(found[1]) is click.Command and not ctx.resilient_parsing:
             prefix = variable_of(str(ctx.auto_envvar_prefix), name)
             options = [p for p in found[1].params if isinstance(p, click.Option)]
-            note_unknown_variables(prefix, [variable_of(prefix, str(o.name)) for o in options])
+            note_unknown_variables(prefix, [variable_of_option(prefix, o) for o in options])
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -166,5 +166,8 @@ def _fail(error: Exception, status: int) -> int:
 def _as_ours(error: click.ClickException) -> XLMError:
     """An error of click's, said as all others are."""
     message, context = error.format_message(), getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        near = " or ".join(error.possibilities)
+        return OptionError(f"no such option {error.option_name}", remedy=f"did you mean {near}?")
     problem = message[:1].lower() + message[1:].rstrip(".")
     return OptionError(problem, remedy=f"{context.command_path} --help" if context else "")

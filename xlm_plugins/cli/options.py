@@ -35,7 +35,8 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from xlm_plugins.cli.variables import note_unknown_variables, variable_of
+from xlm_plugins.cli.values import runs
+from xlm_plugins.cli.variables import note_unknown_variables, variable_of, variable_of_option
 from xlm_plugins.core.errors import (
     OptionError,
     SeveralOptionsError,
@@ -51,6 +52,11 @@ _FLAGS = f"{__name__}.flags"
 _GIVEN = f"{__name__}.given"
 _GIVEN_BY = f"{__name__}.given_by"
 _HELP_ALL = "help_all"
+_ALIKE = 0.65
+"""From this ratio of difflib on, a flag is suggested in place of an unknown one."""
+
+_OF_RUNS = ("resume", "init", "from_")
+"""Options whose values are runs."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class SectionedCommand(click.Command):
         if not ctx.resilient_parsing:
             prefix = str(ctx.auto_envvar_prefix)
             own = [p for p in super().get_params(ctx) if isinstance(p, click.Option)]
-            known = [variable_of(prefix, str(option.name)) for option in own]
+            known = [variable_of_option(prefix, option) for option in own]
             known += [flag.variable(ctx) for _, flag in _flags_in(ctx)]
             note_unknown_variables(prefix, known)
         return rest
@@ -286,10 +292,12 @@ class _Flag(click.Option):
         return self.variable(ctx) if source is ParameterSource.ENVIRONMENT else self.opts[0]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete a choice, the name of a component, or else a path."""
+        """Complete a choice, the name of a component, a run, or else a path."""
         names = self._field.info.choices or ()
         if self._field.name in KINDS:
             names = tuple(c.name for c in ctx.obj.plugins.registry.of(self._field.name))
+        if self._field.name in _OF_RUNS:
+            return runs(ctx, self, incomplete)
         if names or self._field.kind is not str:
             return [CompletionItem(name) for name in names if name.startswith(incomplete)]
         return [CompletionItem(incomplete, type="file")]
@@ -366,7 +374,10 @@ def _unknown_flag(flag: str, known: Sequence[str], plugins: Plugins) -> XLMError
                 f"{flag} is an option of the {kind} {owner!r}, which is not selected",
                 remedy=f"xlm finetune {owner}" if kind == "task" else remedy,
             )
-    close = difflib.get_close_matches(flag, known, n=3)
+    # Without the dashes, which would make anything look alike.
+    bare = {name.lstrip("-"): name for name in known}
+    found = difflib.get_close_matches(flag.lstrip("-"), bare, n=3, cutoff=_ALIKE)
+    close = [bare[name] for name in found]
     close += [name for name in known if name.endswith("." + flag.lstrip("-"))]
     return OptionError(
         f"there is no option {flag}",

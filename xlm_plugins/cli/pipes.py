@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, errors_option, given
+from xlm_plugins.cli.values import languages
 from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.messages import is_quiet, warn
@@ -28,7 +29,9 @@ LINES_AT_ONCE = 4000
 
 _OPTIONS = {
     "language": click.option(
-        "--language", help="Language of the text; required if the model knows several."
+        "--language",
+        shell_complete=languages,
+        help="Language of the text; required if the model knows several.",
     ),
     "strict": click.option(
         "--strict",

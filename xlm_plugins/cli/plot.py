@@ -6,9 +6,18 @@ from pathlib import Path
 
 import click
 
+from xlm_plugins.cli.values import runs as offered_runs
+
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN...",
+    shell_complete=offered_runs,
+)
 @click.option(
     "--out",
     default=Path("curves.png"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.pipes import line_chunks, open_model, pipe_options, progress, write_lines
+from xlm_plugins.cli.values import run_argument
 from xlm_plugins.core.errors import DataError
 from xlm_plugins.core.messages import warn
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@run_argument
 @click.option(
     "--json-lines",
     is_flag=True,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.options import Section, SectionedCommand, asks_for_help, errors_option, given
+from xlm_plugins.cli.values import components
 from xlm_plugins.core.catalogue import default_of
 from xlm_plugins.core.errors import OptionError, PluginError
 from xlm_plugins.core.messages import is_quiet, note, note_on, warn
@@ -47,7 +48,9 @@ def select_tokenizer(first: click.Context) -> list[Section]:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--tokenizer", help=f"Kind of tokenizer to train.  [default: {default_of('tokenizer')}]"
+    "--tokenizer",
+    shell_complete=components("tokenizer"),
+    help=f"Kind of tokenizer to train.  [default: {default_of('tokenizer')}]",
 )
 @click.option(
     "--vocab-size",

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from xlm_plugins.cli.pipes import encoded_chunks, open_model, pipe_options, progress, write_lines
+from xlm_plugins.cli.values import run_argument
 
 if TYPE_CHECKING:
     from xlm_plugins.inference.score import SentenceScore
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@run_argument
 @click.option(
     "--kind",
     type=click.Choice(["causal", "pseudo"]),

@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Collection
 
+import click
+
 from xlm_plugins.core.messages import warn
 from xlm_plugins.core.plugin_faults import nearest
 
@@ -13,6 +15,21 @@ from xlm_plugins.core.plugin_faults import nearest
 def variable_of(prefix: str, name: str) -> str:
     """The variable of an option or a command, as click spells it."""
     return re.sub(r"\W", "_", f"{prefix}_{name}").upper()
+
+
+def variable_of_option(prefix: str, option: click.Option) -> str:
+    """The variable of an option, spelled like its flag: ``XLM_DATA_JSON`` sets ``--json``."""
+    return variable_of(prefix, max(option.opts, key=len).lstrip("-"))
+
+
+def name_variables(command: click.Command, prefix: str) -> None:
+    """Let the options of a command be set by variables that are spelled like their flags.
+
+    :param prefix: ``XLM_DATA``.
+    """
+    for option in command.params:
+        if isinstance(option, click.Option) and option.allow_from_autoenv:
+            option.envvar = variable_of_option(prefix, option)
 
 
 def note_unknown_variables(prefix: str, known: Collection[str]) -> None:
