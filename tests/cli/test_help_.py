@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from xlm_plugins.cli.main import main
@@ -33,8 +35,7 @@ def test_there_is_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "hf", "a"], "missing argument 'OUT'", "xlm export hf --help"),
         (["completion", "tcsh"], "invalid value for", "xlm completion --help"),
         (["completion", "--nothing"], "no such option", "xlm completion --help"),
-        (["data", "a", "--jsn"], "error: no such option --jsn\n", "hint: did you mean --json?"),
-        (["evaluate", "a", "--slit"], "there is no option --slit", "hint: did you mean --split?"),
+        (["data", "a", "--jsn"], "no such option --jsn\n", "did you mean --json?"),
         (["prepare", "a", "b", "c"], "got unexpected extra argument (c)", "xlm prepare --help"),
     ],
 )
@@ -48,5 +49,6 @@ def test_every_error_has_one_style(
     assert err.endswith(f"\n  hint: {hint}\n")
 
 
-def test_what_is_not_alike_is_not_suggested(refused: Callable[..., str]) -> None:
+def test_only_what_is_alike_is_suggested(refused: Callable[..., str]) -> None:
+    refused(["evaluate", "a", "--slit"], "there is no option --slit", "did you mean --split?")
     assert "did you mean" not in refused(["evaluate", "a", "--nope"], "there is no option --nope")
