@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from xlm_plugins.cli.main import main
+from xlm_plugins.config.origins import recorded_origins
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,12 @@ def test_where_settings_were_given(
     given = ["--objective=mlm", f"--data={tiny_data}", f"--init={run}", "--steps=1"]
     assert main(["train", *given, f"--out={child}"]) == 0
     assert "given model.dim 16 by --init" in described(child, capsys)
+
+
+def test_an_environment_that_is_no_object(tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "run" / "environment.json").write_text("[]")
+    assert recorded_origins(tmp_path / "run") == {}
 
 
 def test_damaged_lines_hide_nothing_else(

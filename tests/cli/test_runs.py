@@ -114,6 +114,18 @@ def test_what_two_runs_do_differently(folder: Path, capsys: pytest.CaptureFixtur
     assert "train.objective" in capsys.readouterr().out
 
 
+def test_long_paths_break_no_number(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = folder / ("a-very-long-name-of-a-folder" * 4)
+    for parent in (long / "one", long / "two"):
+        shutil.copytree(folder / "whole", parent / "run")
+    assert main(["runs", "--compare", *(str(long / n / "run") for n in ("one", "two"))]) == 0
+    (best,) = (line for line in capsys.readouterr().out.splitlines() if "best valid" in line)
+    assert re.search(r"([\d,]+\.\d\d at \d+) +\1", best)
+
+
 def test_where_there_is_no_run(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[train]\n")
     refused(["runs", tmp_path], f"{tmp_path} is a run itself", f"hint: xlm describe {tmp_path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from xlm_plugins.config.model import GenerationOptions
 from xlm_plugins.core.errors import BundleError, OptionError
 from xlm_plugins.inference.embed import embed
 from xlm_plugins.inference.fill_mask import fill_mask
+from xlm_plugins.inference.loaded_model import LoadedModel
 from xlm_plugins.inference.score import Scorer
+from xlm_plugins.model.bundle import Bundle
 from xlm_plugins.runs.find import find_bundle
 
 
@@ -63,3 +66,18 @@ def test_naming_it_imports_no_torch() -> None:
     command = [sys.executable, "-c", program]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert shown.stdout == "set()\n"
+
+
+def test_its_repr_is_one_screen(tiny_run: Path, random_bundle: Callable[..., Bundle]) -> None:
+    shown = repr(xlm_plugins.load(tiny_run)).splitlines()
+    assert len(shown) <= 24
+    assert max(map(len, shown)) < 80
+    assert shown[1] == "  model       encoder of 2 layers, 16 wide"
+    assert "  languages   en, fr" in shown
+    assert "  layers      pkm at enc.1" in shown
+    assert "  methods     embed, fill_mask, score" in shown
+    many = LoadedModel(random_bundle("clm", languages=[f"l{i:03}" for i in range(100)]))
+    (languages,) = (line for line in repr(many).splitlines() if "languages" in line)
+    assert len(languages) < 80
+    assert languages.endswith(" ...")
+    assert "methods     embed, score, generate" in repr(many)

@@ -12,6 +12,11 @@ from xlm_plugins.core.errors import RunError
 from xlm_plugins.runs.layout import CONFIG_NAME
 from xlm_plugins.runs.overview import Overview, runs_below
 
+_LISTED = ("run", "status", "steps", "trains", "best")
+_TITLES = (*_LISTED, "option")
+_LEAST_VALUE = 20
+"""Columns for a value of --compare, so that the longest path as a title breaks no number."""
+
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="runs", type=click.Path(path_type=Path))
@@ -43,7 +48,7 @@ def runs(folder: Path, compare: tuple[Path, Path] | None) -> None:
         (str(one.path.relative_to(folder)), _status(one), _steps(one), one.trains, _best(one))
         for one in found
     ]
-    _show(("run", "status", "steps", "trains", "best"), rows)
+    _show(_LISTED, rows)
 
 
 def _named(run: Path, folder: Path) -> Path:
@@ -114,7 +119,8 @@ def _show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in titles:
         is_number = title in ("steps", "best")
-        table.add_column(title, no_wrap=is_number, overflow="fold")
+        least = _LEAST_VALUE if title not in _TITLES else None  # a run of --compare
+        table.add_column(title, no_wrap=is_number, overflow="fold", min_width=least)
     for row in rows:
         table.add_row(*row)
     Console(highlight=False, markup=False).print(table)

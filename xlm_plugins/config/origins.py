@@ -67,5 +67,5 @@ def recorded_origins(run: Path) -> Origins:
         tree = json.loads((run / ENVIRONMENT_NAME).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    found: Origins = tree.get(SETTINGS_FROM, {})
+    found: Origins = tree.get(SETTINGS_FROM, {}) if isinstance(tree, dict) else {}
     return found

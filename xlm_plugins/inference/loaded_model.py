@@ -44,11 +44,53 @@ def load(reference: str | PathLike[str], device: str = "cpu") -> LoadedModel:
     return LoadedModel(Bundle.load(find_bundle(fspath(reference)), Plugins.discover(), device))
 
 
-@dataclass(frozen=True)
+def _one_row(line: str) -> str:
+    """A line that fits a terminal; there may be a hundred languages."""
+    return line if len(line) < 80 else f"{line[:75]} ..."
+
+
+@dataclass(frozen=True, repr=False)
 class LoadedModel:
     """A trained model and its uses."""
 
     bundle: Bundle
+
+    def __repr__(self) -> str:
+        """What it is and what it can do, on one screen."""
+        described, bundle = self.bundle.description, self.bundle
+        options = described.options
+        total = sum(p.numel() for p in bundle.model.parameters())
+        tables = sum(
+            p.numel() for name, p in bundle.model.named_parameters() if ".embeddings." in name
+        )
+        facts = {
+            "model": f"{' and '.join(described.stacks)} of {options.n_layers} layers, "
+            f"{options.dim} wide",
+            "parameters": f"{total:,}, of them embeddings {tables:,}",
+            "languages": ", ".join(self.languages),
+            "vocabulary": f"{described.vocabulary.size:,} tokens",
+            "trained on": ", ".join(bundle.objectives),
+            "layers": ", ".join(f"{p.component.name} at {p.position}" for p in described.layers),
+            "head": bundle.classifier.name if bundle.classifier else "",
+            "methods": ", ".join(self._uses()),
+            "from": str(bundle.path),
+        }
+        lines = [f"  {title:10}  {text}" for title, text in facts.items() if text]
+        return "\n".join(["LoadedModel", *map(_one_row, lines)])
+
+    def _uses(self) -> list[str]:
+        """The methods that this model was trained for."""
+        from xlm_plugins.inference.common import predicts
+
+        generates, fills = (predicts(self.bundle, w) for w in ("next token", "masked tokens"))
+        return [
+            *["embed"] * ("encoder" in self.bundle.description.stacks),
+            *["fill_mask"] * fills,
+            *["score"] * (generates or fills),
+            *["generate"] * generates,
+            *["translate"] * bool(self.directions),
+            *["predict"] * (self.bundle.classifier is not None),
+        ]
 
     @property
     def languages(self) -> list[str]:
