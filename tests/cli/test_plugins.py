@@ -34,7 +34,10 @@ def installed(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_the_table_is_not_truncated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_not_truncated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets it
     assert main(["plugins"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (wide,) = [line for line in lines if "xlm-wide" in line]
@@ -129,7 +132,7 @@ def test_the_table_keeps_to_the_width_that_is_asked_for(
     monkeypatch.setenv("COLUMNS", str(width))
     assert main(["plugins"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) == width
-    monkeypatch.delenv("COLUMNS")
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["plugins"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert max(map(len, rows)) > 100  # in a pipe, a line is a plugin

@@ -96,6 +96,8 @@ class Recorder:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    warn = note
+
     def training(self, update: int, records: Any, common: Any, place: str, *_: float) -> None:
         self.places.append(place)
         kept = {name: value for name, value in common.items() if name != "tokens_per_second"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-_log = logging.getLogger("xlm_plugins.adapter")
+_log = logging.getLogger("xlm_plugins").getChild("adapter")
 
 
 @click.group()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xlm_plugins import Table, read_lines
 
-LOG = logging.getLogger("xlm_plugins.glue")
+LOG = logging.getLogger("xlm_plugins").getChild("glue")
 
 
 def read_whole_rows(file: Path) -> Table:

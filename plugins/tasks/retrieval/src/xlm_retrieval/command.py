@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 
-_log = logging.getLogger("xlm_plugins.retrieval")
+_log = logging.getLogger("xlm_plugins").getChild("retrieval")
 
 
 @click.command()
